@@ -1,0 +1,64 @@
+# make demo   the three uses in the terminal, then the page
+# make test   the tests, with coverage
+# make lint   ruff, mypy, pyright
+# make docs   the documentation, warnings are errors
+# make bench  the contract's numbers
+# make clean  drop all of what the above made
+#
+# Each makes .venv and installs into it what it needs, once.
+# Another Python: make test PYTHON=python3.12
+# Some tests:     make test PYTEST_ARGS='-k session'   (coverage is then low)
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint docs bench clean
+# A failed install must not leave its stamp.
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+demo: $(VENV)/.installed-example
+	$(BIN)/python example_app.py --demo
+	$(BIN)/python example_app.py
+
+test: $(VENV)/.installed-tests
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+# pyright takes the package from the first Python on PATH.
+lint: $(VENV)/.installed-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy flask_executor tests/typing_examples.py
+	PATH="$(abspath $(BIN)):$$PATH" pyright --verifytypes flask_executor --ignoreexternal
+
+docs: $(VENV)/.installed-docs
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+bench: $(VENV)/.installed-example
+	$(BIN)/python bench/run.py
+
+clean:
+	rm -rf $(VENV) .ci-venvs docs/_build build dist *.egg-info
+	rm -rf .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, and $(PYTHON) is not: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp per extra. Compat mode puts a plain path into the venv, which type
+# checkers can follow; the default import hook they cannot.
+$(VENV)/.installed-%: setup.cfg pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --config-settings editable_mode=compat -e '.[$*]'
+	touch $@

@@ -1,0 +1,577 @@
+"""Snapshots: taken where a call is submitted, restored where it runs.
+
+This is the only room that knows Flask's context classes. Flask 3.0 and 3.1 have an app
+context and a request context; the coming 3.2 has one class for both. Which of the two
+shapes is there is detected once, by :func:`_detect`.
+
+A copied context is not pushed as Flask would push it: that matches the URL again,
+opens the session again, and on its way out closes the view's uploads and runs
+``teardown_request`` for a request that did not end. A task gets a request, a session
+and a ``g`` of its own instead, and only ``teardown_appcontext`` runs after it.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import io
+import logging
+import pickle
+import typing as t
+from functools import lru_cache
+
+import flask.ctx
+import flask.globals
+from flask import Flask
+from flask.sessions import SessionMixin
+from flask.wrappers import Request
+from werkzeug.datastructures import FileStorage
+from werkzeug.utils import cached_property
+
+from .files import Content
+from .files import Upload
+
+T = t.TypeVar("T")
+Scope = t.Callable[[BaseException | None], None]
+"""Closes what a restore opened, with the exception of the call or None."""
+
+_log = logging.getLogger("flask_executor")
+
+_REBUILT = frozenset(
+    "method scheme server root_path path query_string headers remote_addr environ"
+    " shallow stream form files _cached_data _cached_json _parsed_content_type".split()
+)
+"""Attributes of a request that its own copy makes anew."""
+
+_SERVER_OWNED = (
+    "werkzeug.request",
+    "wsgi.input",
+    "werkzeug.socket",
+    "gunicorn.socket",
+    "wsgi.file_wrapper",
+)
+"""What of a WSGI environment belongs to the connection, which ends with the view."""
+
+_PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
+
+
+class Seen(t.NamedTuple):
+    """What the running code sees: the app, and the rest where there is one."""
+
+    app: Flask
+    g: t.Any
+    request: Request | None
+    session: SessionMixin | None
+
+
+class _SplitContexts:
+    """Flask 3.0 and 3.1: an app context and a request context."""
+
+    def __init__(self) -> None:
+        self._app_var: contextvars.ContextVar[t.Any] = flask.globals._cv_app
+        self._request_var: contextvars.ContextVar[t.Any] = flask.globals._cv_request
+
+    def app(self) -> Flask | None:
+        context = self._app_var.get(None)
+        return None if context is None else context.app
+
+    def seen(self) -> Seen | None:
+        context = self._app_var.get(None)
+        if context is None:
+            return None
+        inner = self._request_var.get(None)
+        if inner is None:
+            return Seen(context.app, context.g, None, None)
+        return Seen(context.app, context.g, inner.request, _open_session(inner))
+
+    def forget(self) -> None:
+        self._app_var.set(None)
+        self._request_var.set(None)
+
+    def enter(self, seen: Seen) -> Scope:
+        context = seen.app.app_context()
+        vars(context.g).update(seen.g)
+        context.push()
+        if seen.request is not None:
+            self._enter_request(seen, seen.request)
+
+        def leave(error: BaseException | None) -> None:
+            if seen.request is not None:
+                seen.request.close()
+            context.pop(error)
+
+        return leave
+
+    def _enter_request(self, seen: Seen, request: Request) -> None:
+        inner = flask.ctx.RequestContext(
+            seen.app, request.environ, request=request, session=seen.session
+        )
+        token = self._request_var.set(inner)
+        # As its own push would note it: a nested push, as stream_with_context does,
+        # must find that it is not the outermost one.
+        inner._cv_tokens.append((token, None))
+
+
+class _MergedContexts:
+    """Flask 3.2: one ``AppContext``, with or without a request.
+
+    :param context_class: ``flask.ctx.AppContext``.
+    :param variable: ``flask.globals._cv_app``.
+    """
+
+    def __init__(
+        self, context_class: t.Any, variable: contextvars.ContextVar[t.Any]
+    ) -> None:
+        self._variable = variable
+        # The URL was matched in the view; matching again would replace view_args.
+        self._context_class = type(
+            "TaskContext", (context_class,), {"match_request": lambda self: None}
+        )
+
+    def app(self) -> Flask | None:
+        context = self._variable.get(None)
+        return None if context is None else context.app
+
+    def seen(self) -> Seen | None:
+        context = self._variable.get(None)
+        if context is None:
+            return None
+        if not context.has_request:
+            return Seen(context.app, context.g, None, None)
+        return Seen(context.app, context.g, context.request, _open_session(context))
+
+    def forget(self) -> None:
+        self._variable.set(None)
+
+    def enter(self, seen: Seen) -> Scope:
+        context = self._context_class(
+            seen.app, request=seen.request, session=seen.session
+        )
+        vars(context.g).update(seen.g)
+        context.push()
+
+        def leave(error: BaseException | None) -> None:
+            if seen.request is not None:
+                seen.request.close()
+                # No request ended: pop runs teardown_appcontext alone.
+                context._request = None
+            context.pop(error)
+
+        return leave
+
+
+def _open_session(context: t.Any) -> SessionMixin | None:
+    # The public property marks the session as accessed, which adds a Vary header to
+    # the view's response.
+    if hasattr(context, "_session"):
+        return t.cast("SessionMixin | None", context._session)
+    return t.cast("SessionMixin | None", context.session)
+
+
+def _detect() -> _SplitContexts | _MergedContexts:
+    if hasattr(flask.globals, "_cv_request"):
+        return _SplitContexts()
+    return _MergedContexts(flask.ctx.AppContext, flask.globals._cv_app)
+
+
+contexts = _detect()
+"""How this Flask keeps its contexts."""
+
+
+def current_app() -> Flask | None:
+    """The app whose context is current in this thread, or None."""
+    return contexts.app()
+
+
+class Snapshot:
+    """What a call sees: the app, ``g``, the request, the session, context variables.
+
+    Taken once, it can be restored any number of times, on any thread; each restore is
+    a fresh context that shares nothing with the view or with another restore.
+    """
+
+    __slots__ = ("_g", "_request", "_variables", "app")
+
+    def __init__(self, app: Flask, g: dict[str, t.Any], request: RequestCopy | None):
+        self.app = app
+        self._g = g
+        self._request = request
+        self._variables = contextvars.copy_context()
+        self._variables.run(contexts.forget)
+
+    @classmethod
+    def take(cls, app: Flask, *, copy_g: str = "safe") -> Snapshot:
+        """Copy what the running code sees now.
+
+        :param app: the app to use where no context is current.
+        :param copy_g: ``'safe'``, ``'all'`` or ``'none'``.
+        :raises werkzeug.exceptions.HTTPException: where a body that nobody has read
+            yet cannot be read: it is too large, or the client broke it off.
+        """
+        seen = contexts.seen()
+        if seen is None:
+            return cls(app, {}, None)
+        request = None
+        if seen.request is not None:
+            request = RequestCopy.of(seen.request, seen.session)
+        return cls(seen.app, _copy_g(seen.g, copy_g), request)
+
+    def variables(self) -> contextvars.Context:
+        """A copy of the submitter's context variables, without Flask's."""
+        return self._variables.copy()
+
+    def enter(self) -> Scope:
+        """Make the copies current, within a context from :meth:`variables`.
+
+        :return: what must be called at the end, with the exception of the call or
+            None; it runs the app's ``teardown_appcontext`` functions.
+        """
+        request = session = None
+        if self._request is not None:
+            request, session = self._request.open()
+        return contexts.enter(Seen(self.app, self._g, request, session))
+
+    def run(self, fn: t.Callable[..., T], *args: t.Any, **kwargs: t.Any) -> T:
+        """Call a function in a fresh restore, on this thread."""
+        return self.variables().run(self._run, fn, args, kwargs)
+
+    def _run(
+        self, fn: t.Callable[..., T], args: t.Sequence[t.Any], kwargs: dict[str, t.Any]
+    ) -> T:
+        leave = self.enter()
+        try:
+            result = fn(*args, **kwargs)
+        except BaseException as error:
+            leave(error)
+            raise
+        leave(None)
+        return result
+
+    def portable(self) -> PortableSnapshot:
+        """The part of it that travels to another process, by value."""
+        return PortableSnapshot(
+            _portable(self._g, "g"),
+            self._request.portable() if self._request is not None else None,
+        )
+
+
+class PortableSnapshot(t.NamedTuple):
+    """A snapshot as it travels: it pickles, and knows no app."""
+
+    g: dict[str, t.Any]
+    request: PortableRequest | None
+
+    def land(self, app: Flask) -> Snapshot:
+        """The snapshot again, in a process that has made its own app."""
+        request = self.request.land(app) if self.request is not None else None
+        return Snapshot(app, _landed(self.g), request)
+
+
+class RequestCopy:
+    """One request as it was, and its session: opened anew for each task."""
+
+    __slots__ = ("_attributes", "_body", "_class", "_environ", "_parsed", "_session")
+
+    def __init__(
+        self,
+        request_class: type[Request],
+        environ: dict[str, t.Any],
+        attributes: dict[str, t.Any],
+        session: SessionMixin | None,
+        body: Content | None,
+        parsed: ParsedForm | None,
+    ) -> None:
+        self._class = request_class
+        self._environ = environ
+        self._attributes = attributes
+        self._session = session
+        self._body = body
+        self._parsed = parsed
+
+    @classmethod
+    def of(cls, request: Request, session: SessionMixin | None) -> RequestCopy:
+        """Copy a request and its session; the view's own stream stays readable."""
+        body, parsed = _body_of(request)
+        return cls(
+            type(request),
+            _copy_environ(request.environ),
+            _own_attributes(request),
+            None if session is None else copy_session(session),
+            body,
+            parsed,
+        )
+
+    def open(self) -> tuple[Request, SessionMixin | None]:
+        """A request and a session of their own."""
+        environ = own_copy(self._environ)
+        environ["wsgi.input"] = self._body.open() if self._body else io.BytesIO()
+        # Our readers end where the body ends, whatever the server's did.
+        environ["wsgi.input_terminated"] = True
+        request = self._class(environ)
+        vars(request).update(own_copy(self._attributes))
+        if self._parsed is not None:
+            vars(request).update(self._parsed.open())
+        session = None if self._session is None else copy_session(self._session)
+        return request, session
+
+    def portable(self) -> PortableRequest:
+        """The part of it that travels to another process, by value."""
+        session = None
+        if self._session is not None:
+            session = (
+                _portable(dict(self._session), "session"),
+                _portable(vars(self._session), "session attributes"),
+            )
+        return PortableRequest(
+            _portable(self._environ, "WSGI environment"),
+            _portable(self._attributes, "request attributes"),
+            session,
+            self._body,
+            self._parsed,
+        )
+
+
+class PortableRequest(t.NamedTuple):
+    """A request as it travels: it pickles, and knows no app."""
+
+    environ: dict[str, t.Any]
+    attributes: dict[str, t.Any]
+    session: tuple[dict[str, t.Any], dict[str, t.Any]] | None
+    body: Content | None
+    parsed: ParsedForm | None
+
+    def land(self, app: Flask) -> RequestCopy:
+        """The request again, of the app's own classes."""
+        attributes = {"json_module": app.json, **_landed(self.attributes)}
+        copy = RequestCopy(
+            app.request_class,
+            _landed(self.environ),
+            attributes,
+            None,
+            self.body,
+            self.parsed,
+        )
+        if self.session is not None:
+            copy._session = self._land_session(app, copy)
+        return copy
+
+    def _land_session(self, app: Flask, copy: RequestCopy) -> SessionMixin:
+        data, attributes = map(_landed, t.cast(t.Any, self.session))
+        interface = app.session_interface
+        with app.app_context():
+            request, _ = copy.open()
+            session = interface.open_session(app, request)
+        if session is None:
+            return interface.make_null_session(app)
+        session.clear()
+        session.update(data)
+        vars(session).update(attributes)
+        return session
+
+
+class ParsedForm(t.NamedTuple):
+    """A form that the view had parsed already, with its uploads."""
+
+    form: t.Any
+    files_class: t.Any
+    files: list[tuple[str, Upload]]
+    data: bytes | None
+
+    def open(self) -> dict[str, t.Any]:
+        """The entries for the ``__dict__`` of a request of its own."""
+        entries = {
+            "form": type(self.form)(self.form),
+            "files": self.files_class(
+                [(name, upload.open()) for name, upload in self.files]
+            ),
+            "stream": io.BytesIO(),
+        }
+        if self.data is not None:
+            entries["_cached_data"] = self.data
+        return entries
+
+
+def _body_of(request: Request) -> tuple[Content | None, ParsedForm | None]:
+    known = request.environ.get("flask_executor.body")
+    if known is not None:
+        return known, None
+    state = vars(request)
+    if "form" in state:
+        return None, _parsed_form(request)
+    if "_cached_data" in state:
+        return Content(state["_cached_data"]), None
+    if not _has_body(request.environ) or request.shallow:
+        return None, None
+    return _share_body(request), None
+
+
+def _has_body(environ: t.Mapping[str, t.Any]) -> bool:
+    if environ.get("CONTENT_LENGTH") not in (None, "", "0"):
+        return True
+    return "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower()
+
+
+def _share_body(request: Request) -> Content:
+    """Read a body that nobody has read, and give the view a reader of its own."""
+    body = Content.rest_of(request.stream)
+    reader = body.open()
+    request.environ["wsgi.input"] = reader
+    request.environ["wsgi.input_terminated"] = True
+    request.environ["flask_executor.body"] = body
+    request.stream = reader
+    return body
+
+
+def _parsed_form(request: Request) -> ParsedForm:
+    files = request.files
+    return ParsedForm(
+        request.form,
+        type(files),
+        [(name, Upload(file)) for name, file in files.items(multi=True)],
+        vars(request).get("_cached_data"),
+    )
+
+
+def _copy_environ(environ: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    copy = dict(environ)
+    for key in _SERVER_OWNED:
+        copy.pop(key, None)
+    copy.pop("flask_executor.body", None)
+    return own_copy(copy)
+
+
+def _own_attributes(request: Request) -> dict[str, t.Any]:
+    """What the app and its extensions set on the request, and Flask's routing."""
+    leave = _left_out(type(request))
+    return own_copy({k: v for k, v in vars(request).items() if k not in leave})
+
+
+@lru_cache(maxsize=64)
+def _left_out(request_class: type[Request]) -> frozenset[str]:
+    computed = {
+        name
+        for cls in request_class.__mro__
+        for name, value in vars(cls).items()
+        if isinstance(value, cached_property)
+    }
+    return _REBUILT | computed
+
+
+def _copy_g(g: t.Any, which: str) -> dict[str, t.Any]:
+    if which == "none":
+        return {}
+    names = vars(g)
+    if which == "all":
+        return dict(names)
+    return {k: v for k, v in names.items() if not hasattr(v, "close")}
+
+
+def copy_session(session: SessionMixin) -> SessionMixin:
+    """A session of the same class and data, however deep; nothing is saved by it."""
+    copy = session.__class__.__new__(session.__class__)
+    vars(copy).update(own_copy(vars(session)))
+    if isinstance(copy, dict) and isinstance(session, dict):
+        # Not through the class's own methods: they note a change, or refuse one.
+        dict.update(copy, own_copy(dict(session)))
+    return copy
+
+
+def own_copy(value: T) -> T:
+    """A copy of plain containers, however deep; other objects are shared."""
+    return t.cast(T, _own_copy(value, {}))
+
+
+def _own_copy(value: t.Any, memo: dict[int, t.Any]) -> t.Any:
+    kind = type(value)
+    if kind not in (dict, list, set, tuple, bytearray):
+        return value
+    if id(value) in memo:
+        return memo[id(value)]
+    if kind is dict:
+        copy: t.Any = {}
+        memo[id(value)] = copy
+        for key, item in value.items():
+            copy[key] = item if type(item) in _PLAIN else _own_copy(item, memo)
+        return copy
+    if kind is list:
+        copy = memo[id(value)] = []
+        copy.extend(_own_copy(item, memo) for item in value)
+        return copy
+    if kind is tuple:
+        return tuple(_own_copy(item, memo) for item in value)
+    return kind(value)
+
+
+class _Pickled:
+    """A value in its own envelope, so that one which does not land loses nothing else."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+def _portable(values: t.Mapping[str, t.Any], where: str) -> dict[str, t.Any]:
+    """What of a mapping can travel; what cannot is listed once in the debug log."""
+    travels = {}
+    for name, value in values.items():
+        if type(value) in _PLAIN:
+            travels[name] = value
+            continue
+        try:
+            travels[name] = _Pickled(pickle.dumps(value))
+        except Exception as error:
+            _left_behind(where, name, type(value).__qualname__, str(error))
+    return travels
+
+
+def _landed(values: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    landed = {}
+    for name, value in values.items():
+        try:
+            landed[name] = (
+                pickle.loads(value.data) if isinstance(value, _Pickled) else value
+            )
+        except Exception as error:
+            _left_behind("the worker", name, "pickle", str(error))
+    return landed
+
+
+@lru_cache(maxsize=256)
+def _left_behind(where: str, name: str, kind: str, reason: str) -> None:
+    _log.debug(
+        "%r (%s) in %s does not travel to a worker process: %s",
+        name,
+        kind,
+        where,
+        reason,
+    )
+
+
+def keep_uploads(value: T) -> T:
+    """Hold on to the uploaded files among arguments, so that they outlive the view."""
+    return t.cast(T, _exchange(value, FileStorage, Upload))
+
+
+def open_uploads(value: T) -> T:
+    """The arguments again, each uploaded file as a reader of its own."""
+    return t.cast(T, _exchange(value, Upload, Upload.open))
+
+
+def _exchange(value: t.Any, kind: type, to: t.Callable[[t.Any], t.Any]) -> t.Any:
+    if isinstance(value, kind):
+        return to(value)
+    shape = type(value)
+    if shape in (list, tuple) and _holds(value, kind):
+        return shape(_exchange(item, kind, to) for item in value)
+    if shape is dict and _holds(value.values(), kind):
+        return {key: _exchange(item, kind, to) for key, item in value.items()}
+    return value
+
+
+def _holds(items: t.Iterable[t.Any], kind: type) -> bool:
+    return any(
+        isinstance(item, kind)
+        or (type(item) in (list, tuple) and _holds(item, kind))
+        or (type(item) is dict and _holds(item.values(), kind))
+        for item in items
+    )

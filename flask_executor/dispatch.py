@@ -1,0 +1,175 @@
+"""The dispatcher: hands tasks to pools, and judges what comes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import traceback
+import typing as t
+
+from flask import Flask
+
+from .errors import ExecutorShutDown
+from .errors import NotCallable
+from .futures import Callback
+from .futures import TaskFuture
+from .pools import Pool
+from .pools.loop import LoopPool
+from .settings import Settings
+from .task import Task
+from .task import name_of
+from .worker import Call
+from .worker import Outcome
+
+
+def make_pool(settings: Settings, name: str, app: Flask) -> Pool:
+    """The pool that a type names; its workers start with the first task."""
+    if settings.type == "sync":
+        from .pools.sync import SyncPool
+
+        return SyncPool()
+    if settings.type == "process":
+        return _make_process_pool(settings, name, app)
+    from .pools.thread import ThreadPool
+
+    return ThreadPool(settings.max_workers, name)
+
+
+def _make_process_pool(settings: Settings, name: str, app: Flask) -> Pool:
+    from .pools.process import AppSource
+    from .pools.process import ProcessPool
+
+    logger = app.logger
+
+    def warn(reason: str) -> None:
+        logger.warning(
+            "Calls on the process pool run without contexts, for no worker finds the"
+            " app (%s): set EXECUTOR_APP to 'module:app' or 'module:factory'.",
+            reason,
+        )
+
+    return ProcessPool(
+        settings.max_workers,
+        name,
+        start_method=settings.start_method,
+        source=AppSource.of(app, settings.app),
+        warn=warn,
+    )
+
+
+class Dispatcher:
+    """Takes tasks in, hands them to a pool, and ends their futures.
+
+    :param settings: what the config said at first use.
+    :param name: for threads, processes and messages.
+    :param app: for which the pools are made.
+    """
+
+    def __init__(self, settings: Settings, name: str, app: Flask) -> None:
+        self._settings = settings
+        self._name = name
+        self.pool = make_pool(settings, name, app)
+        """The pool that the type names."""
+        self._loop: LoopPool | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def submit(
+        self,
+        future: TaskFuture[t.Any],
+        call: Call,
+        callbacks: t.Iterable[Callback] = (),
+    ) -> None:
+        """Accept a call; its future ends when it has run.
+
+        :param callbacks: called with the future, in the call's own context.
+        :raises ExecutorShutDown: after :meth:`shutdown`.
+        :raises CallNotPicklable: where no worker process could import the callable.
+        """
+        task = Task(future, call, self._judge)
+        for callback in callbacks:
+            future.add_callback_in(call.snapshot, callback)
+        if not callable(call.fn):
+            self._refuse(task, NotCallable(call.fn))
+            return
+        pool = self._pool_for(task)
+        try:
+            pool.start(task)
+        except RuntimeError as error:
+            if isinstance(error, ExecutorShutDown) or "schedule" not in str(error):
+                raise
+            raise ExecutorShutDown(name_of(call.fn)) from None
+
+    def shutdown(self, wait: bool, cancel_futures: bool) -> None:
+        """Accept nothing more, and end the pools."""
+        with self._lock:
+            self._closed = True
+            pools = [self.pool] if self._loop is None else [self.pool, self._loop]
+        for pool in pools:
+            pool.shutdown(wait=False, cancel_futures=cancel_futures)
+        for pool in pools if wait else ():
+            pool.shutdown(wait=True)
+
+    def _pool_for(self, task: Task) -> Pool:
+        call = t.cast(Call, task.call)
+        if not is_coroutine_function(call.fn):
+            return self.pool
+        if self.pool.runs_in_caller:
+            from .pools.sync import run_to_end
+
+            task.call = call._replace(fn=run_to_end(call.fn))
+            return self.pool
+        return self._loop_pool()
+
+    def _loop_pool(self) -> LoopPool:
+        with self._lock:
+            if self._loop is None:
+                self._loop = LoopPool(f"{self._name}_loop")
+                if self._closed:
+                    self._loop.shutdown()
+            return self._loop
+
+    def _refuse(self, task: Task, error: Exception) -> None:
+        task.future.set_running_or_notify_cancel()
+        task.finish(Outcome(error=error))
+
+    def _judge(self, task: Task, outcome: Outcome) -> None:
+        value, error = outcome
+        if error is None:
+            task.future.set_result(value)
+            return
+        self._report(task, error)
+        task.future.set_exception(error)
+
+    def _report(self, task: Task, error: BaseException) -> None:
+        future = t.cast("TaskFuture[t.Any]", task.future)
+        if self._settings.log_exceptions and not self._settings.propagate_exceptions:
+            future.app.logger.exception(
+                "Task %s (key %r) failed", task.name, future.key, exc_info=error
+            )
+        clear_locals(error)
+
+
+def is_coroutine_function(fn: t.Any) -> bool:
+    """Whether calling it gives a coroutine: partials and callable objects too."""
+    return asyncio.iscoroutinefunction(fn) or asyncio.iscoroutinefunction(
+        getattr(type(fn), "__call__", None)  # noqa: B004
+    )
+
+
+def clear_locals(error: BaseException) -> None:
+    """Empty the frames of an exception's traceback, and of those it came from.
+
+    The traceback still prints; it no longer keeps the task's objects alive.
+    """
+    pending: list[BaseException | None] = [error]
+    cleared: set[int] = set()
+    while pending:
+        current = pending.pop()
+        if current is None or id(current) in cleared:
+            continue
+        cleared.add(id(current))
+        traceback.clear_frames(current.__traceback__)
+        pending += [current.__cause__, current.__context__]
+        if isinstance(current, BaseExceptionGroup):
+            pending += current.exceptions

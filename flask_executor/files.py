@@ -1,0 +1,175 @@
+"""Bytes that many readers read, each at its own pace.
+
+A request body and its uploaded files are one stream with one position, closed with the
+request. :class:`Content` holds on to the bytes behind such a stream and opens them as
+often as asked; what is on disk stays there.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tempfile
+import typing as t
+
+from werkzeug.datastructures import FileStorage
+from werkzeug.datastructures import Headers
+
+_IN_MEMORY = 500_000
+"""Bytes kept in memory before they go to a file, as Werkzeug does for uploads."""
+
+
+class Content:
+    """The bytes behind a stream, independent of its position and of its closing.
+
+    Safe to open and read from any number of threads. Pickles by value.
+    """
+
+    __slots__ = ("_source",)
+
+    def __init__(self, source: bytes | _Descriptor) -> None:
+        self._source = source
+
+    @classmethod
+    def behind(cls, stream: t.IO[bytes]) -> Content:
+        """All bytes of a seekable stream, whose position stays where it is."""
+        if isinstance(stream, io.BytesIO):
+            return cls(stream.getvalue())
+        if isinstance(stream, io.BufferedIOBase) and _has_descriptor(stream):
+            stream.flush()
+            return cls(_Descriptor(os.dup(stream.fileno())))
+        position = stream.tell()
+        stream.seek(0)
+        try:
+            return cls.rest_of(stream)
+        finally:
+            stream.seek(position)
+
+    @classmethod
+    def rest_of(cls, stream: t.IO[bytes]) -> Content:
+        """What is still to be read from a stream, which is at its end afterwards."""
+        head = _read_up_to(stream, _IN_MEMORY + 1)
+        if len(head) <= _IN_MEMORY:
+            return cls(head)
+        with tempfile.TemporaryFile() as file:
+            file.write(head)
+            shutil.copyfileobj(stream, file, 64 * 1024)
+            file.flush()
+            if not hasattr(os, "preadv"):  # Windows
+                file.seek(0)
+                return cls(file.read())
+            return cls(_Descriptor(os.dup(file.fileno())))
+
+    def open(self) -> t.IO[bytes]:
+        """A reader of its own, at the first byte."""
+        if isinstance(self._source, bytes):
+            return io.BytesIO(self._source)
+        return Reader(self)
+
+    def read_at(self, position: int, buffer: memoryview) -> int:
+        """Fill the buffer from that position on; the count of bytes is returned."""
+        return t.cast(_Descriptor, self._source).read_at(position, buffer)
+
+    @property
+    def size(self) -> int:
+        """How many bytes there are."""
+        if isinstance(self._source, bytes):
+            return len(self._source)
+        return self._source.size
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        with self.open() as reader:
+            return type(self), (reader.read(),)
+
+
+class Reader(io.BufferedReader):
+    """A buffered, seekable, read-only file over a :class:`Content` on disk."""
+
+    def __init__(self, content: Content) -> None:
+        super().__init__(_RawReader(content))  # type: ignore[arg-type]
+
+
+class _RawReader(io.RawIOBase):
+    def __init__(self, content: Content) -> None:
+        self._content = content
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: t.Any, /) -> int:
+        count = self._content.read_at(self._position, memoryview(buffer))
+        self._position += count
+        return count
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        start = {
+            io.SEEK_SET: 0,
+            io.SEEK_CUR: self._position,
+            io.SEEK_END: self._content.size,
+        }[whence]
+        if start + offset < 0:
+            raise ValueError(f"negative seek position {start + offset}")
+        self._position = start + offset
+        return self._position
+
+
+class _Descriptor:
+    """An open file that no seek of another reader moves, closed with its last user."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    @property
+    def size(self) -> int:
+        return os.fstat(self._fd).st_size
+
+    def read_at(self, position: int, buffer: memoryview) -> int:
+        # A duplicated descriptor shares its offset with the original: read beside it.
+        return os.preadv(self._fd, [buffer], position)
+
+    def __del__(self) -> None:
+        os.close(self._fd)
+
+
+class Upload:
+    """An uploaded file as it was, to be opened anew for each task."""
+
+    __slots__ = ("_content", "_filename", "_headers", "_name")
+
+    def __init__(self, file: FileStorage) -> None:
+        self._content = Content.behind(file.stream)
+        self._filename = file.filename
+        self._name = file.name
+        self._headers = list(file.headers or ())
+
+    def open(self) -> FileStorage:
+        """A file storage of its own, at the first byte."""
+        return FileStorage(
+            self._content.open(),
+            filename=self._filename,
+            name=self._name,
+            headers=Headers(self._headers),
+        )
+
+
+def _has_descriptor(stream: io.BufferedIOBase) -> bool:
+    try:
+        stream.fileno()
+    except (OSError, ValueError):
+        return False
+    return hasattr(os, "preadv")
+
+
+def _read_up_to(stream: t.IO[bytes], count: int) -> bytes:
+    parts = []
+    while count > 0 and (part := stream.read(min(count, 64 * 1024))):
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)

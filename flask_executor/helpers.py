@@ -1,0 +1,30 @@
+"""Names that 1.0.0 exported; nothing new goes in."""
+
+from __future__ import annotations
+
+import typing as t
+
+from .settings import str2bool as str2bool
+
+__all__ = ["InstanceProxy", "str2bool"]
+
+
+class InstanceProxy:
+    """Answer for another object, kept as ``_self``: its class and its attributes."""
+
+    def __init__(self, instance: t.Any) -> None:
+        self._self = instance
+
+    @property
+    def __class__(self) -> type:
+        """The class of the object under the proxy."""
+        return t.cast(type, self._self.__class__)
+
+    @__class__.setter
+    def __class__(self, value: type) -> None:
+        raise TypeError(f"the class of a proxy cannot be set to {value!r}")
+
+    def __getattr__(self, name: str) -> t.Any:
+        if name == "_self":
+            raise AttributeError(name)
+        return getattr(self._self, name)

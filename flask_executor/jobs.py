@@ -1,0 +1,108 @@
+"""Jobs: functions with an executor of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+import typing as t
+from functools import update_wrapper
+
+from .futures import TaskFuture
+
+if t.TYPE_CHECKING:
+    from .executor import Executor
+
+P = t.ParamSpec("P")
+T = t.TypeVar("T")
+
+
+class ExecutorJob(t.Generic[P, T]):
+    """A function declared with ``@executor.job``.
+
+    Calling it runs the function inline, so a job may call itself. It keeps the
+    function's name, docstring and signature, and pickles by its name.
+
+    :param executor: where it is submitted.
+    :param fn: the function.
+    """
+
+    executor: Executor
+    """The executor on which it was declared."""
+    fn: t.Callable[P, T]
+    """The function itself."""
+    __name__: str
+    __qualname__: str
+
+    def __init__(self, executor: Executor, fn: t.Callable[P, T]) -> None:
+        update_wrapper(self, fn)
+        self.executor = executor
+        self.fn = fn
+        if asyncio.iscoroutinefunction(fn):
+            _mark_coroutine_function(self)
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.fn(*args, **kwargs)
+
+    @t.overload
+    def submit(
+        self: ExecutorJob[P, t.Coroutine[t.Any, t.Any, T]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> TaskFuture[T]: ...
+
+    @t.overload
+    def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]: ...
+
+    def submit(self, /, *args: t.Any, **kwargs: t.Any) -> TaskFuture[t.Any]:
+        """Submit the job, as :meth:`.Executor.submit`."""
+        return self.executor.submit(self, *args, **kwargs)
+
+    @t.overload
+    def submit_stored(
+        self: ExecutorJob[P, t.Coroutine[t.Any, t.Any, T]],
+        future_key: t.Hashable,
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> TaskFuture[T]: ...
+
+    @t.overload
+    def submit_stored(
+        self, future_key: t.Hashable, /, *args: P.args, **kwargs: P.kwargs
+    ) -> TaskFuture[T]: ...
+
+    def submit_stored(
+        self, future_key: t.Hashable, /, *args: t.Any, **kwargs: t.Any
+    ) -> TaskFuture[t.Any]:
+        """Submit the job under a key, as :meth:`.Executor.submit_stored`."""
+        return self.executor.submit_stored(future_key, self, *args, **kwargs)
+
+    def map(
+        self,
+        *iterables: t.Iterable[t.Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+    ) -> t.Iterator[T]:
+        """Call the job for each item, as :meth:`.Executor.map`."""
+        return self.executor.map(
+            t.cast("t.Callable[..., T]", self),
+            *iterables,
+            timeout=timeout,
+            chunksize=chunksize,
+        )
+
+    def __reduce__(self) -> str:
+        # By name, as a function: the name in its module is this job.
+        return self.__qualname__
+
+    def __repr__(self) -> str:
+        return f"<ExecutorJob {self.__module__}.{self.__qualname__}>"
+
+
+def _mark_coroutine_function(fn: t.Any) -> None:
+    if sys.version_info >= (3, 12):
+        inspect.markcoroutinefunction(fn)
+    else:
+        fn._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]

@@ -1,0 +1,68 @@
+"""Calls at once, on the caller's thread: for tests and for debugging."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+import typing as t
+
+from ..task import Task
+from ..worker import Call
+from ..worker import Outcome
+from ..worker import run
+from . import BareCalls
+
+
+class SyncPool(BareCalls):
+    """Runs each call before ``submit`` returns."""
+
+    runs_in_caller: t.ClassVar[bool] = True
+    _max_workers = 1
+
+    def __init__(self) -> None:
+        self._shutdown = False
+
+    def start(self, task: Task) -> None:
+        """Run a task now.
+
+        :raises RuntimeError: where the pool is shut down.
+        """
+        if self._shutdown:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        task.run()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Accept nothing more; nothing waits here."""
+        self._shutdown = True
+
+
+def run_to_end(fn: t.Callable[..., t.Coroutine[t.Any, t.Any, t.Any]]) -> t.Any:
+    """A plain function that runs a coroutine function to its end.
+
+    On a thread of its own where this thread runs an event loop already.
+    """
+
+    def call(*args: t.Any, **kwargs: t.Any) -> t.Any:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(fn(*args, **kwargs))
+        return _on_a_thread(lambda: asyncio.run(fn(*args, **kwargs)))
+
+    call.__qualname__ = getattr(fn, "__qualname__", repr(fn))
+    call.__module__ = getattr(fn, "__module__", __name__)
+    return call
+
+
+def _on_a_thread(fn: t.Callable[[], t.Any]) -> t.Any:
+    outcomes: list[Outcome] = []
+    context = contextvars.copy_context()
+    call = Call(context.run, (fn,), {}, None)
+    thread = threading.Thread(target=lambda: outcomes.append(run(call)))
+    thread.start()
+    thread.join()
+    value, error = outcomes[0]
+    if error is not None:
+        raise error
+    return value

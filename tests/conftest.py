@@ -1,0 +1,55 @@
+"""Fixtures: an app, an executor, and a check that no test leaves anything behind."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import threading
+import typing as t
+
+import pytest
+from flask import Flask
+from flask.globals import _cv_app
+
+from flask_executor import Executor
+
+LIMIT = 30
+"""Seconds after which a wait in a test has failed."""
+
+
+@pytest.fixture
+def app() -> Flask:
+    app = Flask("tests")
+    app.config.update(TESTING=True, SECRET_KEY="tests", EXECUTOR_MAX_WORKERS=4)
+    return app
+
+
+@pytest.fixture
+def executor(app: Flask) -> t.Iterator[Executor]:
+    executor = Executor(app)
+    yield executor
+    executor.shutdown()
+
+
+@pytest.fixture
+def gate() -> t.Iterator[threading.Event]:
+    """An event that tasks wait for; opened at the end in any case."""
+    gate = threading.Event()
+    yield gate
+    gate.set()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> t.Iterator[None]:
+    """No test leaks a context, a thread of an executor or a worker process."""
+    before = set(threading.enumerate())
+    yield
+    assert _cv_app.get(None) is None, "a context is still pushed"
+    gc.collect()
+    for thread in set(threading.enumerate()) - before:
+        if "executor" in thread.name:
+            thread.join(LIMIT)
+            assert not thread.is_alive(), f"{thread} is still running"
+    for process in multiprocessing.active_children():
+        process.join(LIMIT)
+        assert not process.is_alive(), f"{process} is still running"
