@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextvars
 import io
 import logging
+import operator
 import pickle
 import typing as t
 from functools import lru_cache
@@ -25,6 +26,8 @@ from flask import Flask
 from flask.sessions import SessionMixin
 from flask.wrappers import Request
 from werkzeug.datastructures import FileStorage
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import MapAdapter
 from werkzeug.utils import cached_property
 
 from .files import Content
@@ -42,9 +45,13 @@ _REBUILT = frozenset(
 )
 """Attributes of a request that its own copy makes anew."""
 
+_COPY = "_flask_executor_copy"
+"""The attribute of a context that holds the last copy of its request."""
+
 _SERVER_OWNED = (
     "werkzeug.request",
     "wsgi.input",
+    "wsgi.input_terminated",
     "werkzeug.socket",
     "gunicorn.socket",
     "wsgi.file_wrapper",
@@ -52,15 +59,17 @@ _SERVER_OWNED = (
 """What of a WSGI environment belongs to the connection, which ends with the view."""
 
 _PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
+_CONTAINERS = frozenset({dict, list, set, tuple, bytearray})
 
 
 class Seen(t.NamedTuple):
-    """What the running code sees: the app, and the rest where there is one."""
+    """What the running code sees: the app, its ``g``, and Flask's own context object
+    that has the request, or None.
+    """
 
     app: Flask
     g: t.Any
-    request: Request | None
-    session: SessionMixin | None
+    request_context: t.Any
 
 
 class _SplitContexts:
@@ -78,37 +87,31 @@ class _SplitContexts:
         context = self._app_var.get(None)
         if context is None:
             return None
-        inner = self._request_var.get(None)
-        if inner is None:
-            return Seen(context.app, context.g, None, None)
-        return Seen(context.app, context.g, inner.request, _open_session(inner))
+        return Seen(context.app, context.g, self._request_var.get(None))
 
     def forget(self) -> None:
         self._app_var.set(None)
         self._request_var.set(None)
 
-    def enter(self, seen: Seen) -> Scope:
-        context = seen.app.app_context()
-        vars(context.g).update(seen.g)
+    def enter(
+        self, app: Flask, g: dict[str, t.Any], request: RequestCopy | None
+    ) -> Scope:
+        context = app.app_context()
+        vars(context.g).update(g)
         context.push()
-        if seen.request is not None:
-            self._enter_request(seen, seen.request)
-
-        def leave(error: BaseException | None) -> None:
-            if seen.request is not None:
-                seen.request.close()
-            context.pop(error)
-
-        return leave
-
-    def _enter_request(self, seen: Seen, request: Request) -> None:
-        inner = flask.ctx.RequestContext(
-            seen.app, request.environ, request=request, session=seen.session
-        )
+        if request is None:
+            return context.pop
+        inner = _LazyRequestContext(app, request)
         token = self._request_var.set(inner)
         # As its own push would note it: a nested push, as stream_with_context does,
         # must find that it is not the outermost one.
         inner._cv_tokens.append((token, None))
+
+        def leave(error: BaseException | None) -> None:
+            inner.close()
+            context.pop(error)
+
+        return leave
 
 
 class _MergedContexts:
@@ -135,28 +138,75 @@ class _MergedContexts:
         context = self._variable.get(None)
         if context is None:
             return None
-        if not context.has_request:
-            return Seen(context.app, context.g, None, None)
-        return Seen(context.app, context.g, context.request, _open_session(context))
+        with_request = context if context.has_request else None
+        return Seen(context.app, context.g, with_request)
 
     def forget(self) -> None:
         self._variable.set(None)
 
-    def enter(self, seen: Seen) -> Scope:
-        context = self._context_class(
-            seen.app, request=seen.request, session=seen.session
-        )
-        vars(context.g).update(seen.g)
+    def enter(
+        self, app: Flask, g: dict[str, t.Any], request: RequestCopy | None
+    ) -> Scope:
+        own, session = (None, None) if request is None else request.open()
+        context = self._context_class(app, request=own, session=session)
+        vars(context.g).update(g)
         context.push()
 
         def leave(error: BaseException | None) -> None:
-            if seen.request is not None:
-                seen.request.close()
+            if own is not None:
+                own.close()
                 # No request ended: pop runs teardown_appcontext alone.
                 context._request = None
             context.pop(error)
 
         return leave
+
+
+class _LazyRequestContext(flask.ctx.RequestContext):
+    """A request context whose parts are made when the task first asks for them.
+
+    Most tasks never do, and each part costs more than the rest of a restore.
+    """
+
+    def __init__(self, app: Flask, copy: RequestCopy) -> None:
+        self.app = app
+        self.flashes = None
+        self._copy = copy
+        self._after_request_functions = []
+        self._cv_tokens = []
+
+    @cached_property
+    def request(self) -> Request:  # type: ignore[override]
+        return self._copy.open_request()
+
+    @cached_property
+    def _session(self) -> SessionMixin:  # type: ignore[override]
+        return self._copy.open_session(self.app, lambda: self.request)
+
+    @property
+    def session(self) -> SessionMixin:
+        self._session.accessed = True
+        return self._session
+
+    @cached_property
+    def url_adapter(self) -> MapAdapter | None:  # type: ignore[override]
+        try:
+            return self.app.create_url_adapter(self.request)
+        except HTTPException:
+            return None
+
+    def match_request(self) -> None:
+        """The URL was matched in the view; again would replace ``view_args``."""
+
+    @property
+    def untouched_copy(self) -> RequestCopy | None:
+        """The copy it was made from, while the task has not looked at it."""
+        return None if {"request", "_session"} & vars(self).keys() else self._copy
+
+    def close(self) -> None:
+        """Close the uploads that this task has opened."""
+        if "request" in vars(self):
+            self.request.close()
 
 
 def _open_session(context: t.Any) -> SessionMixin | None:
@@ -211,8 +261,8 @@ class Snapshot:
         if seen is None:
             return cls(app, {}, None)
         request = None
-        if seen.request is not None:
-            request = RequestCopy.of(seen.request, seen.session)
+        if seen.request_context is not None:
+            request = RequestCopy.of(seen.request_context)
         return cls(seen.app, _copy_g(seen.g, copy_g), request)
 
     def variables(self) -> contextvars.Context:
@@ -225,10 +275,7 @@ class Snapshot:
         :return: what must be called at the end, with the exception of the call or
             None; it runs the app's ``teardown_appcontext`` functions.
         """
-        request = session = None
-        if self._request is not None:
-            request, session = self._request.open()
-        return contexts.enter(Seen(self.app, self._g, request, session))
+        return contexts.enter(self.app, self._g, self._request)
 
     def run(self, fn: t.Callable[..., T], *args: t.Any, **kwargs: t.Any) -> T:
         """Call a function in a fresh restore, on this thread."""
@@ -288,20 +335,38 @@ class RequestCopy:
         self._parsed = parsed
 
     @classmethod
-    def of(cls, request: Request, session: SessionMixin | None) -> RequestCopy:
-        """Copy a request and its session; the view's own stream stays readable."""
-        body, parsed = _body_of(request)
-        return cls(
+    def of(cls, context: t.Any) -> RequestCopy:
+        """Copy a request and its session; the view's own stream stays readable.
+
+        Where nothing has changed since the last call, the copy made then serves again.
+
+        :param context: Flask's context object that has the request.
+        """
+        if isinstance(context, _LazyRequestContext) and context.untouched_copy:
+            return context.untouched_copy
+        last: _LastCopy | None = vars(context).get(_COPY)
+        if last is not None and last.still_shows(context):
+            return last.copy
+        request: Request = context.request
+        session = _open_session(context)
+        if last is None:
+            body, parsed = _body_of(request)
+        else:
+            body, parsed = last.copy._body, last.copy._parsed
+        copy = cls(
             type(request),
-            _copy_environ(request.environ),
-            _own_attributes(request),
+            own_copy(_seen_environ(request)),
+            own_copy(_seen_attributes(request)),
             None if session is None else copy_session(session),
             body,
             parsed,
         )
+        # On the context, which the request does not refer to: no cycle.
+        vars(context)[_COPY] = _LastCopy(copy, request, session)
+        return copy
 
-    def open(self) -> tuple[Request, SessionMixin | None]:
-        """A request and a session of their own."""
+    def open_request(self) -> Request:
+        """A request of its own."""
         environ = own_copy(self._environ)
         environ["wsgi.input"] = self._body.open() if self._body else io.BytesIO()
         # Our readers end where the body ends, whatever the server's did.
@@ -310,8 +375,23 @@ class RequestCopy:
         vars(request).update(own_copy(self._attributes))
         if self._parsed is not None:
             vars(request).update(self._parsed.open())
+        return request
+
+    def open_session(
+        self, app: Flask, request: t.Callable[[], Request]
+    ) -> SessionMixin:
+        """A session of its own; opened anew where the view had opened none yet."""
+        if self._session is not None:
+            return copy_session(self._session)
+        interface = app.session_interface
+        return interface.open_session(app, request()) or interface.make_null_session(
+            app
+        )
+
+    def open(self) -> tuple[Request, SessionMixin | None]:
+        """Both."""
         session = None if self._session is None else copy_session(self._session)
-        return request, session
+        return self.open_request(), session
 
     def portable(self) -> PortableRequest:
         """The part of it that travels to another process, by value."""
@@ -328,6 +408,55 @@ class RequestCopy:
             self._body,
             self._parsed,
         )
+
+
+class _LastCopy:
+    """A copy, and what tells whether its original still looks like that: the very same
+    objects, and its containers with the same content.
+    """
+
+    __slots__ = ("_containers", "_objects", "copy")
+
+    def __init__(
+        self, copy: RequestCopy, request: Request, session: SessionMixin | None
+    ) -> None:
+        self.copy = copy
+        self._objects = _objects_of(request, session)
+        ours = (request.environ, vars(request).get("_cached_json"))
+        self._containers = [
+            (value, own_copy(value))
+            for value in self._objects
+            if _can_change(value) and not any(value is own for own in ours)
+        ]
+
+    def still_shows(self, context: t.Any) -> bool:
+        """Whether nothing has changed in the request and the session."""
+        objects = _objects_of(context.request, _open_session(context))
+        return (
+            len(objects) == len(self._objects)
+            and all(map(operator.is_, objects, self._objects))
+            and all(_same(copy, value) for value, copy in self._containers)
+        )
+
+
+def _objects_of(
+    request: Request, session: SessionMixin | None
+) -> tuple[t.Any, ...]:
+    """The names and values of everything that is copied, in one flat row."""
+    environ, attributes = request.environ, vars(request)
+    if session is None:
+        return (*environ, *environ.values(), *attributes, *attributes.values())
+    flags = vars(session)
+    return (
+        *environ,
+        *environ.values(),
+        *attributes,
+        *attributes.values(),
+        *flags,
+        *flags.values(),
+        *session,
+        *session.values(),
+    )
 
 
 class PortableRequest(t.NamedTuple):
@@ -391,9 +520,6 @@ class ParsedForm(t.NamedTuple):
 
 
 def _body_of(request: Request) -> tuple[Content | None, ParsedForm | None]:
-    known = request.environ.get("flask_executor.body")
-    if known is not None:
-        return known, None
     state = vars(request)
     if "form" in state:
         return None, _parsed_form(request)
@@ -416,7 +542,6 @@ def _share_body(request: Request) -> Content:
     reader = body.open()
     request.environ["wsgi.input"] = reader
     request.environ["wsgi.input_terminated"] = True
-    request.environ["flask_executor.body"] = body
     request.stream = reader
     return body
 
@@ -431,18 +556,17 @@ def _parsed_form(request: Request) -> ParsedForm:
     )
 
 
-def _copy_environ(environ: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    copy = dict(environ)
+def _seen_environ(request: Request) -> dict[str, t.Any]:
+    environ = dict(request.environ)
     for key in _SERVER_OWNED:
-        copy.pop(key, None)
-    copy.pop("flask_executor.body", None)
-    return own_copy(copy)
+        environ.pop(key, None)
+    return environ
 
 
-def _own_attributes(request: Request) -> dict[str, t.Any]:
+def _seen_attributes(request: Request) -> dict[str, t.Any]:
     """What the app and its extensions set on the request, and Flask's routing."""
     leave = _left_out(type(request))
-    return own_copy({k: v for k, v in vars(request).items() if k not in leave})
+    return {k: v for k, v in vars(request).items() if k not in leave}
 
 
 @lru_cache(maxsize=64)
@@ -482,7 +606,7 @@ def own_copy(value: T) -> T:
 
 def _own_copy(value: t.Any, memo: dict[int, t.Any]) -> t.Any:
     kind = type(value)
-    if kind not in (dict, list, set, tuple, bytearray):
+    if kind not in _CONTAINERS:
         return value
     if id(value) in memo:
         return memo[id(value)]
@@ -499,6 +623,28 @@ def _own_copy(value: t.Any, memo: dict[int, t.Any]) -> t.Any:
     if kind is tuple:
         return tuple(_own_copy(item, memo) for item in value)
     return kind(value)
+
+
+def _can_change(value: t.Any) -> bool:
+    if type(value) is tuple:
+        return any(map(_can_change, value))
+    return type(value) in _CONTAINERS
+
+
+def _same(copy: t.Any, value: t.Any) -> bool:
+    """Whether a value is still what an :func:`own_copy` of it shows."""
+    kind = type(copy)
+    if kind is not type(value):
+        return False
+    if kind is dict:
+        return copy.keys() == value.keys() and all(
+            _same(item, value[key]) for key, item in copy.items()
+        )
+    if kind in (list, tuple):
+        return len(copy) == len(value) and all(map(_same, copy, value))
+    if kind in _PLAIN or kind in _CONTAINERS:
+        return bool(copy == value)
+    return copy is value
 
 
 class _Pickled:
@@ -549,12 +695,12 @@ def _left_behind(where: str, name: str, kind: str, reason: str) -> None:
 
 def keep_uploads(value: T) -> T:
     """Hold on to the uploaded files among arguments, so that they outlive the view."""
-    return t.cast(T, _exchange(value, FileStorage, Upload))
+    return t.cast(T, _exchange(value, FileStorage, Upload) if value else value)
 
 
 def open_uploads(value: T) -> T:
     """The arguments again, each uploaded file as a reader of its own."""
-    return t.cast(T, _exchange(value, Upload, Upload.open))
+    return t.cast(T, _exchange(value, Upload, Upload.open) if value else value)
 
 
 def _exchange(value: t.Any, kind: type, to: t.Callable[[t.Any], t.Any]) -> t.Any:

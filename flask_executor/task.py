@@ -28,7 +28,7 @@ class Task:
         self.call: Call | None = call
         self.judge = judge
         self.name: str | None = None
-        """The callable's name; known once the call itself is dropped."""
+        """The callable's name; known once it is asked for without the call itself."""
 
     def begin(self) -> bool:
         """Whether the call is to run: it was not cancelled while it waited."""
@@ -44,6 +44,8 @@ class Task:
 
     def finish(self, outcome: Outcome) -> None:
         """Hand the outcome to the judge; nothing here refers to the call any more."""
+        if outcome.error is not None:
+            self.name = self.name or name_of(t.cast(Call, self.call).fn)
         self.drop_call()
         self.judge(self, outcome)
 
@@ -55,9 +57,7 @@ class Task:
 
     def drop_call(self) -> None:
         """Let go of the callable, its arguments and its context."""
-        call, self.call = self.call, None
-        if call is not None:
-            self.name = name_of(call.fn)
+        self.call = None
 
     def __repr__(self) -> str:
         name = self.name if self.call is None else name_of(self.call.fn)

@@ -100,6 +100,7 @@ class ProcessPool(ProcessPoolExecutor):
             return
         entry = (task, payload)
         self._line.append(entry)
+        task.name = name_of(call.fn)
         task.drop_call()
         try:
             self._minders.submit(self._run_next)
