@@ -97,7 +97,8 @@ class _SplitContexts:
         self, app: Flask, g: dict[str, t.Any], request: RequestCopy | None
     ) -> Scope:
         context = app.app_context()
-        vars(context.g).update(g)
+        if g:
+            vars(context.g).update(g)
         context.push()
         if request is None:
             return context.pop
@@ -277,9 +278,11 @@ class Snapshot:
         """
         return contexts.enter(self.app, self._g, self._request)
 
-    def run(self, fn: t.Callable[..., T], *args: t.Any, **kwargs: t.Any) -> T:
+    def run(
+        self, fn: t.Callable[..., T], args: t.Sequence[t.Any], kwargs: dict[str, t.Any]
+    ) -> T:
         """Call a function in a fresh restore, on this thread."""
-        return self.variables().run(self._run, fn, args, kwargs)
+        return self._variables.copy().run(self._run, fn, args, kwargs)
 
     def _run(
         self, fn: t.Callable[..., T], args: t.Sequence[t.Any], kwargs: dict[str, t.Any]
@@ -435,8 +438,14 @@ class _LastCopy:
         return (
             len(objects) == len(self._objects)
             and all(map(operator.is_, objects, self._objects))
-            and all(_same(copy, value) for value, copy in self._containers)
+            and self._containers_same()
         )
+
+    def _containers_same(self) -> bool:
+        for value, copy in self._containers:
+            if (value or copy) and not _same(copy, value):
+                return False
+        return True
 
 
 def _objects_of(

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import traceback
 import typing as t
+import weakref
 from inspect import CO_COROUTINE
 from types import FunctionType
 
@@ -68,13 +69,21 @@ class Dispatcher:
     """
 
     def __init__(self, settings: Settings, name: str, app: Flask) -> None:
-        self._settings = settings
+        self.settings = settings
+        """What the config said at first use."""
+        # Weak: the executor's map of apps must not keep its keys alive.
+        self._app = weakref.ref(app)
         self._name = name
         self.pool = make_pool(settings, name, app)
         """The pool that the type names."""
         self._loop: LoopPool | None = None
         self._lock = threading.Lock()
         self._closed = False
+
+    @property
+    def app(self) -> Flask:
+        """The app for which the pools were made."""
+        return t.cast(Flask, self._app())
 
     def submit(
         self,
@@ -94,7 +103,7 @@ class Dispatcher:
         if not callable(call.fn):
             self._refuse(task, NotCallable(call.fn))
             return
-        pool = self._pool_for(task)
+        pool = self._pool_for(task, call)
         try:
             pool.start(task)
         except RuntimeError as error:
@@ -112,8 +121,7 @@ class Dispatcher:
         for pool in pools if wait else ():
             pool.shutdown(wait=True)
 
-    def _pool_for(self, task: Task) -> Pool:
-        call = t.cast(Call, task.call)
+    def _pool_for(self, task: Task, call: Call) -> Pool:
         if not is_coroutine_function(call.fn):
             return self.pool
         if self.pool.runs_in_caller:
@@ -145,7 +153,7 @@ class Dispatcher:
 
     def _report(self, task: Task, error: BaseException) -> None:
         future = t.cast("TaskFuture[t.Any]", task.future)
-        if self._settings.log_exceptions and not self._settings.propagate_exceptions:
+        if self.settings.log_exceptions and not self.settings.propagate_exceptions:
             future.app.logger.exception(
                 "Task %s (key %r) failed", task.name, future.key, exc_info=error
             )

@@ -243,13 +243,13 @@ class Executor(concurrent.futures.Executor):
         args: t.Sequence[t.Any],
         kwargs: dict[str, t.Any],
     ) -> TaskFuture[t.Any]:
-        app = t.cast(Flask, state.app())
-        future: TaskFuture[t.Any] = TaskFuture(app, *(key or ()))
+        dispatcher = state.dispatcher
+        future: TaskFuture[t.Any] = TaskFuture(dispatcher.app, *(key or ()))
         if key is not None:
             state.futures.add(key[0], future)
         try:
-            call = state.call(fn, args, kwargs)
-            state.dispatcher.submit(future, call, self._callbacks(state.settings))
+            call = _with_context(dispatcher, fn, args, kwargs)
+            dispatcher.submit(future, call, self._callbacks(dispatcher.settings))
         except BaseException:
             if key is not None:
                 state.futures.pop(key[0])
@@ -301,6 +301,21 @@ class Executor(concurrent.futures.Executor):
         return f"<Executor {self.name!r} of {app!r}>"
 
 
+def _with_context(
+    dispatcher: Dispatcher,
+    fn: t.Any,
+    args: t.Sequence[t.Any],
+    kwargs: dict[str, t.Any],
+) -> Call:
+    """A call with what it is to see, taken now."""
+    if dispatcher.pool.runs_in_caller and current_app() is not None:
+        return Call(fn, args, kwargs, None)
+    settings = dispatcher.settings
+    copy_g = settings.copy_g if settings.push_app_context else "none"
+    snapshot = Snapshot.take(dispatcher.app, copy_g=copy_g)
+    return Call(fn, keep_uploads(args), keep_uploads(kwargs), snapshot)
+
+
 class _AppState:
     """What one executor keeps for one app: settings, futures and a dispatcher, each
     made at first use.
@@ -350,17 +365,6 @@ class _AppState:
                     self.settings, self._thread_name(), t.cast(Flask, self.app())
                 )
         return self._dispatcher
-
-    def call(
-        self, fn: t.Any, args: t.Sequence[t.Any], kwargs: dict[str, t.Any]
-    ) -> Call:
-        """A call with what it is to see, taken now."""
-        if self.dispatcher.pool.runs_in_caller and current_app() is not None:
-            return Call(fn, args, kwargs, None)
-        settings = self.settings
-        copy_g = settings.copy_g if settings.push_app_context else "none"
-        snapshot = Snapshot.take(t.cast(Flask, self.app()), copy_g=copy_g)
-        return Call(fn, keep_uploads(args), keep_uploads(kwargs), snapshot)
 
     def check_job(self, fn: t.Any) -> None:
         """Refuse a job that no worker of this app's pool could import."""

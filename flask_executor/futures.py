@@ -85,7 +85,7 @@ class _Callback:
             if snapshot is None:
                 fn(future)
             else:
-                snapshot.run(fn, future)
+                snapshot.run(fn, (future,), {})
         except BaseException as error:
             self._app.logger.exception(
                 "The done-callback %r of %r failed", fn, future, exc_info=error

@@ -40,7 +40,8 @@ class Task:
     def run(self) -> None:
         """Run the call on this thread, unless it was cancelled."""
         if self.begin():
-            self.finish(run(t.cast(Call, self.call)))
+            call: Call = self.call  # type: ignore[assignment]
+            self.finish(run(call))
 
     def finish(self, outcome: Outcome) -> None:
         """Hand the outcome to the judge; nothing here refers to the call any more."""

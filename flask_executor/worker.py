@@ -52,7 +52,7 @@ def _run(call: Call) -> t.Any:
     fn, args, kwargs, snapshot = call
     if snapshot is None:
         return fn(*args, **kwargs)
-    return snapshot.run(fn, *open_uploads(args), **open_uploads(kwargs))
+    return snapshot.run(fn, open_uploads(args), open_uploads(kwargs))
 
 
 async def _run_coroutine(call: Call) -> t.Any:
