@@ -30,8 +30,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import MapAdapter
 from werkzeug.utils import cached_property
 
-from .files import Content
-from .files import Upload
+from .files import Content, Upload
 
 T = t.TypeVar("T")
 Scope = t.Callable[[BaseException | None], None]
@@ -40,8 +39,11 @@ Scope = t.Callable[[BaseException | None], None]
 _log = logging.getLogger("flask_executor")
 
 _REBUILT = frozenset(
-    "method scheme server root_path path query_string headers remote_addr environ"
-    " shallow stream form files _cached_data _cached_json _parsed_content_type".split()
+    {
+        *("method", "scheme", "server", "root_path", "path", "query_string"),
+        *("headers", "remote_addr", "environ", "shallow", "stream", "form", "files"),
+        *("_cached_data", "_cached_json", "_parsed_content_type"),
+    }
 )
 """Attributes of a request that its own copy makes anew."""
 
@@ -177,11 +179,11 @@ class _LazyRequestContext(flask.ctx.RequestContext):
         self._cv_tokens = []
 
     @cached_property
-    def request(self) -> Request:  # type: ignore[override]
+    def request(self) -> Request:
         return self._copy.open_request()
 
     @cached_property
-    def _session(self) -> SessionMixin:  # type: ignore[override]
+    def _session(self) -> SessionMixin:
         return self._copy.open_session(self.app, lambda: self.request)
 
     @property
@@ -190,7 +192,7 @@ class _LazyRequestContext(flask.ctx.RequestContext):
         return self._session
 
     @cached_property
-    def url_adapter(self) -> MapAdapter | None:  # type: ignore[override]
+    def url_adapter(self) -> MapAdapter | None:
         try:
             return self.app.create_url_adapter(self.request)
         except HTTPException:
@@ -448,9 +450,7 @@ class _LastCopy:
         return True
 
 
-def _objects_of(
-    request: Request, session: SessionMixin | None
-) -> tuple[t.Any, ...]:
+def _objects_of(request: Request, session: SessionMixin | None) -> tuple[t.Any, ...]:
     """The names and values of everything that is copied, in one flat row."""
     environ, attributes = request.environ, vars(request)
     if session is None:
@@ -574,12 +574,12 @@ def _seen_environ(request: Request) -> dict[str, t.Any]:
 
 def _seen_attributes(request: Request) -> dict[str, t.Any]:
     """What the app and its extensions set on the request, and Flask's routing."""
-    leave = _left_out(type(request))
+    leave = _left_out(t.cast(t.Hashable, type(request)))
     return {k: v for k, v in vars(request).items() if k not in leave}
 
 
 @lru_cache(maxsize=64)
-def _left_out(request_class: type[Request]) -> frozenset[str]:
+def _left_out(request_class: t.Any) -> frozenset[str]:
     computed = {
         name
         for cls in request_class.__mro__
@@ -657,7 +657,7 @@ def _same(copy: t.Any, value: t.Any) -> bool:
 
 
 class _Pickled:
-    """A value in its own envelope, so that one which does not land loses nothing else."""
+    """A value in its own envelope: one that does not land takes no other along."""
 
     __slots__ = ("data",)
 

@@ -12,17 +12,13 @@ from types import FunctionType
 
 from flask import Flask
 
-from .errors import ExecutorShutDown
-from .errors import NotCallable
-from .futures import Callback
-from .futures import TaskFuture
+from .errors import ExecutorShutDown, NotCallable
+from .futures import Callback, TaskFuture
 from .pools import Pool
 from .pools.loop import LoopPool
 from .settings import Settings
-from .task import Task
-from .task import name_of
-from .worker import Call
-from .worker import Outcome
+from .task import Task, name_of
+from .worker import Call, Outcome
 
 
 def make_pool(settings: Settings, name: str, app: Flask) -> Pool:
@@ -39,8 +35,7 @@ def make_pool(settings: Settings, name: str, app: Flask) -> Pool:
 
 
 def _make_process_pool(settings: Settings, name: str, app: Flask) -> Pool:
-    from .pools.process import AppSource
-    from .pools.process import ProcessPool
+    from .pools._apps import AppSource, ProcessPool
 
     logger = app.logger
 

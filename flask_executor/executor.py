@@ -14,31 +14,18 @@ import threading
 import time
 import typing as t
 import weakref
-from concurrent.futures import Future
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import fields
 
 from flask import Flask
 
-from .context import Snapshot
-from .context import current_app
-from .context import keep_uploads
-from .dispatch import Dispatcher
-from .dispatch import is_coroutine_function
-from .errors import ExecutorNotInitialized
-from .errors import InvalidName
-from .errors import NotCallable
-from .futures import Callback
-from .futures import FutureCollection
-from .futures import TaskFuture
+from .context import Snapshot, current_app, keep_uploads
+from .dispatch import Dispatcher, is_coroutine_function
+from .errors import ExecutorNotInitialized, InvalidName, NotCallable
+from .futures import Callback, FutureCollection, TaskFuture
 from .jobs import ExecutorJob as ExecutorJob
-from .settings import Settings
-from .settings import config_key
-from .settings import read_key
-from .worker import Call
-from .worker import run_chunk
-from .worker import run_chunk_of_coroutines
+from .settings import Settings, config_key, read_key
+from .worker import Call, run_chunk, run_chunk_of_coroutines
 
 P = t.ParamSpec("P")
 T = t.TypeVar("T")
@@ -71,8 +58,7 @@ class Executor(concurrent.futures.Executor):
     """
 
     def __init__(self, app: Flask | None = None, name: str = "") -> None:
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_]*", name):
-            raise InvalidName(name)
+        _check_name(name)
         self.name = name
         self._prefix = f"{name.upper()}_" if name else ""
         self._default_done_callbacks: list[Callback] = []
@@ -168,7 +154,7 @@ class Executor(concurrent.futures.Executor):
         """
         return self._submit(self._state(), (future_key,), fn, args, kwargs)
 
-    def map(  # type: ignore[override]
+    def map(
         self,
         fn: t.Callable[..., T],
         *iterables: t.Iterable[t.Any],
@@ -291,14 +277,17 @@ class Executor(concurrent.futures.Executor):
         if name.startswith("__") or "_states" not in self.__dict__:
             raise AttributeError(name)
         if self._last_app is None:
-            raise AttributeError(
-                f"{name!r}: {ExecutorNotInitialized()}"
-            )
+            raise AttributeError(f"{name!r}: {ExecutorNotInitialized()}")
         return getattr(self._self, name)
 
     def __repr__(self) -> str:
         app = current_app() or self._last_app
         return f"<Executor {self.name!r} of {app!r}>"
+
+
+def _check_name(name: object) -> None:
+    if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9_]*", name)):
+        raise InvalidName(name)
 
 
 def _with_context(
@@ -339,32 +328,32 @@ class _AppState:
     @property
     def settings(self) -> Settings:
         """What the config says, read at first use."""
-        if self._settings is None:
-            with self._lock:
-                self._settings = self._settings or self._read_settings()
-        return self._settings
+        with self._lock:
+            if self._settings is None:
+                self._settings = self._read_settings()
+            return self._settings
 
     @property
     def futures(self) -> FutureCollection:
         """The stored futures."""
-        if self._futures is None:
-            with self._lock:
-                self._futures = self._futures or FutureCollection(
+        with self._lock:
+            if self._futures is None:
+                self._futures = FutureCollection(
                     self.settings.futures_max_length,
                     ttl=self.settings.futures_ttl,
                     app=self.app(),
                 )
-        return self._futures
+            return self._futures
 
     @property
     def dispatcher(self) -> Dispatcher:
         """The dispatcher, and with it the pool."""
-        if self._dispatcher is None:
-            with self._lock:
-                self._dispatcher = self._dispatcher or Dispatcher(
+        with self._lock:
+            if self._dispatcher is None:
+                self._dispatcher = Dispatcher(
                     self.settings, self._thread_name(), t.cast(Flask, self.app())
                 )
-        return self._dispatcher
+            return self._dispatcher
 
     def check_job(self, fn: t.Any) -> None:
         """Refuse a job that no worker of this app's pool could import."""

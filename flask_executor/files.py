@@ -13,8 +13,7 @@ import shutil
 import tempfile
 import typing as t
 
-from werkzeug.datastructures import FileStorage
-from werkzeug.datastructures import Headers
+from werkzeug.datastructures import FileStorage, Headers
 
 _IN_MEMORY = 500_000
 """Bytes kept in memory before they go to a file, as Werkzeug does for uploads."""
@@ -87,7 +86,7 @@ class Reader(io.BufferedReader):
     """A buffered, seekable, read-only file over a :class:`Content` on disk."""
 
     def __init__(self, content: Content) -> None:
-        super().__init__(_RawReader(content))  # type: ignore[arg-type]
+        super().__init__(_RawReader(content))
 
 
 class _RawReader(io.RawIOBase):

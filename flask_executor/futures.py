@@ -6,14 +6,14 @@ import asyncio
 import threading
 import time
 import typing as t
+import weakref
 from collections import UserDict
 from concurrent.futures import Future as Future
 from functools import partial
 
 from flask import Flask
 
-from .context import Snapshot
-from .context import current_app
+from .context import Snapshot, current_app
 from .errors import DuplicateKey
 
 T = t.TypeVar("T")
@@ -164,7 +164,8 @@ class FutureCollection:
     ) -> None:
         self.max_length = max_length
         self._ttl = ttl
-        self._app = app
+        # Weak: the executor's map of apps must not keep its keys alive.
+        self._app = None if app is None else weakref.ref(app)
         self._lock = threading.RLock()
         self._registry = _Registry(self._lock)
 
@@ -263,8 +264,9 @@ class FutureCollection:
     def _drop_unfinished(self) -> None:
         key = next(iter(self._registry))
         del self._registry[key]
-        if self._app is not None:
-            self._app.logger.warning(
+        app = None if self._app is None else self._app()
+        if app is not None:
+            app.logger.warning(
                 "executor.futures is full (%s): the future %r was dropped before it"
                 " had finished; raise EXECUTOR_FUTURES_MAX_LENGTH.",
                 self.max_length,
@@ -275,4 +277,4 @@ class FutureCollection:
         return f"<{type(self).__name__} of {len(self)} futures>"
 
 
-_probe = TaskFuture(t.cast(Flask, None))
+_probe: TaskFuture[t.Any] = TaskFuture(t.cast(Flask, None))

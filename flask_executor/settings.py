@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import typing as t
-from dataclasses import dataclass
-from dataclasses import field
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 
 from .errors import InvalidSetting
 

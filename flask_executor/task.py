@@ -6,9 +6,7 @@ import typing as t
 from concurrent.futures import Future
 from functools import partial
 
-from .worker import Call
-from .worker import Outcome
-from .worker import run
+from .worker import Call, Outcome, run
 
 Judge = t.Callable[["Task", Outcome], None]
 

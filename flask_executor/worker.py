@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import typing as t
 
-from .context import Snapshot
-from .context import open_uploads
+from .context import Snapshot, open_uploads
 
 
 class Outcome(t.NamedTuple):

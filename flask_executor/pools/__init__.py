@@ -8,12 +8,10 @@ call raised.
 from __future__ import annotations
 
 import typing as t
-from concurrent.futures import Executor
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 
 from ..task import Task
-from ..worker import Call
-from ..worker import Outcome
+from ..worker import Call, Outcome
 
 
 class Pool(t.Protocol):

@@ -10,8 +10,7 @@ import weakref
 from collections import deque
 
 from ..task import Task
-from ..worker import Call
-from ..worker import run_coroutine
+from ..worker import Call, run_coroutine
 from . import BareCalls
 
 

@@ -16,8 +16,7 @@ import threading
 import typing as t
 import weakref
 from collections import deque
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -25,15 +24,9 @@ from multiprocessing.sharedctypes import RawValue
 from traceback import format_exception
 
 from ..context import PortableSnapshot
-from ..errors import AppNotFound
-from ..errors import CallNotPicklable
-from ..errors import ResultNotPicklable
-from ..errors import WorkerLost
-from ..task import Task
-from ..task import name_of
-from ..worker import Call
-from ..worker import Outcome
-from ..worker import run
+from ..errors import AppNotFound, CallNotPicklable, ResultNotPicklable, WorkerLost
+from ..task import Task, name_of
+from ..worker import Call, Outcome, run
 from . import BareCalls
 from ._apps import AppSource
 
@@ -54,7 +47,7 @@ class ProcessPool(ProcessPoolExecutor):
     """
 
     runs_in_caller: t.ClassVar[bool] = False
-    submit = BareCalls.submit  # type: ignore[assignment]
+    submit = BareCalls.submit
 
     def __init__(
         self,
@@ -69,8 +62,8 @@ class ProcessPool(ProcessPoolExecutor):
         # built: it takes a killed worker's neighbours along. What people ask of a
         # ProcessPoolExecutor answers as it would there.
         self._max_workers = max_workers or os.cpu_count() or 1
-        self._mp_context = multiprocessing.get_context(start_method or _default())
-        self._processes: dict[int, BaseProcess] = {}
+        self._mp: BaseContext = multiprocessing.get_context(start_method or _default())
+        self._processes: t.Any = {}
         self._shutdown_thread = False
         self._broken = False
         self._line: deque[tuple[Task, bytes]] = deque()
@@ -137,7 +130,7 @@ class ProcessPool(ProcessPoolExecutor):
         worker: _Worker | None = getattr(self._local, "worker", None)
         if worker is None:
             worker = self._local.worker = _Worker(
-                self._mp_context, self._name, self._source, self._processes
+                self._mp, self._name, self._source, self._processes
             )
         return worker
 
@@ -347,9 +340,7 @@ def _reply_to(payload: bytes, source: AppSource | None) -> bytes:
     return _pack_outcome(parcel.name, outcome, reason)
 
 
-def _open_parcel(
-    parcel: _Parcel, source: AppSource | None
-) -> tuple[Call, str | None]:
+def _open_parcel(parcel: _Parcel, source: AppSource | None) -> tuple[Call, str | None]:
     snapshot = reason = None
     if parcel.snapshot is not None and source is not None:
         app, reason = source.app()
@@ -372,4 +363,3 @@ def _pack_outcome(name: str, outcome: Outcome, reason: str | None) -> bytes:
         what = "its result" if error is None else f"the {_describe(error)} it raised"
         refused = ResultNotPicklable(name, what, _describe(failure))
         return pickle.dumps((None, refused, trace, reason))
-

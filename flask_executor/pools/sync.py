@@ -8,9 +8,7 @@ import threading
 import typing as t
 
 from ..task import Task
-from ..worker import Call
-from ..worker import Outcome
-from ..worker import run
+from ..worker import Call, Outcome, run
 from . import BareCalls
 
 

@@ -31,8 +31,8 @@ class ThreadPool(ThreadPoolExecutor):
             to end.
         """
         # The second lock is held by whoever ends the interpreter or forks.
-        with self._shutdown_lock, stdlib._global_shutdown_lock:  # type: ignore[attr-defined]
-            if self._shutdown or stdlib._shutdown:  # type: ignore[attr-defined]
+        with self._shutdown_lock, stdlib._global_shutdown_lock:
+            if self._shutdown or stdlib._shutdown:
                 raise RuntimeError("cannot schedule new futures after shutdown")
             self._work_queue.put(task)  # type: ignore[arg-type]
             self._adjust_thread_count()
