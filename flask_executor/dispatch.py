@@ -12,12 +12,12 @@ from types import FunctionType
 
 from flask import Flask
 
-from .errors import ExecutorShutDown, NotCallable
+from .errors import NotCallable
 from .futures import Callback, TaskFuture
 from .pools import Pool
 from .pools.loop import LoopPool
 from .settings import Settings
-from .task import Task, name_of
+from .task import Task
 from .worker import Call, Outcome
 
 
@@ -35,7 +35,8 @@ def make_pool(settings: Settings, name: str, app: Flask) -> Pool:
 
 
 def _make_process_pool(settings: Settings, name: str, app: Flask) -> Pool:
-    from .pools._apps import AppSource, ProcessPool
+    from .pools._apps import AppSource
+    from .pools.process import ProcessPool
 
     logger = app.logger
 
@@ -98,13 +99,7 @@ class Dispatcher:
         if not callable(call.fn):
             self._refuse(task, NotCallable(call.fn))
             return
-        pool = self._pool_for(task, call)
-        try:
-            pool.start(task)
-        except RuntimeError as error:
-            if isinstance(error, ExecutorShutDown) or "schedule" not in str(error):
-                raise
-            raise ExecutorShutDown(name_of(call.fn)) from None
+        self._pool_for(task, call).start(task)
 
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
         """Accept nothing more, and end the pools."""

@@ -19,14 +19,18 @@ class Task:
     :param judge: called once with the outcome, on the thread that ran the call.
     """
 
-    __slots__ = ("__weakref__", "call", "future", "judge", "name")
+    __slots__ = ("__weakref__", "_name", "call", "future", "judge")
 
     def __init__(self, future: Future[t.Any], call: Call, judge: Judge) -> None:
         self.future = future
         self.call: Call | None = call
         self.judge = judge
-        self.name: str | None = None
-        """The callable's name; known once it is asked for without the call itself."""
+        self._name = ""
+
+    @property
+    def name(self) -> str:
+        """The callable's name, for logs; without the call, as it was remembered."""
+        return self._name if self.call is None else name_of(self.call.fn)
 
     def begin(self) -> bool:
         """Whether the call is to run: it was not cancelled while it waited."""
@@ -43,9 +47,7 @@ class Task:
 
     def finish(self, outcome: Outcome) -> None:
         """Hand the outcome to the judge; nothing here refers to the call any more."""
-        if outcome.error is not None:
-            self.name = self.name or name_of(t.cast(Call, self.call).fn)
-        self.drop_call()
+        self.drop_call(remember=self.name if outcome.error is not None else "")
         self.judge(self, outcome)
 
     def abandon(self) -> None:
@@ -54,13 +56,16 @@ class Task:
             self.future.set_running_or_notify_cancel()
         self.drop_call()
 
-    def drop_call(self) -> None:
-        """Let go of the callable, its arguments and its context."""
+    def drop_call(self, *, remember: str = "") -> None:
+        """Let go of the callable, its arguments and its context.
+
+        :param remember: what to be called from now on.
+        """
+        self._name = remember or self._name
         self.call = None
 
     def __repr__(self) -> str:
-        name = self.name if self.call is None else name_of(self.call.fn)
-        return f"<Task {name} {self.future!r}>"
+        return f"<Task {self.name} {self.future!r}>"
 
 
 def name_of(fn: t.Any) -> str:

@@ -23,7 +23,7 @@ class Pool(t.Protocol):
     def start(self, task: Task) -> None:
         """Accept a task, to be run once.
 
-        :raises RuntimeError: where the pool is shut down; the task is untouched.
+        :raises ExecutorShutDown: where the pool is shut down; the task is untouched.
         :raises CallNotPicklable: where the pool can never run this callable.
         """
 

@@ -9,6 +9,7 @@ import typing as t
 import weakref
 from collections import deque
 
+from ..errors import ExecutorShutDown
 from ..task import Task
 from ..worker import Call, run_coroutine
 from . import BareCalls
@@ -38,11 +39,11 @@ class LoopPool(BareCalls):
     def start(self, task: Task) -> None:
         """Accept a task; it starts in the loop's next round.
 
-        :raises RuntimeError: where the pool is shut down.
+        :raises ExecutorShutDown: where the pool is shut down.
         """
         with self._lock:
             if self._shutdown:
-                raise RuntimeError("cannot schedule new futures after shutdown")
+                raise ExecutorShutDown(task.name)
             if self._thread is None:
                 self._start_thread()
             self._accepted.append(task)

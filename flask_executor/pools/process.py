@@ -24,7 +24,13 @@ from multiprocessing.sharedctypes import RawValue
 from traceback import format_exception
 
 from ..context import PortableSnapshot
-from ..errors import AppNotFound, CallNotPicklable, ResultNotPicklable, WorkerLost
+from ..errors import (
+    AppNotFound,
+    CallNotPicklable,
+    ExecutorShutDown,
+    ResultNotPicklable,
+    WorkerLost,
+)
 from ..task import Task, name_of
 from ..worker import Call, Outcome, run
 from . import BareCalls
@@ -77,13 +83,13 @@ class ProcessPool(ProcessPoolExecutor):
     def start(self, task: Task) -> None:
         """Put a task in line, packed for its journey.
 
-        :raises RuntimeError: where the pool is shut down.
+        :raises ExecutorShutDown: where the pool is shut down.
         :raises CallNotPicklable: where no worker could import the callable.
         """
         call = t.cast(Call, task.call)
         packed_fn = _pack_callable(call.fn)
         if self._shutdown_thread:
-            raise RuntimeError("cannot schedule new futures after shutdown")
+            raise ExecutorShutDown(task.name)
         try:
             payload = _pack(call, packed_fn)
         except Exception as error:
@@ -93,14 +99,13 @@ class ProcessPool(ProcessPoolExecutor):
             return
         entry = (task, payload)
         self._line.append(entry)
-        task.name = name_of(call.fn)
-        task.drop_call()
+        task.drop_call(remember=task.name)
         try:
             self._minders.submit(self._run_next)
         except RuntimeError:
             if entry in self._line:
                 self._line.remove(entry)
-                raise
+                raise ExecutorShutDown(task.name) from None
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept nothing more; run or cancel what waits, then let the workers go."""
@@ -119,7 +124,7 @@ class ProcessPool(ProcessPoolExecutor):
         except IndexError:  # taken back, or abandoned by shutdown
             return
         if task.begin():
-            outcome, reason = self._worker().run(task.name or "", payload)
+            outcome, reason = self._worker().run(task.name, payload)
             if reason:
                 self._warn_once(reason)
             task.finish(outcome)

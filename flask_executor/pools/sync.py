@@ -7,6 +7,7 @@ import contextvars
 import threading
 import typing as t
 
+from ..errors import ExecutorShutDown
 from ..task import Task
 from ..worker import Call, Outcome, run
 from . import BareCalls
@@ -24,10 +25,10 @@ class SyncPool(BareCalls):
     def start(self, task: Task) -> None:
         """Run a task now.
 
-        :raises RuntimeError: where the pool is shut down.
+        :raises ExecutorShutDown: where the pool is shut down.
         """
         if self._shutdown:
-            raise RuntimeError("cannot schedule new futures after shutdown")
+            raise ExecutorShutDown(task.name)
         task.run()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

@@ -6,6 +6,7 @@ import concurrent.futures.thread as stdlib
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
 
+from ..errors import ExecutorShutDown
 from ..task import Task
 
 
@@ -27,12 +28,12 @@ class ThreadPool(ThreadPoolExecutor):
     def start(self, task: Task) -> None:
         """Put a task in the queue.
 
-        :raises RuntimeError: where the pool is shut down, or the interpreter is about
+        :raises ExecutorShutDown: where the pool is shut down, or the interpreter is about
             to end.
         """
         # The second lock is held by whoever ends the interpreter or forks.
         with self._shutdown_lock, stdlib._global_shutdown_lock:
             if self._shutdown or stdlib._shutdown:
-                raise RuntimeError("cannot schedule new futures after shutdown")
+                raise ExecutorShutDown(task.name)
             self._work_queue.put(task)  # type: ignore[arg-type]
             self._adjust_thread_count()
