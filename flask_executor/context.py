@@ -26,7 +26,7 @@ from flask import Flask
 from flask.sessions import SessionMixin
 from flask.wrappers import Request
 from werkzeug.datastructures import FileStorage
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import ClientDisconnected, HTTPException
 from werkzeug.routing import MapAdapter
 from werkzeug.utils import cached_property
 
@@ -548,6 +548,8 @@ def _has_body(environ: t.Mapping[str, t.Any]) -> bool:
 def _share_body(request: Request) -> Content:
     """Read a body that nobody has read, and give the view a reader of its own."""
     body = Content.rest_of(request.stream)
+    if request.content_length is not None and body.size < request.content_length:
+        raise ClientDisconnected()  # where the server does not tell itself
     reader = body.open()
     request.environ["wsgi.input"] = reader
     request.environ["wsgi.input_terminated"] = True

@@ -42,8 +42,10 @@ class Task:
     def run(self) -> None:
         """Run the call on this thread, unless it was cancelled."""
         if self.begin():
-            call: Call = self.call  # type: ignore[assignment]
-            self.finish(run(call))
+            self.finish(run(self.call))  # type: ignore[arg-type]
+        # The traceback of a failure refers to the frames of those who called it, this
+        # one among them: without this, the future would refer to itself.
+        del self
 
     def finish(self, outcome: Outcome) -> None:
         """Hand the outcome to the judge; nothing here refers to the call any more."""

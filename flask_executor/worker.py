@@ -21,7 +21,7 @@ class Outcome(t.NamedTuple):
 class Call(t.NamedTuple):
     """A callable and its arguments, and what it sees; None is the caller's context."""
 
-    fn: t.Callable[..., t.Any]
+    fn: t.Any
     args: t.Sequence[t.Any]
     kwargs: dict[str, t.Any]
     snapshot: Snapshot | None
@@ -32,7 +32,7 @@ def run(call: Call) -> Outcome:
     try:
         return Outcome(_run(call))
     except BaseException as error:
-        return Outcome(error=_without_own_frame(error))
+        return Outcome(error=error)
 
 
 async def run_coroutine(call: Call) -> Outcome:
@@ -44,7 +44,7 @@ async def run_coroutine(call: Call) -> Outcome:
     try:
         return Outcome(await _run_coroutine(call))
     except BaseException as error:
-        return Outcome(error=_without_own_frame(error))
+        return Outcome(error=error)
 
 
 def _run(call: Call) -> t.Any:
@@ -66,13 +66,6 @@ async def _run_coroutine(call: Call) -> t.Any:
         raise
     leave(None)
     return value
-
-
-def _without_own_frame(error: BaseException) -> BaseException:
-    # Our frame refers to the call; the traceback begins below it.
-    if error.__traceback__ is not None:
-        error.__traceback__ = error.__traceback__.tb_next
-    return error
 
 
 def run_chunk(fn: t.Callable[..., t.Any], chunk: t.Sequence[t.Any]) -> list[t.Any]:

@@ -294,7 +294,7 @@ def _unpack_reply(name: str, reply: bytes) -> tuple[Outcome, str | None]:
     except Exception as failure:
         lost = ResultNotPicklable(name, "its result", _describe(failure))
         return Outcome(error=lost), None
-    if error is not None:
+    if error is not None and trace:
         error.__cause__ = WorkerTraceback(trace)
     return Outcome(value, error), reason
 

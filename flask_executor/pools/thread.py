@@ -28,8 +28,8 @@ class ThreadPool(ThreadPoolExecutor):
     def start(self, task: Task) -> None:
         """Put a task in the queue.
 
-        :raises ExecutorShutDown: where the pool is shut down, or the interpreter is about
-            to end.
+        :raises ExecutorShutDown: where the pool is shut down, or the interpreter
+            ends.
         """
         # The second lock is held by whoever ends the interpreter or forks.
         with self._shutdown_lock, stdlib._global_shutdown_lock:

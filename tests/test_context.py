@@ -1,0 +1,408 @@
+"""What a task sees: its own copy of what its submitter saw."""
+
+from __future__ import annotations
+
+import contextvars
+import gc
+import io
+import threading
+import typing as t
+import weakref
+
+import pytest
+from flask import (
+    Flask,
+    current_app,
+    g,
+    has_request_context,
+    request,
+    session,
+    stream_with_context,
+    url_for,
+)
+from werkzeug.datastructures import FileStorage
+from werkzeug.test import encode_multipart
+
+from conftest import LIMIT
+from flask_executor import Executor, ExecutorNotInitialized
+
+BIG = 700_000
+
+
+def post_file(app: Flask, size: int = 5) -> t.Any:
+    # Encoded here: the test client leaves the file open that it makes of a large body.
+    data = {"file": FileStorage(io.BytesIO(b"x" * size), "x.csv"), "name": "Ada"}
+    boundary, body = encode_multipart(data)
+    kind = f"multipart/form-data; boundary={boundary}"
+    return app.test_client().post("/", data=body, content_type=kind)
+
+
+def test_task_sees_app_request_session_and_g(app: Flask, executor: Executor) -> None:
+    """current_app, request, session and g are there, as in the view."""
+
+    @app.route("/<int:number>")
+    def view(number: int) -> t.Any:
+        session["user"] = "ada"
+        g.colour = "blue"
+        future = executor.submit(
+            lambda: [
+                current_app.name,
+                request.path,
+                request.view_args,
+                request.args["q"],
+                request.headers["X-Test"],
+                session["user"],
+                g.colour,
+                url_for("view", number=8),
+            ]
+        )
+        return future.result(LIMIT)
+
+    response = app.test_client().get("/7?q=1", headers={"X-Test": "yes"})
+    assert response.json == [
+        "tests",
+        "/7",
+        {"number": 7},
+        "1",
+        "yes",
+        "ada",
+        "blue",
+        "/8",
+    ]
+
+
+@pytest.mark.parametrize("size", [5, BIG])
+def test_upload_outlives_the_view(
+    app: Flask, executor: Executor, gate: threading.Event, size: int
+) -> None:
+    """An upload is read after the view has ended and its file was closed."""
+    futures = []
+
+    def count() -> tuple[int, str]:
+        assert gate.wait(LIMIT)
+        return len(request.files["file"].read()), request.form["name"]
+
+    @app.post("/")
+    def view() -> str:
+        request.files["file"].read(3)
+        futures.extend(executor.submit(count) for _ in range(3))
+        return str(len(request.files["file"].read()))
+
+    assert post_file(app, size).text == str(size - 3)
+    gate.set()
+    assert [f.result(LIMIT) for f in futures] == [(size, "Ada")] * 3
+
+
+@pytest.mark.parametrize("size", [5, BIG])
+def test_unread_body_is_there_for_the_task_and_the_view(
+    app: Flask, executor: Executor, size: int
+) -> None:
+    """Taking the copy of a body that nobody has read does not use it up."""
+    futures = []
+
+    @app.post("/")
+    def view() -> str:
+        futures.append(executor.submit(lambda: len(request.files["file"].read())))
+        futures.append(executor.submit(lambda: len(request.get_data())))
+        return str(len(request.files["file"].read()))
+
+    assert post_file(app, size).text == str(size)
+    assert futures[0].result(LIMIT) == size
+    assert futures[1].result(LIMIT) > size
+
+
+def test_json_is_its_own_copy(app: Flask, executor: Executor) -> None:
+    """What a task does to request.json, however deep, stays in the task."""
+
+    def change() -> t.Any:
+        request.get_json()["deep"]["list"].append(2)
+        return request.get_json()
+
+    @app.post("/")
+    def view() -> t.Any:
+        mine = request.get_json()
+        assert executor.submit(change).result(LIMIT) == {"deep": {"list": [1, 2]}}
+        return mine
+
+    response = app.test_client().post("/", json={"deep": {"list": [1]}})
+    assert response.json == {"deep": {"list": [1]}}
+
+
+def test_session_and_g_changes_stay_in_the_task(app: Flask, executor: Executor) -> None:
+    """Session writes, deep ones too, and new names in g do not reach the view."""
+
+    def change() -> None:
+        session["deep"]["list"].append(2)
+        session["new"] = 1
+        g.name = "task"
+
+    @app.route("/")
+    def view() -> t.Any:
+        session["deep"] = {"list": [1]}
+        g.name = "view"
+        executor.submit(change).result(LIMIT)
+        return {"session": dict(session), "g": g.name}
+
+    response = app.test_client().get("/")
+    assert response.json == {"session": {"deep": {"list": [1]}}, "g": "view"}
+
+
+def test_later_changes_do_not_reach_the_task(
+    app: Flask, executor: Executor, gate: threading.Event
+) -> None:
+    """A task sees the moment of its own submit, also of two submits in one view."""
+
+    def look() -> tuple[t.Any, t.Any]:
+        assert gate.wait(LIMIT)
+        return dict(session), t.cast(t.Any, request).tags
+
+    with app.test_request_context("/"):
+        session["n"] = [1]
+        request.tags = ["a"]  # type: ignore[attr-defined]
+        first = executor.submit(look)
+        session["n"].append(2)
+        request.tags.append("b")  # type: ignore[attr-defined]
+        second = executor.submit(look)
+        session["n"].append(3)
+        gate.set()
+        assert first.result(LIMIT) == ({"n": [1]}, ["a"])
+        assert second.result(LIMIT) == ({"n": [1, 2]}, ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("config", "seen"),
+    [
+        ({}, ["plain"]),
+        ({"EXECUTOR_COPY_G": "all"}, ["connection", "plain"]),
+        ({"EXECUTOR_COPY_G": "none"}, []),
+        ({"EXECUTOR_PUSH_APP_CONTEXT": False}, []),
+    ],
+)
+def test_what_of_g_is_copied(
+    app: Flask, executor: Executor, config: dict[str, t.Any], seen: list[str]
+) -> None:
+    """What has a close method stays with the view, unless the config says otherwise."""
+    app.config.update(config)
+    with app.app_context():
+        g.plain = 1
+        g.connection = io.BytesIO()
+        assert executor.submit(lambda: sorted(g)).result(LIMIT) == seen
+
+
+def test_teardown_runs_once_with_the_error(app: Flask, executor: Executor) -> None:
+    """teardown_appcontext runs once per task, with its exception; teardown_request,
+    which belongs to the view, does not."""
+    seen: list[t.Any] = []
+    app.teardown_request(lambda error: seen.append("request"))
+    app.teardown_appcontext(lambda error: seen.append((threading.get_ident(), error)))
+    here = threading.get_ident()
+    boom = ValueError("boom")
+
+    def fail() -> None:
+        raise boom
+
+    with app.test_request_context("/"):
+        executor.submit(lambda: None).result(LIMIT)
+        assert executor.submit(fail).exception(LIMIT) is boom
+        in_workers = [entry for entry in seen if entry[0] != here]
+    assert [error for _, error in in_workers] == [None, boom]
+    assert seen.count("request") == 1
+
+
+def test_view_keeps_files_view_args_and_stream(app: Flask, executor: Executor) -> None:
+    """A finished task closes and replaces nothing of the view's."""
+
+    @app.post("/<name>")
+    def view(name: str) -> t.Any:
+        args = request.view_args
+        executor.submit(lambda: request.files["file"].read()).result(LIMIT)
+        assert request.view_args is args
+        return request.files["file"].read()
+
+    response = app.test_client().post("/a", data={"file": (io.BytesIO(b"hi"), "n")})
+    assert response.data == b"hi"
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, lambda f: [{"nested": f}]])
+def test_upload_as_argument(
+    app: Flask,
+    executor: Executor,
+    gate: threading.Event,
+    wrap: t.Callable[[t.Any], t.Any],
+) -> None:
+    """An uploaded file among the arguments is as good as one found in the request."""
+    futures = []
+
+    def read(value: t.Any) -> tuple[bytes, str | None]:
+        assert gate.wait(LIMIT)
+        file = value if isinstance(value, FileStorage) else value[0]["nested"]
+        return file.read(), file.filename
+
+    @app.post("/")
+    def view() -> str:
+        futures.append(executor.submit(read, wrap(request.files["file"])))
+        return ""
+
+    post_file(app)
+    gate.set()
+    assert futures[0].result(LIMIT) == (b"xxxxx", "x.csv")
+
+
+def test_too_large_body_is_refused_at_submit(app: Flask, executor: Executor) -> None:
+    """A body beyond MAX_CONTENT_LENGTH answers the view's client with 413."""
+    app.config["MAX_CONTENT_LENGTH"] = 10
+
+    @app.post("/")
+    def view() -> str:
+        executor.submit(print)
+        return "never"
+
+    assert post_file(app, 100).status_code == 413
+
+
+def test_broken_off_upload_is_refused_at_submit(
+    app: Flask, executor: Executor
+) -> None:
+    """A body that the client broke off answers with 400, not with half a file."""
+
+    @app.post("/")
+    def view() -> str:
+        executor.submit(print)
+        return "never"
+
+    response = app.test_client().post(
+        "/", data=b"half", environ_overrides={"CONTENT_LENGTH": "100"}
+    )
+    assert response.status_code == 400
+
+
+def test_context_variables_travel_and_do_not_leak(
+    app: Flask, executor: Executor
+) -> None:
+    """A task sees its submitter's context variables; what it sets ends with it."""
+    app.config["EXECUTOR_MAX_WORKERS"] = 1
+    var: contextvars.ContextVar[str] = contextvars.ContextVar("var", default="none")
+    with app.app_context():
+        assert executor.submit(lambda: var.set("task") and var.get()).result(LIMIT)
+        assert executor.submit(var.get).result(LIMIT) == "none"
+        var.set("view")
+        assert executor.submit(var.get).result(LIMIT) == "view"
+
+
+def test_without_any_context_the_last_app_is_used(
+    app: Flask, executor: Executor
+) -> None:
+    """Outside of contexts a task has the app initialised last, and no request."""
+    seen = executor.submit(lambda: (current_app.name, has_request_context()))
+    assert seen.result(LIMIT) == ("tests", False)
+
+
+def test_streamed_body(app: Flask, executor: Executor) -> None:
+    """A generator may submit while it streams, with or without the request."""
+
+    def chunks() -> t.Iterator[str]:
+        yield executor.submit(lambda: str(has_request_context())).result(LIMIT)
+
+    app.add_url_rule("/bare", view_func=lambda: chunks(), endpoint="bare")
+    app.add_url_rule("/with", view_func=lambda: stream_with_context(chunks()))
+    client = app.test_client()
+    assert client.get("/bare").text == "False"
+    assert client.get("/with").text == "True"
+
+
+def test_app_that_was_never_initialised(executor: Executor) -> None:
+    """In the context of a stranger, the error says so and names init_app."""
+    with Flask("stranger").app_context():
+        with pytest.raises(ExecutorNotInitialized, match=r"stranger.*init_app"):
+            executor.submit(print)
+    with pytest.raises(RuntimeError, match="init_app"):
+        Executor().submit(print)
+
+
+def test_each_app_has_its_own(app: Flask, executor: Executor) -> None:
+    """Two apps share an executor, but neither pools nor futures."""
+    other = Flask("other")
+    other.config["EXECUTOR_MAX_WORKERS"] = 1
+    executor.init_app(other)
+    with app.app_context():
+        executor.submit_stored("key", lambda: 1)
+        mine = executor._self
+        assert executor._max_workers == 4
+    with other.app_context():
+        assert "key" not in executor.futures
+        assert executor._self is not mine
+        assert executor._max_workers == 1
+        assert executor.submit(lambda: current_app.name).result(LIMIT) == "other"
+        executor.shutdown()
+    with app.app_context():
+        executor.shutdown()
+
+
+def test_map_restores_a_context_per_call(app: Flask, executor: Executor) -> None:
+    """No two calls of a map share a g, but those of one chunk do."""
+
+    def count(_: int) -> int:
+        g.calls = g.get("calls", 0) + 1
+        return t.cast(int, g.calls)
+
+    with app.app_context():
+        assert list(executor.map(count, range(4))) == [1, 1, 1, 1]
+        assert list(executor.map(count, range(5), chunksize=2)) == [1, 2, 1, 2, 1]
+
+
+def test_nothing_refers_to_the_call_afterwards(app: Flask, executor: Executor) -> None:
+    """A kept future keeps neither the arguments nor g nor the request alive."""
+
+    class Thing:
+        pass
+
+    def fail(thing: Thing) -> None:
+        g.own = thing
+        raise ValueError
+
+    refs: list[weakref.ref[t.Any]] = []
+    with app.test_request_context("/"):
+        thing = Thing()
+        g.thing = thing
+        refs.append(weakref.ref(thing))
+        refs.append(weakref.ref(request._get_current_object()))
+        done = executor.submit(lambda x: None, thing)
+        done.add_done_callback(lambda future: None)
+        failed = executor.submit(fail, thing)
+        del thing
+        done.result(LIMIT)
+        assert failed.exception(LIMIT) is not None
+    executor.submit(lambda: None).result(LIMIT)
+    gc.collect()
+    assert [ref() for ref in refs] == [None, None]
+
+
+def test_response_headers_are_untouched(app: Flask, executor: Executor) -> None:
+    """Submitting does not open or change the view's session."""
+
+    @app.route("/")
+    def view() -> str:
+        executor.submit(lambda: session.update(a=1)).result(LIMIT)
+        return ""
+
+    headers = app.test_client().get("/").headers
+    assert "Set-Cookie" not in headers
+    assert "Vary" not in headers
+
+
+def test_teardown_that_fails_fails_the_task(app: Flask, executor: Executor) -> None:
+    """An error in a teardown function is not silent; the call's own error wins."""
+
+    @app.teardown_appcontext
+    def teardown(error: BaseException | None) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            raise OSError("teardown")
+
+    assert isinstance(executor.submit(int).exception(LIMIT), OSError)
+
+
+def test_nested_submit_sees_the_same_request(app: Flask, executor: Executor) -> None:
+    """A task submits another, which sees the same request."""
+    with app.test_request_context("/deep"):
+        outer = executor.submit(lambda: executor.submit(lambda: request.path))
+        assert outer.result(LIMIT).result(LIMIT) == "/deep"
