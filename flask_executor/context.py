@@ -92,8 +92,11 @@ class _SplitContexts:
         return Seen(context.app, context.g, self._request_var.get(None))
 
     def forget(self) -> None:
-        self._app_var.set(None)
-        self._request_var.set(None)
+        # Only what is set: a variable that holds None is not the same as one without
+        # a value to the proxies.
+        for variable in (self._app_var, self._request_var):
+            if variable.get(None) is not None:
+                variable.set(None)
 
     def enter(
         self, app: Flask, g: dict[str, t.Any], request: RequestCopy | None
@@ -145,7 +148,8 @@ class _MergedContexts:
         return Seen(context.app, context.g, with_request)
 
     def forget(self) -> None:
-        self._variable.set(None)
+        if self._variable.get(None) is not None:
+            self._variable.set(None)
 
     def enter(
         self, app: Flask, g: dict[str, t.Any], request: RequestCopy | None

@@ -127,6 +127,10 @@ class _Registry(UserDict[t.Hashable, "Future[t.Any]"]):
             if self.data.get(key) is future:
                 self._finished[key] = time.monotonic()
 
+    def copy(self) -> t.Any:
+        """A plain dictionary of the same futures."""
+        return dict(self.data)
+
     def holds(self, future: object) -> bool:
         """Whether a future is stored under any key; O(1)."""
         return future in self._keys_of
@@ -249,7 +253,7 @@ class FutureCollection:
             limit = time.monotonic() - self._ttl
             while oldest := self._registry.oldest_finished():
                 key, since = oldest
-                if since > limit:
+                if since >= limit:
                     return
                 del self._registry[key]
 

@@ -1,0 +1,120 @@
+"""An app and functions that worker processes can import."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import signal
+import sys
+import typing as t
+from pathlib import Path
+
+from flask import Flask, current_app, g, has_app_context, request, session
+
+from flask_executor import Executor
+
+app = Flask(__name__)
+app.secret_key = "tests"
+app.config.update(EXECUTOR_TYPE="process", EXECUTOR_MAX_WORKERS=2)
+executor = Executor(app)
+var: contextvars.ContextVar[str] = contextvars.ContextVar("var", default="none")
+
+
+@app.teardown_appcontext
+def note_teardown(error: BaseException | None) -> None:
+    if "journal" in g:
+        with open(g.journal, "a") as file:
+            file.write(f"{type(error).__name__}\n")
+
+
+def make_app() -> Flask:
+    """A factory."""
+    made = Flask("made")
+    made.secret_key = "tests"
+    return made
+
+
+def context() -> dict[str, t.Any]:
+    """What a worker sees."""
+    return {
+        "app": current_app.name if has_app_context() else None,
+        "path": request.full_path if request else None,
+        "session": dict(session) if request else None,
+        "g": sorted(g) if has_app_context() else None,
+        "var": var.get(),
+        "pid": os.getpid(),
+    }
+
+
+def upload_and_form() -> tuple[int, str]:
+    return len(request.files["file"].read()), request.form["name"]
+
+
+def read(file: t.Any) -> tuple[str, int]:
+    return file.filename, len(file.read())
+
+
+def note(path: str, text: str) -> None:
+    with open(path, "a") as file:
+        file.write(text + "\n")
+
+
+def kill_self() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wait_for(path: str) -> bool:
+    """Block until somebody opens the named pipe for writing."""
+    return Path(path).read_text() == ""
+
+
+def lamb() -> t.Any:
+    return lambda: 1
+
+
+class Unpicklable(Exception):
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__("needs two arguments")
+
+
+class Unpackable(Exception):
+    def __init__(self) -> None:
+        super().__init__("x")
+        self.fn = lambda: 1
+
+
+def raise_unpicklable() -> None:
+    raise Unpicklable(1, 2)
+
+
+def raise_unpackable() -> None:
+    raise Unpackable
+
+
+def leave() -> None:
+    sys.exit(3)
+
+
+def fail() -> None:
+    raise KeyError("from the worker")
+
+
+def crash_at_start() -> Flask:
+    """A factory that takes its process down."""
+    os._exit(7)
+
+
+async def coroutine() -> int:
+    await asyncio.sleep(0)
+    return os.getpid()
+
+
+class Thing:
+    def method(self, n: int) -> int:
+        return n + 1
+
+
+@executor.job
+def factorial(n: int) -> int:
+    return 1 if n < 2 else n * factorial(n - 1)
