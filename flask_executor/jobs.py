@@ -15,6 +15,7 @@ if t.TYPE_CHECKING:
 
 P = t.ParamSpec("P")
 T = t.TypeVar("T")
+R = t.TypeVar("R")
 
 
 class ExecutorJob(t.Generic[P, T]):
@@ -46,11 +47,11 @@ class ExecutorJob(t.Generic[P, T]):
 
     @t.overload
     def submit(
-        self: ExecutorJob[P, t.Coroutine[t.Any, t.Any, T]],
+        self: ExecutorJob[P, t.Coroutine[t.Any, t.Any, R]],
         /,
         *args: P.args,
         **kwargs: P.kwargs,
-    ) -> TaskFuture[T]: ...
+    ) -> TaskFuture[R]: ...
 
     @t.overload
     def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]: ...
@@ -61,12 +62,12 @@ class ExecutorJob(t.Generic[P, T]):
 
     @t.overload
     def submit_stored(
-        self: ExecutorJob[P, t.Coroutine[t.Any, t.Any, T]],
+        self: ExecutorJob[P, t.Coroutine[t.Any, t.Any, R]],
         future_key: t.Hashable,
         /,
         *args: P.args,
         **kwargs: P.kwargs,
-    ) -> TaskFuture[T]: ...
+    ) -> TaskFuture[R]: ...
 
     @t.overload
     def submit_stored(

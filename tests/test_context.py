@@ -10,6 +10,7 @@ import typing as t
 import weakref
 
 import pytest
+from conftest import LIMIT
 from flask import (
     Flask,
     current_app,
@@ -23,7 +24,6 @@ from flask import (
 from werkzeug.datastructures import FileStorage
 from werkzeug.test import encode_multipart
 
-from conftest import LIMIT
 from flask_executor import Executor, ExecutorNotInitialized
 
 BIG = 700_000
@@ -260,9 +260,7 @@ def test_too_large_body_is_refused_at_submit(app: Flask, executor: Executor) -> 
     assert post_file(app, 100).status_code == 413
 
 
-def test_broken_off_upload_is_refused_at_submit(
-    app: Flask, executor: Executor
-) -> None:
+def test_broken_off_upload_is_refused_at_submit(app: Flask, executor: Executor) -> None:
     """A body that the client broke off answers with 400, not with half a file."""
 
     @app.post("/")
@@ -312,9 +310,12 @@ def test_streamed_body(app: Flask, executor: Executor) -> None:
 
 def test_app_that_was_never_initialised(executor: Executor) -> None:
     """In the context of a stranger, the error says so and names init_app."""
-    with Flask("stranger").app_context():
-        with pytest.raises(ExecutorNotInitialized, match=r"stranger.*init_app"):
-            executor.submit(print)
+    message = r"stranger.*init_app"
+    with (
+        Flask("stranger").app_context(),
+        pytest.raises(ExecutorNotInitialized, match=message),
+    ):
+        executor.submit(print)
     with pytest.raises(RuntimeError, match="init_app"):
         Executor().submit(print)
 

@@ -12,9 +12,9 @@ from functools import partial
 from unittest import mock
 
 import pytest
+from conftest import LIMIT
 from flask import Flask, current_app, g, has_request_context, request
 
-from conftest import LIMIT
 from flask_executor import (
     DuplicateKey,
     Executor,
@@ -101,7 +101,7 @@ def test_before_init_app(app: Flask) -> None:
 def test_shutdown_and_init_again(app: Flask, executor: Executor) -> None:
     """A shut down executor says what to do, and works again after init_app."""
     executor.shutdown()
-    with pytest.raises(ExecutorShutDown, match="after shutdown.*init_app"):
+    with pytest.raises(ExecutorShutDown, match=r"after shutdown.*init_app"):
         executor.submit(echo)
     executor.init_app(app)
     assert executor.submit(echo).result(LIMIT) == ((), {})
@@ -205,7 +205,7 @@ def test_type_changed_after_init_is_a_warning(
 def test_bad_type_is_refused_at_init(app: Flask) -> None:
     """A type that is none is refused at once, by name."""
     app.config["EXECUTOR_TYPE"] = "celery"
-    with pytest.raises(InvalidSetting, match="EXECUTOR_TYPE = 'celery'.*'thread'"):
+    with pytest.raises(InvalidSetting, match=r"EXECUTOR_TYPE = 'celery'.*'thread'"):
         Executor(app)
 
 

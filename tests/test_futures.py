@@ -14,12 +14,12 @@ from concurrent.futures import Future
 from unittest import mock
 
 import pytest
+from conftest import LIMIT
 from flask import Flask
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from conftest import LIMIT
 from flask_executor import DuplicateKey, Executor, TaskFuture
 from flask_executor import futures as futures_module
 from flask_executor.futures import FutureCollection, FutureProxy

@@ -8,9 +8,9 @@ import typing as t
 from functools import partial
 
 import pytest
+from conftest import LIMIT
 from flask import Flask
 
-from conftest import LIMIT
 from flask_executor import CallNotPicklable, Executor
 
 

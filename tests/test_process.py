@@ -14,10 +14,10 @@ from pathlib import Path
 
 import process_app
 import pytest
+from conftest import LIMIT
 from flask import Flask, g, request, session
 from werkzeug.datastructures import FileStorage
 
-from conftest import LIMIT
 from flask_executor import (
     AppNotFound,
     CallNotPicklable,
@@ -256,7 +256,9 @@ def test_neighbours_are_unharmed(executor: Executor, tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     neighbour = executor.submit(process_app.wait_for, str(fifo))
-    assert isinstance(executor.submit(process_app.kill_self).exception(LIMIT), WorkerLost)
+    assert isinstance(
+        executor.submit(process_app.kill_self).exception(LIMIT), WorkerLost
+    )
     fifo.open("w").close()
     assert neighbour.result(LIMIT) is True
 
