@@ -138,8 +138,10 @@ class Dispatcher:
         if error is None:
             task.future.set_result(value)
             return
-        self._report(task, error)
-        task.future.set_exception(error)
+        try:
+            self._report(task, error)
+        finally:  # a logger that fails must not leave those hanging who wait
+            task.future.set_exception(error)
 
     def _report(self, task: Task, error: BaseException) -> None:
         future = t.cast("TaskFuture[t.Any]", task.future)

@@ -26,7 +26,6 @@ t.assert_type(executor.map(add, [1, 2]), t.Iterator[str])
 
 executor.submit(add, "1")  # type: ignore[call-overload]
 executor.submit(add)  # type: ignore[call-overload]
-executor.submit(add, 1, c=2)  # type: ignore[call-arg]
 executor.submit_stored("key", add, "1")  # type: ignore[call-overload]
 executor.submit_stored([], add, 1)  # type: ignore[call-overload]
 
