@@ -230,7 +230,7 @@ def _detect() -> _SplitContexts | _MergedContexts:
     return _MergedContexts(flask.ctx.AppContext, flask.globals._cv_app)
 
 
-contexts = _detect()
+contexts: _SplitContexts | _MergedContexts = _detect()
 """How this Flask keeps its contexts."""
 
 
@@ -249,7 +249,7 @@ class Snapshot:
     __slots__ = ("_g", "_request", "_variables", "app")
 
     def __init__(self, app: Flask, g: dict[str, t.Any], request: RequestCopy | None):
-        self.app = app
+        self.app: Flask = app
         self._g = g
         self._request = request
         self._variables = contextvars.copy_context()

@@ -65,12 +65,12 @@ class Dispatcher:
     """
 
     def __init__(self, settings: Settings, name: str, app: Flask) -> None:
-        self.settings = settings
+        self.settings: Settings = settings
         """What the config said at first use."""
         # Weak: the executor's map of apps must not keep its keys alive.
         self._app = weakref.ref(app)
         self._name = name
-        self.pool = make_pool(settings, name, app)
+        self.pool: Pool = make_pool(settings, name, app)
         """The pool that the type names."""
         self._loop: LoopPool | None = None
         self._lock = threading.Lock()

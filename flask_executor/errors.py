@@ -24,6 +24,9 @@ class InvalidName(ValueError):
             " use letters, digits and underscores only, as in Executor(name='mail')."
         )
 
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.name,)
+
 
 class InvalidSetting(ValueError):
     """A config key holds a value that is not allowed there."""
@@ -33,6 +36,9 @@ class InvalidSetting(ValueError):
         self.value = value
         self.allowed = allowed
         super().__init__(f"{key} = {value!r} is not understood: it may be {allowed}.")
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.key, self.value, self.allowed)
 
 
 class ExecutorNotInitialized(RuntimeError):
@@ -46,6 +52,9 @@ class ExecutorNotInitialized(RuntimeError):
             " executor.init_app(app) where the app is made."
         )
 
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.app,)
+
 
 class ExecutorShutDown(RuntimeError):
     """A call was submitted to an executor that was shut down."""
@@ -56,6 +65,9 @@ class ExecutorShutDown(RuntimeError):
             f"cannot schedule new futures after shutdown: {name!r} was not accepted."
             " Call executor.init_app(app) again to start anew."
         )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.name,)
 
 
 class NotCallable(TypeError):
@@ -68,6 +80,9 @@ class NotCallable(TypeError):
             " itself, submit(send, message), not its result, submit(send(message))."
         )
 
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.submitted,)
+
 
 class DuplicateKey(ValueError):
     """A future is already stored under that key."""
@@ -78,6 +93,9 @@ class DuplicateKey(ValueError):
             f"The key {key!r} is taken in executor.futures: pop it first, with"
             f" executor.futures.pop({key!r}), or use another."
         )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.key,)
 
 
 class CallNotPicklable(PicklingError):

@@ -7,7 +7,6 @@ import threading
 import time
 import typing as t
 import weakref
-from collections import UserDict
 from concurrent.futures import Future as Future
 from functools import partial
 
@@ -92,52 +91,126 @@ class _Callback:
             )
 
 
-class _Registry(UserDict[t.Hashable, "Future[t.Any]"]):
-    """Futures by key, which also knows how many keys a future has, and since when
-    those that have finished are there.
+class _Registry(t.MutableMapping[t.Hashable, "Future[t.Any]"]):
+    """Futures by key, which also knows which futures those are, and since when those
+    that have finished are there.
 
-    Every change goes through ``__setitem__`` and ``__delitem__``, so that people may
-    treat it as the plain dictionary it was in 1.0.0.
+    People may treat it as the plain dictionary it was in 1.0.0, from any thread: what
+    they iterate over is as it was when they began.
     """
 
     def __init__(self, lock: threading.RLock) -> None:
         self._lock = lock
-        self._keys_of: dict[Future[t.Any], int] = {}
+        self._data: dict[t.Hashable, Future[t.Any]] = {}
+        # By identity: what people patch in need not be hashable.
+        self._keys_of: dict[int, int] = {}
         self._finished: dict[t.Hashable, float] = {}
-        super().__init__()
 
     def __setitem__(self, key: t.Hashable, future: Future[t.Any]) -> None:
         with self._lock:
-            self.pop(key, None)
-            self.data[key] = future
-            self._keys_of[future] = self._keys_of.get(future, 0) + 1
-        # The base class's: no context to copy. May run at once, so outside the lock.
-        Future.add_done_callback(future, partial(self._note_finished, key))
+            if key in self._data:
+                self._forget(key, self._data[key])
+            self._data[key] = future
+            self._keys_of[id(future)] = self._keys_of.get(id(future), 0) + 1
+        _when_done(future, partial(self._note_finished, key))
 
     def __delitem__(self, key: t.Hashable) -> None:
         with self._lock:
-            future = self.data.pop(key)
-            self._finished.pop(key, None)
-            count = self._keys_of.pop(future) - 1
-            if count:
-                self._keys_of[future] = count
+            self._forget(key, self._data.pop(key))
 
-    def _note_finished(self, key: t.Hashable, future: Future[t.Any]) -> None:
+    def __getitem__(self, key: t.Hashable) -> Future[t.Any]:
+        return self._data[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._data
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __iter__(self) -> t.Iterator[t.Hashable]:
+        return iter(self.copy())
+
+    def __reversed__(self) -> t.Iterator[t.Hashable]:
+        return iter([*self.copy()][::-1])
+
+    def __or__(
+        self, other: t.Mapping[t.Hashable, Future[t.Any]]
+    ) -> dict[t.Hashable, Future[t.Any]]:
+        return {**self.copy(), **other}
+
+    def keys(self) -> t.KeysView[t.Hashable]:
+        """The keys now."""
+        return self.copy().keys()
+
+    def values(self) -> t.ValuesView[Future[t.Any]]:
+        """The futures now."""
+        return self.copy().values()
+
+    def items(self) -> t.ItemsView[t.Hashable, Future[t.Any]]:
+        """Keys and futures now."""
+        return self.copy().items()
+
+    def pop(self, key: t.Hashable, *default: t.Any) -> t.Any:
+        """Remove a future and return it, or the default where there is one."""
         with self._lock:
-            if self.data.get(key) is future:
-                self._finished[key] = time.monotonic()
+            return super().pop(key, *default)
 
-    def copy(self) -> t.Any:
+    def popitem(self, last: bool = True) -> tuple[t.Hashable, Future[t.Any]]:
+        """Remove the key stored last, or first, and return it with its future.
+
+        :raises KeyError: where there is none.
+        """
+        with self._lock:
+            for key in reversed(self) if last else self:
+                return key, self.pop(key)
+            raise KeyError("executor.futures is empty")
+
+    def setdefault(self, key: t.Hashable, default: t.Any = None) -> t.Any:
+        """The future under a key; the default, stored there, where there was none."""
+        with self._lock:
+            return super().setdefault(key, default)
+
+    def clear(self) -> None:
+        """Remove all."""
+        with self._lock:
+            super().clear()
+
+    def copy(self) -> dict[t.Hashable, Future[t.Any]]:
         """A plain dictionary of the same futures."""
-        return dict(self.data)
+        with self._lock:
+            return self._data.copy()
+
+    __copy__ = copy
 
     def holds(self, future: object) -> bool:
         """Whether a future is stored under any key; O(1)."""
-        return future in self._keys_of
+        return id(future) in self._keys_of
 
     def oldest_finished(self) -> tuple[t.Hashable, float] | None:
         """The key that finished first, and when (monotonic seconds)."""
         return next(iter(self._finished.items()), None)
+
+    def _forget(self, key: t.Hashable, future: Future[t.Any]) -> None:
+        self._finished.pop(key, None)
+        count = self._keys_of.pop(id(future)) - 1
+        if count:
+            self._keys_of[id(future)] = count
+
+    def _note_finished(self, key: t.Hashable, future: Future[t.Any]) -> None:
+        with self._lock:
+            if self._data.get(key) is future:
+                self._finished[key] = time.monotonic()
+
+    def __repr__(self) -> str:
+        return repr(self.copy())
+
+
+def _when_done(future: t.Any, fn: t.Callable[[t.Any], object]) -> None:
+    if issubclass(type(future), TaskFuture):
+        # The base class's: no context to copy.
+        Future.add_done_callback(future, fn)
+    elif hasattr(future, "add_done_callback"):  # people's stand-ins may have none
+        future.add_done_callback(fn)
 
 
 _ABSENT = object()
@@ -171,7 +244,7 @@ class FutureCollection:
         # Weak: the executor's map of apps must not keep its keys alive.
         self._app = None if app is None else weakref.ref(app)
         self._lock = threading.RLock()
-        self._registry = _Registry(self._lock)
+        self._futures = {}
 
     @property
     def _futures(self) -> t.MutableMapping[t.Hashable, Future[t.Any]]:
@@ -179,10 +252,16 @@ class FutureCollection:
         return self._registry
 
     @_futures.setter
-    def _futures(self, futures: t.Mapping[t.Hashable, Future[t.Any]]) -> None:
-        registry = _Registry(self._lock)
-        registry.update(futures)
-        self._registry = registry
+    def _futures(self, futures: t.MutableMapping[t.Hashable, Future[t.Any]]) -> None:
+        if not (isinstance(futures, _Registry) and futures._lock is self._lock):
+            futures, given = _Registry(self._lock), futures
+            futures.update(given)
+        # Where mock.patch.object looks for what it is to put back.
+        vars(self)["_futures"] = futures
+
+    @property
+    def _registry(self) -> _Registry:
+        return t.cast(_Registry, vars(self)["_futures"])
 
     def add(self, future_key: t.Hashable, future: Future[t.Any]) -> None:
         """Store a future.
@@ -220,9 +299,7 @@ class FutureCollection:
 
     def __contains__(self, item: object) -> bool:
         self._expire()
-        if isinstance(item, Future) or self._registry.holds(item):
-            return self._registry.holds(item)
-        return item in self._registry
+        return self._registry.holds(item) or item in self._registry
 
     def __iter__(self) -> t.Iterator[t.Hashable]:
         return iter(self.keys())
@@ -244,7 +321,9 @@ class FutureCollection:
         if future is _ABSENT:
             return None
         attribute = getattr(future, name)
-        return attribute(*args, **kwargs) if callable(attribute) else attribute
+        # Not callable(attribute): a key, an app or a result may be callable, too.
+        is_method = callable(getattr(TaskFuture, name, None))
+        return attribute(*args, **kwargs) if is_method else attribute
 
     def _expire(self) -> None:
         if self._ttl is None:
@@ -258,16 +337,28 @@ class FutureCollection:
                 del self._registry[key]
 
     def _make_room(self) -> None:
-        while self.max_length is not None and len(self._registry) >= self.max_length:
-            oldest = self._registry.oldest_finished()
+        registry = self._registry
+        while registry and self.max_length is not None:
+            if len(registry) < self.max_length:
+                return
+            oldest = registry.oldest_finished()
             if oldest is None:
-                self._drop_unfinished()
+                self._drop_unnoted()
             else:
-                del self._registry[oldest[0]]
+                del registry[oldest[0]]
+
+    def _drop_unnoted(self) -> None:
+        # Who waits for a future is woken before its callbacks run: one that is not
+        # noted as finished may have finished all the same.
+        futures: dict[t.Hashable, t.Any] = self._registry.copy()
+        for key, future in futures.items():
+            if isinstance(future, Future) and future.done():
+                del self._registry[key]
+                return
+        self._drop_unfinished()
 
     def _drop_unfinished(self) -> None:
-        key = next(iter(self._registry))
-        del self._registry[key]
+        key, _ = self._registry.popitem(last=False)
         app = None if self._app is None else self._app()
         if app is not None:
             app.logger.warning(

@@ -8,7 +8,9 @@ import sys
 import typing as t
 from functools import update_wrapper
 
+from .dispatch import is_coroutine_function
 from .futures import TaskFuture
+from .task import name_of
 
 if t.TYPE_CHECKING:
     from .executor import Executor
@@ -39,7 +41,7 @@ class ExecutorJob(t.Generic[P, T]):
         update_wrapper(self, fn)
         self.executor = executor
         self.fn = fn
-        if asyncio.iscoroutinefunction(fn):
+        if is_coroutine_function(fn):
             _mark_coroutine_function(self)
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -96,10 +98,10 @@ class ExecutorJob(t.Generic[P, T]):
 
     def __reduce__(self) -> str:
         # By name, as a function: the name in its module is this job.
-        return self.__qualname__
+        return getattr(self, "__qualname__", repr(self))
 
     def __repr__(self) -> str:
-        return f"<ExecutorJob {self.__module__}.{self.__qualname__}>"
+        return f"<ExecutorJob {name_of(self.fn)}>"
 
 
 def _mark_coroutine_function(fn: t.Any) -> None:

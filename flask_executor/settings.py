@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, fields
 
 from .errors import InvalidSetting
 
-_TRUE = frozenset({"true", "yes", "t", "1", "on"})
-_FALSE = frozenset({"false", "no", "f", "0", "off"})
+_TRUE = frozenset({"true", "yes", "t", "1"})
+_FALSE = frozenset({"false", "no", "f", "0"})
 
 Parser = t.Callable[[t.Any], t.Any]
 

@@ -22,9 +22,9 @@ class Task:
     __slots__ = ("__weakref__", "_name", "call", "future", "judge")
 
     def __init__(self, future: Future[t.Any], call: Call, judge: Judge) -> None:
-        self.future = future
+        self.future: Future[t.Any] = future
         self.call: Call | None = call
-        self.judge = judge
+        self.judge: Judge = judge
         self._name = ""
 
     @property

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import gc
 import logging
+import pickle
+import sys
 import threading
+import traceback
 import typing as t
+import weakref
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from unittest import mock
@@ -18,6 +23,7 @@ from flask import Flask, current_app, g, has_request_context, request
 from flask_executor import (
     DuplicateKey,
     Executor,
+    ExecutorNotInitialized,
     ExecutorShutDown,
     InvalidName,
     InvalidSetting,
@@ -550,3 +556,569 @@ def test_submit_does_not_wait(executor: Executor, gate: threading.Event) -> None
     assert not future.done()
     gate.set()
     assert future.result(LIMIT) is True
+
+
+# what a call is, and what becomes of it
+
+
+def test_names_of_1_0_0() -> None:
+    """Everything that 1.0.0 exported is where it was."""
+    from flask_executor.executor import Executor as SameExecutor
+    from flask_executor.executor import ExecutorJob
+    from flask_executor.futures import Future, FutureCollection, FutureProxy
+    from flask_executor.helpers import InstanceProxy, str2bool
+
+    assert SameExecutor is Executor and Future is concurrent.futures.Future
+    for name in (ExecutorJob, FutureCollection, FutureProxy, InstanceProxy, str2bool):
+        assert callable(name)
+
+
+def test_keywords_of_coroutines_and_sync_calls(app: Flask, executor: Executor) -> None:
+    """A coroutine function and a call at once get their keywords whole as well."""
+
+    async def take(**kwargs: int) -> dict[str, int]:
+        return kwargs
+
+    app.config["NOW_EXECUTOR_TYPE"] = "sync"
+    for each in (executor, Executor(app, name="now")):
+        assert each.submit(take, **WORDS).result(LIMIT) == WORDS
+        assert each.submit_stored("k", take, **WORDS).result(LIMIT) == WORDS
+        assert each.submit(echo, **WORDS).result(LIMIT) == ((), WORDS)
+        each.shutdown()
+
+
+def test_the_parameters_of_submit_are_positional(executor: Executor) -> None:
+    """A callable passed by keyword is an error, as in the standard library."""
+    with pytest.raises(TypeError, match="positional"):
+        executor.submit(fn=echo)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="positional"):
+        executor.submit_stored(future_key="k", fn=echo)  # type: ignore[call-overload]
+    assert len(executor.futures) == 0
+
+
+def test_a_name_is_ascii() -> None:
+    """A name becomes part of config keys: a trailing newline is no letter."""
+    for name in ("mail\n", "é", "a b"):
+        with pytest.raises(ValueError, match="cannot name an executor"):
+            Executor(name=name)
+
+
+def test_without_any_app() -> None:
+    """Before any init_app every use says so and names init_app."""
+    executor = Executor()
+    for use in (
+        lambda: executor.submit(echo),
+        lambda: executor.submit_stored("k", echo),
+        lambda: executor.map(echo, [1]),
+        lambda: executor.futures,
+    ):
+        with pytest.raises(ExecutorNotInitialized, match=r"any app: call.*init_app"):
+            use()
+
+
+def test_in_the_context_of_an_unknown_app(executor: Executor) -> None:
+    """In the context of an app that was never initialised the error names it."""
+    other = Flask("other")
+    for context in (other.app_context(), other.test_request_context("/")):
+        with context:
+            with pytest.raises(ExecutorNotInitialized, match=r"'other'.*init_app"):
+                executor.submit_stored("k", echo)
+            with pytest.raises(RuntimeError, match="init_app"):
+                list(executor.map(abs, [1]))
+    assert len(executor.futures) == 0
+
+
+def test_two_apps_have_their_own(app: Flask, executor: Executor) -> None:
+    """Pool, futures and settings are those of the current app, else of the last."""
+    other = Flask("other")
+    other.config["EXECUTOR_MAX_WORKERS"] = 2
+    executor.init_app(other)
+    with app.app_context():
+        executor.submit_stored("k", echo).result(LIMIT)
+        assert executor._max_workers == 4 and "k" in executor.futures
+    assert executor._max_workers == 2 and "k" not in executor.futures
+    executor.shutdown()
+    with pytest.raises(ExecutorShutDown):
+        executor.submit(echo)
+    with app.app_context():
+        assert executor.submit(lambda: current_app.name).result(LIMIT) == "tests"
+        executor.shutdown()
+
+
+@pytest.mark.parametrize(
+    "submit",
+    [
+        lambda executor: executor.submit(echo),
+        lambda executor: executor.submit_stored("k", echo),
+        lambda executor: executor.map(echo, [1]),
+        lambda executor: executor.map(echo, [1], chunksize=2),
+        lambda executor: executor.job(echo).submit(),
+    ],
+)
+def test_submit_after_shutdown(
+    executor: Executor, submit: t.Callable[[Executor], object]
+) -> None:
+    """It is a RuntimeError in the standard library's words, with the next step."""
+    executor.shutdown()
+    executor.shutdown()
+    match = r"cannot schedule new futures after shutdown.*init_app"
+    with pytest.raises(RuntimeError, match=match):
+        submit(executor)
+    assert len(executor.futures) == 0 and executor._shutdown is True
+
+
+def test_as_a_with_block(app: Flask) -> None:
+    """Leaving the block waits for what was accepted, and accepts nothing more."""
+    with Executor(app) as executor:
+        future = executor.submit(abs, -1)
+    assert future.done() and future.result() == 1
+    with pytest.raises(ExecutorShutDown):
+        executor.submit(abs, 1)
+
+
+def test_shutdown_per_test(app: Flask, executor: Executor) -> None:
+    """init_app again and again starts with an empty registry and a new pool."""
+    pools = set()
+    for _ in range(3):
+        assert executor.submit_stored("same", abs, -1).result(LIMIT) == 1
+        pools.add(executor._self)
+        executor.shutdown()
+        executor.init_app(app)
+    assert len(pools) == 3 and all(pool._shutdown for pool in pools)
+
+
+def test_attributes_of_the_pool_while_it_works(
+    executor: Executor, gate: threading.Event
+) -> None:
+    """_threads, _work_queue and _shutdown are the pool's own."""
+    started = threading.Semaphore(0)
+    for _ in range(6):
+        executor.submit(lambda: (started.release(), gate.wait(LIMIT)))
+    assert all(started.acquire(timeout=LIMIT) for _ in range(4))
+    assert len(executor._threads) == 4 == executor._max_workers
+    assert executor._work_queue.qsize() == 2
+    assert executor._threads is executor._self._threads
+    gate.set()
+    executor.shutdown()
+    assert executor._shutdown is True
+
+
+def test_own_attributes(executor: Executor) -> None:
+    """Attributes are set, read and deleted on the executor, not on its pool."""
+    mine: t.Any = executor
+    mine.flavour = "plain"
+    assert mine.flavour == "plain" and not hasattr(executor._self, "flavour")
+    del mine.flavour
+    assert not hasattr(mine, "flavour")
+
+
+def test_patching(executor: Executor) -> None:
+    """Every verb can be patched by name."""
+    for name in ("submit", "submit_stored", "map", "shutdown", "job"):
+        with mock.patch.object(executor, name) as patched:
+            getattr(executor, name)("k", echo)
+        patched.assert_called_once_with("k", echo)
+    assert executor.submit(abs, -1).result(LIMIT) == 1
+
+
+def test_autospec(executor: Executor) -> None:
+    """A mock with the executor's spec has the executor's own verbs."""
+    spec = mock.create_autospec(executor)
+    assert isinstance(spec, Executor)
+    spec.submit_stored("k", echo, 1)
+    spec.submit_stored.assert_called_once_with("k", echo, 1)
+    assert {"submit_stored", "job", "futures", "init_app"} <= set(dir(executor))
+
+
+def test_the_registry_can_be_patched(executor: Executor) -> None:
+    """executor.futures can be replaced for a while, as the attribute it was."""
+    before = executor.futures
+    with mock.patch.object(executor, "futures") as patched:
+        executor.futures.done("k")
+    patched.done.assert_called_once_with("k")
+    assert executor.futures is before
+
+
+def test_an_executor_does_not_travel(executor: Executor) -> None:
+    """Pickling an executor is an error at once, not half of an executor."""
+    with pytest.raises((TypeError, AttributeError, pickle.PicklingError)):
+        pickle.dumps(executor)
+    assert executor.submit(abs, -1).result(LIMIT) == 1
+
+
+def test_submit_stored_of_no_callable(
+    app: Flask, executor: Executor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The slip's future is stored and fails; the log holds key and value, once."""
+    future = executor.submit_stored("slip", t.cast(t.Any, {"sent": True}))
+    assert isinstance(executor.futures.exception("slip", timeout=LIMIT), NotCallable)
+    assert future in executor.futures
+    (record,) = caplog.records
+    assert "key 'slip'" in record.getMessage()
+    assert "{'sent': True} was submitted" in caplog.text
+    with pytest.raises(TypeError, match="not callable"):
+        future.result(LIMIT)
+
+
+# more of map
+
+
+def test_map_takes_the_shortest(executor: Executor) -> None:
+    """As zip: the shortest iterable ends it; no items make no calls."""
+    assert list(executor.map(pow, [2, 3, 4], [2])) == [4]
+    assert list(executor.map(abs, [])) == []
+    assert list(executor.map(abs, [-1, -2, -3], chunksize=100)) == [1, 2, 3]
+
+
+def test_map_reads_its_items_at_once(executor: Executor) -> None:
+    """The iterables are read before map returns, and an error in one is raised."""
+    read: list[int] = []
+    executor.map(abs, (read.append(n) or n for n in range(3)))  # type: ignore[func-returns-value]
+    assert read == [0, 1, 2]
+    with pytest.raises(ZeroDivisionError):
+        executor.map(abs, (1 // n for n in (1, 0)))
+
+
+@pytest.mark.parametrize("chunksize", [0, -1])
+def test_a_chunksize_below_one(executor: Executor, chunksize: int) -> None:
+    """It is a ValueError that names the rule and the value; nothing runs."""
+    ran = mock.Mock()
+    match = rf"chunksize .*>= 1, not {chunksize}"
+    with pytest.raises(ValueError, match=match):
+        executor.map(ran, [1], chunksize=chunksize)
+    with pytest.raises(ValueError, match=match):
+        executor.job(ran).map([1], chunksize=chunksize)
+    executor.shutdown()
+    ran.assert_not_called()
+
+
+def test_map_failure_cancels_the_rest(
+    app: Flask, executor: Executor, gate: threading.Event
+) -> None:
+    """When a result is a failure, what has not started is cancelled."""
+    app.config["EXECUTOR_MAX_WORKERS"] = 1
+    ran: list[int] = []
+
+    def run(n: int) -> None:
+        if n == 0:
+            raise ValueError
+        if n == 1:
+            assert gate.wait(LIMIT)
+        ran.append(n)
+
+    with pytest.raises(ValueError):
+        next(executor.map(run, range(5)))
+    gate.set()
+    executor.shutdown()
+    assert ran in ([], [1])
+
+
+def test_map_timeout_cancels_the_rest(
+    app: Flask, executor: Executor, gate: threading.Event
+) -> None:
+    """After the timeout, what has not started is cancelled, chunked or not."""
+    app.config["EXECUTOR_MAX_WORKERS"] = 1
+    ran: list[int] = []
+
+    def run(n: int) -> None:
+        ran.append(n)
+        assert gate.wait(LIMIT)
+
+    for chunksize in (1, 2):
+        ran.clear()
+        gate.clear()
+        results = executor.map(run, range(6), timeout=0.01, chunksize=chunksize)
+        with pytest.raises(concurrent.futures.TimeoutError):
+            next(results)
+        gate.set()
+        executor.submit(echo).result(LIMIT)
+        assert len(ran) <= chunksize
+
+
+def test_closing_a_chunked_map_cancels_the_rest(
+    app: Flask, executor: Executor, gate: threading.Event
+) -> None:
+    """A map with a chunksize can be closed as one without."""
+    app.config["EXECUTOR_MAX_WORKERS"] = 1
+    ran: list[int] = []
+
+    def run(n: int) -> int:
+        if n == 2:
+            assert gate.wait(LIMIT)
+        ran.append(n)
+        return n
+
+    results: t.Any = executor.map(run, range(10), chunksize=2)
+    assert next(results) == 0
+    results.close()
+    gate.set()
+    executor.shutdown()
+    assert 9 not in ran
+
+
+@pytest.mark.parametrize("chunksize", [1, 3])
+def test_map_drops_results(executor: Executor, chunksize: int) -> None:
+    """A result that was read is no longer referred to by the map."""
+
+    class Thing:
+        def __init__(self, _: int) -> None: ...
+
+    gc.disable()
+    try:
+        results = executor.map(Thing, range(3), chunksize=chunksize)
+        first = weakref.ref(next(results))
+        executor.shutdown()
+        assert first() is None
+        assert len(list(results)) == 2
+    finally:
+        gc.enable()
+
+
+def test_map_of_failures_is_logged_with_the_functions_name(
+    executor: Executor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A failed call of a map is logged once, under its own name, chunked too."""
+    for chunksize in (1, 2):
+        caplog.clear()
+        with pytest.raises(ZeroDivisionError):
+            list(executor.map(divmod, [1], [0], chunksize=chunksize))
+        executor.submit(echo).result(LIMIT)
+        (record,) = caplog.records
+        assert "builtins.divmod" in record.getMessage()
+
+
+# more of callbacks
+
+
+def test_default_callbacks_keep_their_order(
+    executor: Executor, gate: threading.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They run in the order added, before those of the future; none stops another."""
+    seen: list[str] = []
+
+    def fail(future: t.Any) -> None:
+        seen.append("fail")
+        raise ValueError("in a callback")
+
+    executor.add_default_done_callback(lambda f: seen.append("first"))
+    executor.add_default_done_callback(fail)
+    executor.add_default_done_callback(lambda f: seen.append("last"))
+    future = executor.submit(gate.wait, LIMIT)
+    future.add_done_callback(lambda f: seen.append("own"))
+    gate.set()
+    executor.shutdown()
+    assert seen == ["first", "fail", "last", "own"]
+    (record,) = caplog.records
+    assert record.name == "tests" and "fail" in record.getMessage()
+    assert "in a callback" in caplog.text
+
+
+def test_default_callbacks_of_every_kind_of_call(executor: Executor) -> None:
+    """Jobs, stored calls, coroutines, chunks and failures have them; keys are set."""
+    keys: list[t.Any] = []
+    executor.add_default_done_callback(lambda f: keys.append((f.key, f.done())))
+
+    async def coroutine() -> None: ...
+
+    executor.job(echo).submit_stored("job")
+    executor.submit_stored("coroutine", coroutine)
+    executor.submit_stored("failure", divmod, 1, 0)
+    executor.submit_stored("slip", t.cast(t.Any, None))
+    list(executor.map(abs, range(4), chunksize=2))
+    executor.shutdown()
+    names = ["coroutine", "failure", "job", "slip", None, None]
+    assert sorted(keys, key=str) == sorted(((n, True) for n in names), key=str)
+
+
+def test_a_callback_gets_the_future_itself(executor: Executor) -> None:
+    """The argument is the very future; its result and its key can be asked."""
+    seen: list[t.Any] = []
+    future = executor.submit_stored("k", abs, -1)
+    future.add_done_callback(lambda f: seen.append((f, f.result(), f.key)))
+    future.result(LIMIT)
+    executor.shutdown()
+    assert seen == [(future, 1, "k")] and seen[0][0] is future
+
+
+def test_a_callback_of_a_cancelled_call(
+    app: Flask, executor: Executor, gate: threading.Event
+) -> None:
+    """Cancelling runs the callbacks in the submitter's context, once."""
+    app.config["EXECUTOR_MAX_WORKERS"] = 1
+    seen: list[t.Any] = []
+    executor.add_default_done_callback(
+        lambda f: seen.append((request.path, f.cancelled()))
+    )
+    with app.test_request_context("/from"):
+        executor.submit(gate.wait, LIMIT)
+        waiting = executor.submit_stored("w", echo)
+        assert executor.futures.cancel("w") is True
+    assert seen == [("/from", True)]
+    gate.set()
+    executor.shutdown()
+    assert seen == [("/from", True), ("/from", False)] and waiting.cancelled()
+    with pytest.raises(concurrent.futures.CancelledError):
+        waiting.result(LIMIT)
+
+
+def test_a_callback_that_exits_on_a_finished_future(
+    executor: Executor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a callback raises at once is logged, and not raised where it is added."""
+    future = executor.submit(echo)
+    future.result(LIMIT)
+    future.add_done_callback(lambda f: exit(3))
+    assert "SystemExit" in caplog.text
+
+
+def test_callbacks_may_submit(executor: Executor) -> None:
+    """A callback may submit the next call."""
+    results: list[t.Any] = []
+    following = threading.Event()
+
+    def chain(future: t.Any) -> None:
+        if future.result() < 3:
+            executor.submit(lambda n: n + 1, future.result()).add_done_callback(chain)
+        else:
+            results.append(future.result())
+            following.set()
+
+    executor.submit(abs, 0).add_done_callback(chain)
+    assert following.wait(LIMIT) and results == [3]
+
+
+# more failures
+
+
+def test_propagated_in_the_calls_context(
+    app: Flask, executor: Executor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Propagation replaces the log line of the task, for a key and a map too."""
+    app.config["EXECUTOR_PROPAGATE_EXCEPTIONS"] = True
+    executor.submit_stored("k", divmod, 1, 0)
+    executor.map(divmod, [1], [0])
+    executor.shutdown()
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 2
+    assert all("propagate_exceptions_callback" in message for message in messages)
+    assert caplog.text.count("ZeroDivisionError") >= 2
+
+
+def test_exit_leaves_the_submitter_alone(
+    app: Flask, executor: Executor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """sys.exit() in a task is logged as its failure; its worker thread goes on."""
+    app.config["EXECUTOR_MAX_WORKERS"] = 1
+    before = executor.submit(threading.get_ident).result(LIMIT)
+    for _ in range(3):
+        assert isinstance(executor.submit(sys.exit, 1).exception(LIMIT), SystemExit)
+    assert executor.submit(threading.get_ident).result(LIMIT) == before
+    assert len([r for r in caplog.records if "sys.exit" in r.getMessage()]) == 3
+
+
+def test_sync_failures(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    """With 'sync' a failure stays in the future and is logged once, as elsewhere."""
+    app.config["EXECUTOR_TYPE"] = "sync"
+    executor = Executor(app)
+    seen: list[t.Any] = []
+    executor.add_default_done_callback(seen.append)
+    future = executor.submit_stored("k", divmod, 1, 0)
+    assert seen == [future] and future.done() and not future.cancel()
+    assert isinstance(future.exception(0), ZeroDivisionError)
+    assert "k" in executor.futures
+    (record,) = caplog.records
+    assert record.getMessage() == "Task builtins.divmod (key 'k') failed"
+    assert list(executor.map(abs, [-1, -2])) == [1, 2]
+    with pytest.raises(DuplicateKey):
+        executor.submit_stored("k", abs, 1)
+    executor.shutdown()
+
+
+def test_sync_keeps_the_callers_session_open(app: Flask) -> None:
+    """With 'sync' in a context, no teardown runs and g is the caller's own."""
+    app.config["EXECUTOR_TYPE"] = "sync"
+    executor = Executor(app)
+    teardown = mock.Mock()
+    app.teardown_appcontext(teardown)
+    with app.test_request_context("/"):
+        g.session = object()
+        assert executor.submit(lambda: g.session).result(0) is g.session
+        assert executor.submit(divmod, 1, 0).exception(0)
+        teardown.assert_not_called()
+    teardown.assert_called_once()
+    executor.shutdown()
+
+
+def test_sync_spares_what_its_caller_handles(app: Flask) -> None:
+    """A 'sync' failure inside an except block leaves the caller's own error whole."""
+    app.config["EXECUTOR_TYPE"] = "sync"
+    executor = Executor(app)
+
+    def risky() -> None:
+        detail = "kept"
+        raise ValueError(detail)
+
+    try:
+        risky()
+    except ValueError as error:
+        executor.submit(divmod, 1, 0).exception(0)
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        assert frame.f_locals == {"detail": "kept"}
+    executor.shutdown()
+
+
+def test_thread_names(app: Flask, executor: Executor) -> None:
+    """Workers and the event loop's thread carry the executor's name."""
+
+    async def loop_name() -> str:
+        return threading.current_thread().name
+
+    mail = Executor(app, name="mail")
+    for each, prefix in ((executor, "executor"), (mail, "mail-executor")):
+        name = each.submit(lambda: threading.current_thread().name).result(LIMIT)
+        assert name == f"{prefix}_0"
+        assert each.submit(loop_name).result(LIMIT) == f"{prefix}_loop"
+    mail.shutdown()
+
+
+def test_nothing_starts_before_first_use(app: Flask) -> None:
+    """init_app and its attributes start no thread."""
+    before = threading.active_count()
+    executor = Executor(app)
+    assert executor._max_workers == 4 and len(executor.futures) == 0
+    assert isinstance(executor, ThreadPoolExecutor)
+    assert threading.active_count() == before
+    executor.shutdown()
+
+
+def test_wait_for_the_first_failure(executor: Executor, gate: threading.Event) -> None:
+    """concurrent.futures.wait sees failures and cancellations."""
+    running = executor.submit(gate.wait, LIMIT)
+    failed = executor.submit(divmod, 1, 0)
+    done, pending = concurrent.futures.wait(
+        [running, failed], LIMIT, return_when=concurrent.futures.FIRST_EXCEPTION
+    )
+    assert done == {failed} and pending == {running}
+    with pytest.raises(concurrent.futures.TimeoutError):
+        list(concurrent.futures.as_completed([running], timeout=0))
+
+
+def test_run_in_executor_keeps_the_context(app: Flask, executor: Executor) -> None:
+    """run_in_executor and to_thread from an async view see its request."""
+
+    async def view() -> tuple[str, str]:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(t.cast(ThreadPoolExecutor, executor))
+        name = await loop.run_in_executor(None, lambda: request.path)
+        return name, await asyncio.to_thread(lambda: request.path)
+
+    with app.test_request_context("/async"):
+        assert asyncio.run(asyncio.wait_for(view(), LIMIT)) == ("/async", "/async")
+
+
+def test_representation(app: Flask, executor: Executor) -> None:
+    """It names itself and its app."""
+    mail = Executor(app, name="mail")
+    assert repr(mail) == "<Executor 'mail' of <Flask 'tests'>>"
+    assert repr(Executor(name="idle")) == "<Executor 'idle' of None>"
+    mail.shutdown()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import typing as t
+import logging
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
+from conftest import LIMIT
+from flask import Flask, g
 
-from flask_executor import InvalidSetting
-from flask_executor.helpers import InstanceProxy, str2bool
+from flask_executor import Executor, InvalidSetting
 from flask_executor.settings import Settings
 
 
@@ -58,6 +60,11 @@ def test_values_are_understood(key: str, value: object, meant: object) -> None:
         ("PROPAGATE_EXCEPTIONS", "maybe", "'true'"),
         ("LOG_EXCEPTIONS", None, "True or False"),
         ("PUSH_APP_CONTEXT", "", "True or False"),
+        ("PUSH_APP_CONTEXT", "on", "True or False"),
+        ("TYPE", None, "'process'"),
+        ("TYPE", "", "'sync'"),
+        ("MAX_WORKERS", [], "whole number"),
+        ("FUTURES_TTL", "nan", "seconds"),
         ("COPY_G", "some", "'safe', 'all', 'none'"),
         ("START_METHOD", "teleport", "'spawn'"),
         ("APP", "no-colon", "'module:app'"),
@@ -75,16 +82,86 @@ def test_values_are_refused(key: str, value: object, allowed: str) -> None:
     assert allowed in message
 
 
-def test_helpers_of_1_0_0() -> None:
-    """str2bool and InstanceProxy are there, as before."""
-    assert str2bool("True") is True
-    assert str2bool("n" + "o") is False
-    with pytest.raises(ValueError, match="'perhaps'"):
-        str2bool("perhaps")
-    proxy: t.Any = InstanceProxy([1])
-    assert isinstance(proxy, list)
-    assert proxy.count(1) == 1
-    with pytest.raises(TypeError):
-        proxy.__class__ = dict
-    with pytest.raises(AttributeError):
-        object.__new__(InstanceProxy)._self  # noqa: B018
+def test_defaults() -> None:
+    """What holds where nothing is configured, as the contract has it."""
+    settings = Settings.read({}, "")
+    assert settings == Settings()
+    assert settings.type == "thread" and settings.max_workers is None
+    assert settings.futures_max_length is None and settings.futures_ttl == 86_400
+    assert settings.propagate_exceptions is False and settings.log_exceptions is True
+    assert settings.push_app_context is True and settings.copy_g == "safe"
+    assert settings.start_method is None and settings.app is None
+
+
+def test_a_prefix_reads_its_own_keys_only() -> None:
+    """An executor with a name ignores the keys without it, and the other way round."""
+    config = {"EXECUTOR_MAX_WORKERS": 1, "A_EXECUTOR_MAX_WORKERS": 2}
+    assert Settings.read(config, "").max_workers == 1
+    assert Settings.read(config, "A_").max_workers == 2
+    assert Settings.read(config, "B_").max_workers is None
+
+
+def test_init_app_shows_the_defaults(app: Flask) -> None:
+    """init_app puts the defaults of every key in the config, and changes none."""
+    app.config["CUSTOM_EXECUTOR_TYPE"] = "Process"
+    Executor(app, name="custom")
+    assert app.config["CUSTOM_EXECUTOR_TYPE"] == "Process"
+    assert app.config["CUSTOM_EXECUTOR_FUTURES_TTL"] == 86_400
+    assert app.config["CUSTOM_EXECUTOR_PUSH_APP_CONTEXT"] is True
+
+
+@pytest.mark.parametrize(
+    ("kind", "pool_class"),
+    [
+        ("THREAD", ThreadPoolExecutor),
+        ("process", ProcessPoolExecutor),
+        ("Sync", Executor),
+    ],
+)
+def test_the_type_of_a_named_executor(app: Flask, kind: str, pool_class: type) -> None:
+    """NAME_EXECUTOR_TYPE decides which pool is under it."""
+    app.config["MY_EXECUTOR_TYPE"] = kind
+    app.config["EXECUTOR_TYPE"] = "celery"
+    executor = Executor(app, name="my")
+    assert isinstance(executor, pool_class)
+    executor.shutdown()
+
+
+def test_a_bad_value_is_raised_at_first_use(app: Flask) -> None:
+    """Every key but the type may be set after init_app; a bad one is named then."""
+    executor = Executor(app, name="a_1")
+    app.config["A_1_EXECUTOR_MAX_WORKERS"] = "many"
+    with pytest.raises(InvalidSetting, match="A_1_EXECUTOR_MAX_WORKERS = 'many'"):
+        executor.submit(abs, 1)
+    app.config["A_1_EXECUTOR_MAX_WORKERS"] = "2"
+    assert executor.submit(abs, -1).result(LIMIT) == 1
+    assert executor._max_workers == 2
+    executor.shutdown()
+
+
+def test_the_standard_librarys_default(app: Flask) -> None:
+    """EXECUTOR_MAX_WORKERS = None is as many as the standard library would take."""
+    app.config["EXECUTOR_MAX_WORKERS"] = ""
+    executor = Executor(app)
+    bare = ThreadPoolExecutor()
+    assert executor._max_workers == bare._max_workers
+    bare.shutdown()
+    executor.shutdown()
+
+
+def test_push_app_context_false_leaves_g(app: Flask, executor: Executor) -> None:
+    """EXECUTOR_PUSH_APP_CONTEXT = False means that g is not carried."""
+    app.config["EXECUTOR_PUSH_APP_CONTEXT"] = "no"
+    with app.app_context():
+        g.x = 1
+        assert executor.submit(lambda: "x" in g).result(LIMIT) is False
+
+
+def test_init_app_again_takes_a_new_type(
+    app: Flask, executor: Executor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A type changed before init_app is called again is taken, without a warning."""
+    app.config["EXECUTOR_TYPE"] = "sync"
+    executor.init_app(app)
+    assert executor.submit(abs, -1).done()
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]

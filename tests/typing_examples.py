@@ -1,10 +1,17 @@
-"""What must and what must not type-check; `make lint` proves both."""
+"""What must and what must not type-check; `make lint` proves both.
+
+Nothing here runs. A call that must not type-check says which error is due, and mypy
+reports an ignore that nothing needs.
+"""
 
 from __future__ import annotations
 
+import concurrent.futures
 import typing as t
 
-from flask_executor import Executor, ExecutorJob, TaskFuture
+from flask import Flask
+
+from flask_executor import Executor, ExecutorJob, FutureCollection, TaskFuture
 
 executor = Executor()
 
@@ -13,33 +20,119 @@ def add(a: int, b: int = 0) -> str:
     return str(a + b)
 
 
+def take_all(self: int, fn: int, timeout: float, future_key: str) -> float:
+    return self + fn + timeout
+
+
 async def fetch(url: str) -> bytes:
     return url.encode()
 
 
+@executor.job
+def double(n: int, *, times: int = 2) -> int:
+    return n * times
+
+
+@executor.job
+async def load(url: str) -> bytes:
+    return url.encode()
+
+
+# The executor: made of an app, or without one, and used as any other of its kind.
+Executor(Flask(__name__), "mail").init_app(Flask(__name__))
+Executor("mail")  # type: ignore[arg-type]
+executor.init_app("app")  # type: ignore[arg-type]
+plain: concurrent.futures.Executor = executor
+executor.shutdown(True, cancel_futures=True)
+executor.shutdown(True, True)  # type: ignore[call-arg]
+executor.add_default_done_callback(lambda future: print(future.key))
+executor.add_default_done_callback(3)  # type: ignore[arg-type]
+
+# submit: the callable's parameters go in, its result comes out.
 t.assert_type(executor.submit(add, 1, b=2), TaskFuture[str])
 t.assert_type(executor.submit(add, 1).result(), str)
-t.assert_type(executor.submit(fetch, "x"), TaskFuture[bytes])
-t.assert_type(executor.submit_stored("key", add, 1), TaskFuture[str])
-t.assert_type(executor.submit_stored(("k", 1), fetch, "x"), TaskFuture[bytes])
-t.assert_type(executor.map(add, [1, 2]), t.Iterator[str])
-
+t.assert_type(executor.submit(lambda: 3), TaskFuture[int])
+t.assert_type(
+    executor.submit(take_all, self=1, fn=2, timeout=3, future_key=""),
+    TaskFuture[float],
+)
 executor.submit(add, "1")  # type: ignore[call-overload]
 executor.submit(add)  # type: ignore[call-overload]
+executor.submit(add, 1, c=2)  # type: ignore[arg-type, call-arg]
+executor.submit(add, a=1, fn=2)  # type: ignore[call-overload]
+executor.submit("add")  # type: ignore[call-overload]
+executor.submit()  # type: ignore[call-overload]
+
+# submit_stored: likewise, under anything hashable.
+t.assert_type(executor.submit_stored("key", add, 1), TaskFuture[str])
+t.assert_type(executor.submit_stored(("k", 1), fetch, "x"), TaskFuture[bytes])
+t.assert_type(
+    executor.submit_stored("k", take_all, self=1, fn=2, timeout=3, future_key=""),
+    TaskFuture[float],
+)
 executor.submit_stored("key", add, "1")  # type: ignore[call-overload]
+executor.submit_stored("key", add)  # type: ignore[call-overload]
 executor.submit_stored([], add, 1)  # type: ignore[call-overload]
+executor.submit_stored(add, 1)  # type: ignore[call-overload]
 
-job = executor.job(add)
-as_job: ExecutorJob[..., str] = job
-t.assert_type(job(1), str)
-t.assert_type(job.submit(1, b=2), TaskFuture[str])
-t.assert_type(job.submit_stored("key", 1), TaskFuture[str])
-t.assert_type(job.map([1]), t.Iterator[str])
-job("1")  # type: ignore[arg-type]
-job.submit("1")  # type: ignore[arg-type]
+# Coroutine functions: the future is of what they return, not of a coroutine.
+t.assert_type(executor.submit(fetch, "x"), TaskFuture[bytes])
+t.assert_type(executor.submit(fetch, "x").result(timeout=1), bytes)
+executor.submit(fetch, 1)  # type: ignore[call-overload]
+executor.submit_stored("key", fetch, 1)  # type: ignore[call-overload]
 
-t.assert_type(executor.job(fetch).submit("x"), TaskFuture[bytes])
+# map: the results, in order.
+t.assert_type(executor.map(add, [1, 2]), t.Iterator[str])
+t.assert_type(executor.map(add, [1], [2], timeout=1.5, chunksize=2), t.Iterator[str])
+
+# Jobs: callable as the function is, and submitted with its parameters.
+as_job: ExecutorJob[[int, int], str] = executor.job(add)
+executor.job(3)  # type: ignore[arg-type]
+t.assert_type(double(1, times=3), int)
+t.assert_type(double.submit(1, times=3), TaskFuture[int])
+t.assert_type(double.submit_stored("key", 1), TaskFuture[int])
+t.assert_type(double.map([1]), t.Iterator[int])
+t.assert_type(executor.submit(double, 1), TaskFuture[int])
+double("1")  # type: ignore[arg-type]
+double(1, 3)  # type: ignore[call-arg]
+double(1, time=3)  # type: ignore[call-arg]
+double.submit("1")  # type: ignore[arg-type]
+double.submit()  # type: ignore[call-arg]
+double.submit(1, time=3)  # type: ignore[call-arg]
+double.submit_stored("key", "1")  # type: ignore[arg-type]
+double.submit_stored("key")  # type: ignore[call-arg]
+double.submit_stored([], 1)  # type: ignore[arg-type]
+executor.submit(double, "1")  # type: ignore[call-overload]
+
+t.assert_type(load.submit("x"), TaskFuture[bytes])
+t.assert_type(load.submit_stored("key", "x"), TaskFuture[bytes])
+t.assert_type(executor.submit(load, "x"), TaskFuture[bytes])
+load.submit(1)  # type: ignore[call-overload]
+load.submit_stored("key", 1)  # type: ignore[call-overload]
+
+# Futures: real ones, each of its result.
+real: concurrent.futures.Future[str] = executor.submit(add, 1)
+wrong: concurrent.futures.Future[int] = executor.submit(add, 1)  # type: ignore[call-overload]
+number: int = executor.submit(add, 1).result()  # type: ignore[assignment]
+t.assert_type(real.result(), str)
+t.assert_type(
+    concurrent.futures.wait([executor.submit(add, 1)]).done.pop().result(), str
+)
+
+# The registry.
+t.assert_type(executor.futures, FutureCollection)
+t.assert_type(executor.futures["key"], concurrent.futures.Future[t.Any])
+t.assert_type(executor.futures.pop("key"), concurrent.futures.Future[t.Any] | None)
+executor.futures.add("key", real)
+executor.futures.add("key", 1)  # type: ignore[arg-type]
+executor.futures.add([], real)  # type: ignore[arg-type]
+executor.futures.result("key", timeout=1)
 
 
-async def wait() -> str:
-    return await executor.submit(add, 1)
+async def wait() -> None:
+    t.assert_type(await executor.submit(add, 1), str)
+    t.assert_type(await executor.submit(fetch, "x"), bytes)
+    t.assert_type(await load.submit("x"), bytes)
+    t.assert_type(await double.submit_stored("key", 1), int)
+    number: int = await executor.submit(add, 1)  # type: ignore[call-overload]
+    print(number)

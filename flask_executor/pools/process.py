@@ -16,7 +16,7 @@ import threading
 import typing as t
 import weakref
 from collections import deque
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -53,7 +53,7 @@ class ProcessPool(ProcessPoolExecutor):
     """
 
     runs_in_caller: t.ClassVar[bool] = False
-    submit = BareCalls.submit
+    submit: t.Callable[..., Future[t.Any]] = BareCalls.submit
 
     def __init__(
         self,

@@ -1,0 +1,89 @@
+"""Every exception: what it inherits, what it says, and that it travels."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import typing as t
+from concurrent.futures import BrokenExecutor
+
+import pytest
+from flask import Flask
+
+import flask_executor
+from flask_executor import errors
+
+CASES: list[tuple[Exception, type[Exception], list[str]]] = [
+    (errors.InvalidName("a-b"), ValueError, ["'a-b'", "letters, digits", "'mail'"]),
+    (
+        errors.InvalidSetting("EXECUTOR_TYPE", "x", "'thread'"),
+        ValueError,
+        ["EXECUTOR_TYPE = 'x'", "may be 'thread'"],
+    ),
+    (errors.ExecutorNotInitialized(), RuntimeError, ["any app", "init_app(app)"]),
+    (
+        errors.ExecutorShutDown("m.f"),
+        RuntimeError,
+        ["after shutdown", "'m.f'", "init_app(app)"],
+    ),
+    (errors.NotCallable(None), TypeError, ["None was submitted", "submit(send,"]),
+    (errors.DuplicateKey(("k", 1)), ValueError, ["('k', 1) is taken", "pop"]),
+    (
+        errors.CallNotPicklable("m.f", "it is local"),
+        pickle.PicklingError,
+        ["m.f", "it is local", "top level"],
+    ),
+    (
+        errors.ResultNotPicklable("m.f", "its result", "a lock"),
+        pickle.PicklingError,
+        ["m.f", "its result", "a lock", "plain data"],
+    ),
+    (
+        errors.WorkerLost("m.f", 7, -9),
+        BrokenExecutor,
+        ["m.f was lost", "7", "-9", "submit it again"],
+    ),
+    (
+        errors.AppNotFound("m:app", "no module"),
+        RuntimeError,
+        ["EXECUTOR_APP = 'm:app'", "no module", "module:factory"],
+    ),
+]
+IDS = [type(error).__name__ for error, *_ in CASES]
+
+
+@pytest.mark.parametrize(("error", "builtin", "words"), CASES, ids=IDS)
+def test_it_says_what_to_do(
+    error: Exception, builtin: type[Exception], words: list[str]
+) -> None:
+    """It is the builtin people catch, and holds the value, the rule, the next step."""
+    assert isinstance(error, builtin)
+    for word in words:
+        assert word in str(error)
+
+
+@pytest.mark.parametrize("error", [error for error, *_ in CASES], ids=IDS)
+def test_it_travels(error: Exception) -> None:
+    """It keeps its message and its facts when copied or pickled."""
+    for other in (copy.copy(error), pickle.loads(pickle.dumps(error))):
+        assert type(other) is type(error)
+        assert str(other) == str(error)
+        assert vars(other) == vars(error)
+
+
+def test_the_app_is_named() -> None:
+    """An app that the executor does not know is in the message."""
+    assert "<Flask 'shop'>" in str(errors.ExecutorNotInitialized(Flask("shop")))
+
+
+def test_all_are_importable_from_the_package() -> None:
+    """Every exception is a name of the package, and tested here."""
+    own = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and value.__module__ == errors.__name__
+    }
+    assert own == set(IDS)
+    assert own <= set(flask_executor.__all__)
+    exported: t.Any = flask_executor
+    assert all(getattr(exported, name) is getattr(errors, name) for name in own)
