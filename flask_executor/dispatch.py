@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import traceback
 import typing as t
@@ -138,18 +139,22 @@ class Dispatcher:
         if error is None:
             task.future.set_result(value)
             return
-        try:
-            self._report(task, error)
-        finally:  # a logger that fails must not leave those hanging who wait
-            task.future.set_exception(error)
-
-    def _report(self, task: Task, error: BaseException) -> None:
-        future = t.cast("TaskFuture[t.Any]", task.future)
         if self.settings.log_exceptions and not self.settings.propagate_exceptions:
-            future.app.logger.exception(
-                "Task %s (key %r) failed", task.name, future.key, exc_info=error
-            )
+            _log_failure(task, error)
         clear_locals(error)
+        task.future.set_exception(error)
+
+
+def _log_failure(task: Task, error: BaseException) -> None:
+    future = t.cast("TaskFuture[t.Any]", task.future)
+    try:
+        future.app.logger.exception(
+            "Task %s (key %r) failed", task.name, future.key, exc_info=error
+        )
+    except BaseException:
+        # A broken handler must neither keep those waiting who wait for the task, nor
+        # end the worker. As logging does for its own faults, tell the standard error.
+        traceback.print_exc()
 
 
 def is_coroutine_function(fn: t.Any) -> bool:
@@ -167,7 +172,8 @@ def clear_locals(error: BaseException) -> None:
     The traceback still prints; it no longer keeps the task's objects alive.
     """
     pending: list[BaseException | None] = [error]
-    cleared: set[int] = set()
+    # What the caller of a 'sync' task is handling is not the task's.
+    cleared = {id(sys.exception())}
     while pending:
         current = pending.pop()
         if current is None or id(current) in cleared:

@@ -25,7 +25,7 @@ from .errors import ExecutorNotInitialized, InvalidName, NotCallable
 from .futures import Callback, FutureCollection, TaskFuture
 from .jobs import ExecutorJob as ExecutorJob
 from .settings import Settings, config_key, read_key
-from .worker import Call, run_chunk, run_chunk_of_coroutines
+from .worker import Call, Chunk, CoroutineChunk
 
 P = t.ParamSpec("P")
 T = t.TypeVar("T")
@@ -86,7 +86,7 @@ class Executor(concurrent.futures.Executor):
         self._last_app = app
         app.extensions[self.name + "executor"] = self
         if replaced is not None:
-            replaced.shutdown(wait=False, cancel_futures=False)
+            replaced.retire()
 
     @t.overload
     def submit(
@@ -181,9 +181,9 @@ class Executor(concurrent.futures.Executor):
             futures = [self._submit(state, None, fn, args, {}) for args in calls]
             return _results(futures, deadline)
         chunks = iter(lambda: list(itertools.islice(calls, chunksize)), [])
-        run = run_chunk_of_coroutines if is_coroutine_function(fn) else run_chunk
-        futures = [self._submit(state, None, run, (fn, c), {}) for c in chunks]
-        return itertools.chain.from_iterable(_results(futures, deadline))
+        run = CoroutineChunk(fn) if is_coroutine_function(fn) else Chunk(fn)
+        futures = [self._submit(state, None, run, (chunk,), {}) for chunk in chunks]
+        return _one_by_one(_results(futures, deadline))
 
     def job(self, fn: t.Callable[P, T]) -> ExecutorJob[P, T]:
         """Declare a job: a function with ``submit``, ``submit_stored`` and ``map``.
@@ -196,8 +196,9 @@ class Executor(concurrent.futures.Executor):
         """
         if not callable(fn):
             raise NotCallable(fn)
-        if self._last_app is not None:
-            self._state().check_job(fn)
+        state = self._known_state()
+        if state is not None:
+            state.check_job(fn)
         return ExecutorJob(self, fn)
 
     def add_default_done_callback(self, fn: Callback) -> None:
@@ -209,7 +210,17 @@ class Executor(concurrent.futures.Executor):
     @property
     def futures(self) -> FutureCollection:
         """The stored futures of the current app, by key."""
-        return self._state().futures
+        replaced: FutureCollection | None = vars(self).get("futures")
+        return self._state().futures if replaced is None else replaced
+
+    @futures.setter
+    def futures(self, futures: FutureCollection) -> None:
+        # A plain attribute in 1.0.0: people replace it, and patch it in tests.
+        vars(self)["futures"] = futures
+
+    @futures.deleter
+    def futures(self) -> None:
+        vars(self).pop("futures", None)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept nothing more for the current app, as
@@ -232,13 +243,13 @@ class Executor(concurrent.futures.Executor):
         dispatcher = state.dispatcher
         future: TaskFuture[t.Any] = TaskFuture(dispatcher.app, *(key or ()))
         if key is not None:
-            state.futures.add(key[0], future)
+            self.futures.add(key[0], future)
         try:
             call = _with_context(dispatcher, fn, args, kwargs)
             dispatcher.submit(future, call, self._callbacks(dispatcher.settings))
         except BaseException:
             if key is not None:
-                state.futures.pop(key[0])
+                self.futures.discard(key[0], future)
             raise
         return future
 
@@ -248,11 +259,14 @@ class Executor(concurrent.futures.Executor):
         return self._default_done_callbacks
 
     def _state(self) -> _AppState:
-        app = current_app() or self._last_app
-        state = None if app is None else self._states.get(app)
+        state = self._known_state()
         if state is None:
-            raise ExecutorNotInitialized(app)
+            raise ExecutorNotInitialized(current_app() or self._last_app)
         return state
+
+    def _known_state(self) -> _AppState | None:
+        app = current_app() or self._last_app
+        return None if app is None else self._states.get(app)
 
     @property
     def _self(self) -> t.Any:
@@ -279,6 +293,10 @@ class Executor(concurrent.futures.Executor):
         if self._last_app is None:
             raise AttributeError(f"{name!r}: {ExecutorNotInitialized()}")
         return getattr(self._self, name)
+
+    def __dir__(self) -> t.Iterable[str]:
+        # Not those of __class__, which dir() would ask.
+        return {*dir(type(self)), *vars(self)}
 
     def __repr__(self) -> str:
         app = current_app() or self._last_app
@@ -366,6 +384,11 @@ class _AppState:
         """Accept nothing more."""
         self.dispatcher.shutdown(wait, cancel_futures)
 
+    def retire(self) -> None:
+        """Accept nothing more, where anything was accepted."""
+        if self._dispatcher is not None:
+            self._dispatcher.shutdown(wait=False, cancel_futures=False)
+
     def _read_settings(self) -> Settings:
         app = t.cast(Flask, self.app())
         settings = Settings.read(app.config, self._prefix)
@@ -421,3 +444,11 @@ def _result(future: TaskFuture[T], deadline: float | None) -> T:
     finally:
         # A traceback must not keep the future alive through this frame.
         del future
+
+
+def _one_by_one(chunks: t.Iterable[list[T]]) -> t.Generator[T, None, None]:
+    """Yield what chunks hold, dropping each; it can be closed as a map's can."""
+    for chunk in chunks:
+        chunk.reverse()
+        while chunk:
+            yield chunk.pop()

@@ -280,6 +280,12 @@ class FutureCollection:
         with self._lock:
             return self._futures.pop(future_key, None)
 
+    def discard(self, future_key: t.Hashable, future: Future[t.Any]) -> None:
+        """Remove this very future, where it is still stored under the key."""
+        with self._lock:
+            if self._futures.get(future_key) is future:
+                del self._futures[future_key]
+
     def get(self, future_key: t.Hashable, default: t.Any = None) -> t.Any:
         """The future stored under a key, or the default."""
         return self._futures.get(future_key, default)

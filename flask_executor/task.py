@@ -6,7 +6,7 @@ import typing as t
 from concurrent.futures import Future
 from functools import partial
 
-from .worker import Call, Outcome, run
+from .worker import Call, Chunk, Outcome, run
 
 Judge = t.Callable[["Task", Outcome], None]
 
@@ -72,9 +72,16 @@ class Task:
 
 def name_of(fn: t.Any) -> str:
     """What to call a callable in logs: its module and qualified name."""
-    while isinstance(fn, partial):
+    while isinstance(fn, partial | Chunk):
         fn = fn.func
     name = getattr(fn, "__qualname__", None)
     if name is None:
-        return repr(fn)
+        return _repr_of(fn)
     return f"{getattr(fn, '__module__', None) or 'builtins'}.{name}"
+
+
+def _repr_of(thing: object) -> str:
+    try:
+        return repr(thing)
+    except Exception:  # people's own may fail, and a log must not fail with it
+        return object.__repr__(thing)

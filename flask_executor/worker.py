@@ -68,13 +68,23 @@ async def _run_coroutine(call: Call) -> t.Any:
     return value
 
 
-def run_chunk(fn: t.Callable[..., t.Any], chunk: t.Sequence[t.Any]) -> list[t.Any]:
-    """Several calls of a map, one after another in one context."""
-    return [fn(*args) for args in chunk]
+class Chunk:
+    """Several calls of a map as one: one after another, in one context.
+
+    :param func: the function that each item's arguments go to.
+    """
+
+    def __init__(self, func: t.Callable[..., t.Any]) -> None:
+        self.func = func
+
+    def __call__(self, calls: t.Iterable[t.Any]) -> t.Any:
+        """The results, in order."""
+        return [self.func(*args) for args in calls]
 
 
-async def run_chunk_of_coroutines(
-    fn: t.Callable[..., t.Any], chunk: t.Sequence[t.Any]
-) -> list[t.Any]:
-    """The same for a coroutine function."""
-    return [await fn(*args) for args in chunk]
+class CoroutineChunk(Chunk):
+    """The same of a coroutine function."""
+
+    async def __call__(self, calls: t.Iterable[t.Any]) -> t.Any:
+        """The results, in order."""
+        return [await self.func(*args) for args in calls]

@@ -19,7 +19,7 @@ from unittest import mock
 
 import pytest
 from conftest import LIMIT
-from flask import Flask, request
+from flask import Flask, g, request
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -632,3 +632,16 @@ def test_representations(executor: Executor) -> None:
     assert "TaskFuture" in repr(future) and "finished" in repr(future)
     assert repr(executor.futures) == "<FutureCollection of 1 futures>"
     assert "'k'" in repr(executor.futures._futures)
+
+
+def test_a_callback_added_late_runs_where_it_is_added(
+    app: Flask, executor: Executor
+) -> None:
+    """On a finished future it runs at once, in the very context that is current."""
+    seen: list[t.Any] = []
+    future = executor.submit(abs, 1)
+    executor.shutdown()
+    with app.app_context():
+        future.add_done_callback(lambda f: setattr(g, "noted", f))
+        seen.append(g.noted)
+    assert seen == [future]
