@@ -1,9 +1,12 @@
-"""The docs are true: examples run, the picture of the rooms is the code's."""
+"""The docs are true: examples run, tables and the picture of the rooms are the code's."""
 
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
+import sys
 import textwrap
 import typing as t
 from dataclasses import fields
@@ -11,30 +14,93 @@ from pathlib import Path
 
 import pytest
 
-from flask_executor.settings import Settings
+from flask_executor.settings import Settings, read_key
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.rst", *sorted((ROOT / "docs").rglob("*.rst"))]
-BLOCK = re.compile(r"\.\. code-block:: python\n\n((?:    .*\n|\n)+)")
-
-
-def blocks(page: Path) -> str:
-    return "\n".join(map(textwrap.dedent, BLOCK.findall(page.read_text() + "\n")))
-
-
-@pytest.mark.parametrize(
-    "page",
-    [page for page in PAGES if blocks(page)],
-    ids=lambda page: str(page.relative_to(ROOT)),
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.rst", *sorted(DOCS.rglob("*.rst"))]
+BLOCK = re.compile(
+    r"^\.\. code-block:: python\n"
+    r"(?:    :caption: (?P<file>\S+)\n)?"
+    r"\n(?P<code>(?:    .*\n|\n)+)",
+    re.MULTILINE,
 )
-def test_examples_run(page: Path) -> None:
-    """The examples of a page run, one after another."""
-    code = compile(blocks(page), str(page), "exec")
-    exec(code, {"__name__": f"docs_{page.stem}"})
+PATIENCE = 60
+"""Seconds that an example in a file may take."""
+
+
+class Example(t.NamedTuple):
+    """One Python block; with a caption it is a file of that name."""
+
+    file: str | None
+    code: str
+
+
+def text_of(page: Path) -> str:
+    return page.read_text() + "\n"
+
+
+def examples(page: Path) -> list[Example]:
+    found = BLOCK.finditer(text_of(page))
+    return [Example(match["file"], textwrap.dedent(match["code"])) for match in found]
+
+
+def by_name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+WITH_EXAMPLES = [page for page in PAGES if examples(page)]
+
+
+def run_file(path: Path) -> None:
+    """Run a file as its reader would: with pytest where it holds tests."""
+    command = [sys.executable, "-W", "error"]
+    if path.name.startswith("test_"):
+        # pytest-flask is not the reader's, and pushes a context of its own.
+        command += ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:flask"]
+    done = subprocess.run(
+        [*command, path.name],
+        cwd=path.parent,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, f"{path.name}: {done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("page", WITH_EXAMPLES, ids=by_name)
+def test_examples_run(page: Path, tmp_path: Path) -> None:
+    """The examples of a page run: those in files by themselves, the others in turn."""
+    files = [one for one in examples(page) if one.file]
+    for file, code in files:
+        (tmp_path / t.cast(str, file)).write_text(code)
+    for file, _ in files:
+        if file != "conftest.py":
+            run_file(tmp_path / t.cast(str, file))
+    inline = "\n".join(one.code for one in examples(page) if not one.file)
+    exec(compile(inline, str(page), "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=by_name)
+def test_every_example_is_seen(page: Path) -> None:
+    """No Python in the docs escapes these tests by the way it is written down."""
+    text = text_of(page)
+    assert len(examples(page)) == len(re.findall(r"code-block:: *python", text))
+    assert not re.search(r"^ *(\.\. code::|>>> )", text, re.MULTILINE)
+    assert not re.search(r"^(?! *\.\. ).*:: *$", text, re.MULTILINE)  # no literal block
+
+
+def test_the_readme_points_at_what_is_there() -> None:
+    """Every file and folder of the docs that README.rst names exists."""
+    names = re.findall(r"``(docs/[^`]*)``", (ROOT / "README.rst").read_text())
+    built = {"docs/_build/html"}
+    assert len(names) > 3
+    assert [n for n in names if n not in built and not (ROOT / n).exists()] == []
 
 
 def rooms() -> list[str]:
-    text = (ROOT / "docs/explanation/architecture.rst").read_text()
+    text = (DOCS / "explanation/architecture.rst").read_text()
     block = text.split(".. code-block:: text")[1].split("``files.py``")[0]
     return [line.split()[0] for line in block.splitlines() if line.strip()]
 
@@ -79,9 +145,65 @@ def test_rooms_import_in_order() -> None:
     assert checked > 20
 
 
+def test_the_drawing_shows_the_rooms() -> None:
+    """The drawing of the rooms has those of the list, in the same order, and marks
+    those that import Flask.
+    """
+    drawing = (DOCS / "_static/rooms.svg").read_text()
+    drawn = re.findall(r'class="name"[^>]*>([^<]+?)( ◆)?</text>', drawing)
+    assert [name for name, _ in drawn] == rooms()
+    for name, mark in drawn:
+        room = ROOT / "flask_executor" / name
+        modules = room.glob("*.py") if room.is_dir() else [room]
+        knows = any(
+            re.search(r"^(?:from|import) flask\b", module.read_text(), re.MULTILINE)
+            for module in modules
+        )
+        assert knows == bool(mark), name
+
+
 @pytest.mark.parametrize("page", ["reference/config.rst", "howto/migrating.rst"])
 def test_every_key_is_documented(page: str) -> None:
     """The config reference and the migration guide name every key."""
-    text = (ROOT / "docs" / page).read_text()
+    text = (DOCS / page).read_text()
     for field in fields(Settings):
         assert f"EXECUTOR_{field.name.upper()}" in text
+
+
+def literals(cell: str) -> list[t.Any]:
+    """The Python values that stand in double backquotes."""
+    return [ast.literal_eval(word) for word in re.findall(r"``([^`]+)``", cell)]
+
+
+def config_table() -> dict[str, list[str]]:
+    """The cells of each row of the table of keys, by key."""
+    text = (DOCS / "reference/config.rst").read_text()
+    rows = re.findall(
+        r"^    \* - :confval:`(\w+)`\n      - (.+)\n      - (.+)\n      - (.+)$",
+        text,
+        re.MULTILINE,
+    )
+    return {key: cells for key, *cells in rows}
+
+
+def test_the_config_table_is_the_code() -> None:
+    """It has every key in order, with its default; what it allows is allowed."""
+    table = config_table()
+    assert list(table) == [f"EXECUTOR_{f.name.upper()}" for f in fields(Settings)]
+    for field, (default, allowed, _) in zip(
+        fields(Settings), table.values(), strict=True
+    ):
+        assert literals(default) == [field.default], field.name
+        for value in literals(allowed):
+            key = f"EXECUTOR_{field.name.upper()}"
+            assert read_key({key: value}, "", field.name) == value
+
+
+def test_each_key_has_its_paragraph() -> None:
+    """Below the table every key is described, with the same default."""
+    text = (DOCS / "reference/config.rst").read_text()
+    found = re.findall(r"^\.\. confval:: (\w+)\n    :default: (.+)$", text, re.M)
+    defaults = {key: literals(value) for key, value in found}
+    assert defaults == {
+        f"EXECUTOR_{f.name.upper()}": [f.default] for f in fields(Settings)
+    }
