@@ -43,7 +43,7 @@ class Bench(SphinxDirective):
 
 def bench_table(report: dict) -> list[str]:
     """The lines of a list table, and of what it was measured on."""
-    lines = [".. list-table::", "    :header-rows: 1", ""]
+    lines = [".. list-table::", "    :header-rows: 1", "    :class: wide", ""]
     lines += _cells("what, against what", "ratio", "bar", "aim", "holds")
     for row in report["rows"]:
         holds = "yes" if row["ratio"] <= row["bar"] else "**no**"

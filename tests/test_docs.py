@@ -1,4 +1,4 @@
-"""The docs are true: examples run, tables and the picture of the rooms are the code's."""
+"""The docs are true: examples run, tables and drawings are those of the code."""
 
 from __future__ import annotations
 
