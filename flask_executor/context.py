@@ -47,8 +47,8 @@ _REBUILT = frozenset(
 )
 """Attributes of a request that its own copy makes anew."""
 
-_COPY = "_flask_executor_copy"
-"""The attribute of a context that holds the last copy of its request."""
+_LAST = "_flask_executor_last"
+"""The attribute of a context that holds its last snapshot."""
 
 _SERVER_OWNED = (
     "werkzeug.request",
@@ -64,14 +64,9 @@ _PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
 _CONTAINERS = frozenset({dict, list, set, tuple, bytearray})
 
 
-class Seen(t.NamedTuple):
-    """What the running code sees: the app, its ``g``, and Flask's own context object
-    that has the request, or None.
-    """
-
-    app: Flask
-    g: t.Any
-    request_context: t.Any
+Seen = tuple[Flask, t.Any, t.Any]
+"""What the running code sees: the app, its ``g``, and Flask's own context object that
+has the request, or None."""
 
 
 class _SplitContexts:
@@ -89,14 +84,11 @@ class _SplitContexts:
         context = self._app_var.get(None)
         if context is None:
             return None
-        return Seen(context.app, context.g, self._request_var.get(None))
+        return context.app, context.g, self._request_var.get(None)
 
-    def forget(self) -> None:
-        # Only what is set: a variable that holds None is not the same as one without
-        # a value to the proxies.
+    def forget(self, variables: contextvars.Context) -> None:
         for variable in (self._app_var, self._request_var):
-            if variable.get(None) is not None:
-                variable.set(None)
+            _unset(variable, variables)
 
     def enter(
         self, app: Flask, g: dict[str, t.Any], request: RequestCopy | None
@@ -145,11 +137,10 @@ class _MergedContexts:
         if context is None:
             return None
         with_request = context if context.has_request else None
-        return Seen(context.app, context.g, with_request)
+        return context.app, context.g, with_request
 
-    def forget(self) -> None:
-        if self._variable.get(None) is not None:
-            self._variable.set(None)
+    def forget(self, variables: contextvars.Context) -> None:
+        _unset(self._variable, variables)
 
     def enter(
         self, app: Flask, g: dict[str, t.Any], request: RequestCopy | None
@@ -161,7 +152,7 @@ class _MergedContexts:
 
         def leave(error: BaseException | None) -> None:
             if own is not None:
-                own.close()
+                _close(own)
                 # No request ended: pop runs teardown_appcontext alone.
                 context._request = None
             context.pop(error)
@@ -212,8 +203,16 @@ class _LazyRequestContext(flask.ctx.RequestContext):
 
     def close(self) -> None:
         """Close the uploads that this task has opened."""
+        # A token refers to the context it was made in, and that to this: a cycle.
+        self._cv_tokens.clear()
         if "request" in vars(self):
-            self.request.close()
+            _close(self.request)
+
+
+def _close(request: Request) -> None:
+    """Close a task's own request: its uploads, and the cycle of it and its environ."""
+    request.close()
+    request.environ["werkzeug.request"] = None
 
 
 def _open_session(context: t.Any) -> SessionMixin | None:
@@ -248,29 +247,51 @@ class Snapshot:
 
     __slots__ = ("_g", "_request", "_variables", "app")
 
-    def __init__(self, app: Flask, g: dict[str, t.Any], request: RequestCopy | None):
+    def __init__(
+        self,
+        app: Flask,
+        g: dict[str, t.Any],
+        request: RequestCopy | None,
+        variables: contextvars.Context,
+    ) -> None:
         self.app: Flask = app
         self._g = g
         self._request = request
-        self._variables = contextvars.copy_context()
-        self._variables.run(contexts.forget)
+        self._variables = variables
 
     @classmethod
     def take(cls, app: Flask, *, copy_g: str = "safe") -> Snapshot:
         """Copy what the running code sees now.
+
+        Where a view submits again and nothing has changed, the snapshot taken then
+        serves again: less to keep, and less for the garbage collector to walk.
 
         :param app: the app to use where no context is current.
         :param copy_g: ``'safe'``, ``'all'`` or ``'none'``.
         :raises werkzeug.exceptions.HTTPException: where a body that nobody has read
             yet cannot be read: it is too large, or the client broke it off.
         """
+        variables = _variables()
         seen = contexts.seen()
         if seen is None:
-            return cls(app, {}, None)
-        request = None
-        if seen.request_context is not None:
-            request = RequestCopy.of(seen.request_context)
-        return cls(seen.app, _copy_g(seen.g, copy_g), request)
+            return cls(app, {}, None, variables)
+        seen_app, g, context = seen
+        if context is None:
+            return cls(seen_app, _copy_g(g, copy_g), None, variables)
+        if isinstance(context, _LazyRequestContext) and context.untouched_copy:
+            untouched = context.untouched_copy
+            return cls(seen_app, _copy_g(g, copy_g), untouched, variables)
+        session = _open_session(context)
+        view = _View(context.request, session, g, variables, copy_g)
+        last: _LastSnapshot | None = getattr(context, _LAST, None)
+        if last is not None and last.still_shows(view):
+            return last.snapshot
+        earlier = None if last is None else last.request
+        request = RequestCopy.of(context.request, session, earlier)
+        snapshot = cls(seen_app, _copy_g(g, copy_g), request, variables)
+        # On the context, which the request does not refer to: no cycle.
+        setattr(context, _LAST, _LastSnapshot(view, snapshot, request))
+        return snapshot
 
     def variables(self) -> contextvars.Context:
         """A copy of the submitter's context variables, without Flask's."""
@@ -319,7 +340,7 @@ class PortableSnapshot(t.NamedTuple):
     def land(self, app: Flask) -> Snapshot:
         """The snapshot again, in a process that has made its own app."""
         request = self.request.land(app) if self.request is not None else None
-        return Snapshot(app, _landed(self.g), request)
+        return Snapshot(app, _landed(self.g), request, _variables())
 
 
 class RequestCopy:
@@ -344,25 +365,15 @@ class RequestCopy:
         self._parsed = parsed
 
     @classmethod
-    def of(cls, context: t.Any) -> RequestCopy:
+    def of(
+        cls, request: Request, session: SessionMixin | None, last: RequestCopy | None
+    ) -> RequestCopy:
         """Copy a request and its session; the view's own stream stays readable.
 
-        Where nothing has changed since the last call, the copy made then serves again.
-
-        :param context: Flask's context object that has the request.
+        :param last: an earlier copy of this request, which has its body already.
         """
-        if isinstance(context, _LazyRequestContext) and context.untouched_copy:
-            return context.untouched_copy
-        last: _LastCopy | None = vars(context).get(_COPY)
-        if last is not None and last.still_shows(context):
-            return last.copy
-        request: Request = context.request
-        session = _open_session(context)
-        if last is None:
-            body, parsed = _body_of(request)
-        else:
-            body, parsed = last.copy._body, last.copy._parsed
-        copy = cls(
+        body, parsed = (last._body, last._parsed) if last else _body_of(request)
+        return cls(
             type(request),
             own_copy(_seen_environ(request)),
             own_copy(_seen_attributes(request)),
@@ -370,9 +381,6 @@ class RequestCopy:
             body,
             parsed,
         )
-        # On the context, which the request does not refer to: no cycle.
-        vars(context)[_COPY] = _LastCopy(copy, request, session)
-        return copy
 
     def open_request(self) -> Request:
         """A request of its own."""
@@ -419,31 +427,62 @@ class RequestCopy:
         )
 
 
-class _LastCopy:
-    """A copy, and what tells whether its original still looks like that: the very same
-    objects, and its containers with the same content.
-    """
+class _View:
+    """All that a snapshot copies, in two flat rows and the WSGI environment."""
 
-    __slots__ = ("_containers", "_objects", "copy")
+    __slots__ = ("environ", "names", "request", "values")
 
     def __init__(
-        self, copy: RequestCopy, request: Request, session: SessionMixin | None
+        self,
+        request: Request,
+        session: SessionMixin | None,
+        g: t.Any,
+        variables: contextvars.Context,
+        copy_g: str,
     ) -> None:
-        self.copy = copy
-        self._objects = _objects_of(request, session)
-        ours = (request.environ, vars(request).get("_cached_json"))
+        self.request = request
+        self.environ = request.environ
+        attributes, of_g = vars(request), vars(g)
+        flags: dict[str, t.Any] = {} if session is None else vars(session)
+        data: t.Mapping[str, t.Any] = {} if session is None else session
+        self.names = (*attributes, *of_g, *variables, *flags, *data)
+        self.values = (
+            *(copy_g, session),
+            *attributes.values(),
+            *of_g.values(),
+            *variables.values(),
+            *flags.values(),
+            *data.values(),
+        )
+
+
+class _LastSnapshot:
+    """A snapshot, and what tells whether the view still looks like that: the very same
+    objects, and containers with the same content.
+    """
+
+    __slots__ = ("_containers", "_environ", "_names", "_values", "request", "snapshot")
+
+    def __init__(self, view: _View, snapshot: Snapshot, request: RequestCopy) -> None:
+        self.snapshot = snapshot
+        self.request = request
+        self._names = view.names
+        self._values = view.values
+        self._environ = dict(view.environ)
+        ours = (view.environ, vars(view.request).get("_cached_json"))
         self._containers = [
             (value, own_copy(value))
-            for value in self._objects
+            for value in (*view.values, *view.environ.values())
             if _can_change(value) and not any(value is own for own in ours)
         ]
 
-    def still_shows(self, context: t.Any) -> bool:
-        """Whether nothing has changed in the request and the session."""
-        objects = _objects_of(context.request, _open_session(context))
+    def still_shows(self, view: _View) -> bool:
+        """Whether nothing has changed."""
         return (
-            len(objects) == len(self._objects)
-            and all(map(operator.is_, objects, self._objects))
+            view.names == self._names
+            and all(map(operator.is_, view.values, self._values))
+            # WSGI has plain values there, which may as well be equal.
+            and view.environ == self._environ
             and self._containers_same()
         )
 
@@ -454,22 +493,18 @@ class _LastCopy:
         return True
 
 
-def _objects_of(request: Request, session: SessionMixin | None) -> tuple[t.Any, ...]:
-    """The names and values of everything that is copied, in one flat row."""
-    environ, attributes = request.environ, vars(request)
-    if session is None:
-        return (*environ, *environ.values(), *attributes, *attributes.values())
-    flags = vars(session)
-    return (
-        *environ,
-        *environ.values(),
-        *attributes,
-        *attributes.values(),
-        *flags,
-        *flags.values(),
-        *session,
-        *session.values(),
-    )
+def _variables() -> contextvars.Context:
+    """A copy of the context variables, without Flask's."""
+    variables = contextvars.copy_context()
+    contexts.forget(variables)
+    return variables
+
+
+def _unset(variable: contextvars.ContextVar[t.Any], among: contextvars.Context) -> None:
+    # Only what is set: a variable that holds None is not the same as one without a
+    # value to the proxies.
+    if among.get(variable) is not None:
+        among.run(variable.set, None)
 
 
 class PortableRequest(t.NamedTuple):

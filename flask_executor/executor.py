@@ -317,9 +317,7 @@ def _with_context(
     """A call with what it is to see, taken now."""
     if dispatcher.pool.runs_in_caller and current_app() is not None:
         return Call(fn, args, kwargs, None)
-    settings = dispatcher.settings
-    copy_g = settings.copy_g if settings.push_app_context else "none"
-    snapshot = Snapshot.take(dispatcher.app, copy_g=copy_g)
+    snapshot = Snapshot.take(dispatcher.app, copy_g=dispatcher.settings.g_carried)
     return Call(fn, keep_uploads(args), keep_uploads(kwargs), snapshot)
 
 
@@ -366,6 +364,9 @@ class _AppState:
     @property
     def dispatcher(self) -> Dispatcher:
         """The dispatcher, and with it the pool."""
+        return self._dispatcher or self._make_dispatcher()
+
+    def _make_dispatcher(self) -> Dispatcher:
         with self._lock:
             if self._dispatcher is None:
                 self._dispatcher = Dispatcher(

@@ -139,6 +139,11 @@ class Settings:
     app: str | None = _key(None, _optional(_app_reference))
     """Where worker processes find the app: ``'module:app'`` or ``'module:factory'``."""
 
+    @property
+    def g_carried(self) -> str:
+        """Which names of ``g`` a task sees, all settings considered."""
+        return self.copy_g if self.push_app_context else "none"
+
     @classmethod
     def read(cls, config: t.Mapping[str, t.Any], prefix: str) -> Settings:
         """Read and check every key of the executor with this prefix.

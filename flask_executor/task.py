@@ -49,7 +49,9 @@ class Task:
 
     def finish(self, outcome: Outcome) -> None:
         """Hand the outcome to the judge; nothing here refers to the call any more."""
-        self.drop_call(remember=self.name if outcome.error is not None else "")
+        if outcome.error is not None:
+            self._name = self.name
+        self.call = None
         self.judge(self, outcome)
 
     def abandon(self) -> None:

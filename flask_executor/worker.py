@@ -29,8 +29,11 @@ class Call(t.NamedTuple):
 
 def run(call: Call) -> Outcome:
     """Run a call in a fresh restore of its snapshot, on this thread."""
+    fn, args, kwargs, snapshot = call
     try:
-        return Outcome(_run(call))
+        if snapshot is None:
+            return Outcome(fn(*args, **kwargs))
+        return Outcome(snapshot.run(fn, open_uploads(args), open_uploads(kwargs)))
     except BaseException as error:
         return Outcome(error=error)
 
@@ -45,13 +48,6 @@ async def run_coroutine(call: Call) -> Outcome:
         return Outcome(await _run_coroutine(call))
     except BaseException as error:
         return Outcome(error=error)
-
-
-def _run(call: Call) -> t.Any:
-    fn, args, kwargs, snapshot = call
-    if snapshot is None:
-        return fn(*args, **kwargs)
-    return snapshot.run(fn, open_uploads(args), open_uploads(kwargs))
 
 
 async def _run_coroutine(call: Call) -> t.Any:

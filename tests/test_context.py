@@ -407,3 +407,67 @@ def test_nested_submit_sees_the_same_request(app: Flask, executor: Executor) -> 
     with app.test_request_context("/deep"):
         outer = executor.submit(lambda: executor.submit(lambda: request.path))
         assert outer.result(LIMIT).result(LIMIT) == "/deep"
+
+
+def test_a_finished_task_leaves_no_cycle(app: Flask, executor: Executor) -> None:
+    """All of a task goes when it ends; the garbage collector finds nothing to do."""
+
+    def visit() -> None:
+        for _ in range(20):
+            assert executor.submit(lambda: request.path).result(LIMIT) == "/"
+
+    with app.test_request_context("/"):
+        visit()
+        executor.shutdown()
+        executor.init_app(app)
+        gc.collect()
+        gc.disable()
+        try:
+            visit()
+            executor.shutdown()
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            kinds = {type(item).__name__ for item in gc.garbage}
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+    assert not kinds & {"Context", "_LazyRequestContext", "Request", "TaskFuture"}
+
+
+class Equal:
+    """Equal to all of its kind."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Equal)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+late: contextvars.ContextVar[t.Any] = contextvars.ContextVar("late", default=None)
+
+
+@pytest.mark.parametrize(
+    ("change", "look"),
+    [
+        (lambda v: setattr(g, "x", v), lambda: g.x),
+        (lambda v: setattr(request, "x", v), lambda: request.x),  # type: ignore[attr-defined]
+        (lambda v: session.update(x=v), lambda: session["x"]),
+        (late.set, late.get),
+    ],
+    ids=["g", "request", "session", "ContextVar"],
+)
+def test_each_submit_takes_what_is_there_then(
+    app: Flask, executor: Executor, change: t.Any, look: t.Callable[[], t.Any]
+) -> None:
+    """A second submit of one view sees the very objects that are there by then."""
+    values = [Equal(), Equal(), Equal()]
+    with app.test_request_context("/"):
+        futures = []
+        for value in values:
+            change(value)
+            futures += [executor.submit(look), executor.submit(look)]
+        found = [future.result(LIMIT) for future in futures]
+        late.set(None)
+    assert [values.index(one) for one in found] == [0] * 6  # all are equal, and yet
+    assert [id(one) for one in found] == [id(v) for v in values for _ in range(2)]

@@ -298,15 +298,15 @@ def test_large_payloads(executor: Executor) -> None:
 
 def test_shutdown_cancels_what_waits(executor: Executor, tmp_path: Path) -> None:
     """shutdown(cancel_futures=True) cancels what no worker has."""
-    fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
-    running = [executor.submit(process_app.wait_for, str(fifo)) for _ in range(2)]
+    fifos = [tmp_path / "one", tmp_path / "two"]
+    for fifo in fifos:
+        os.mkfifo(fifo)
+    running = [executor.submit(process_app.wait_for, str(fifo)) for fifo in fifos]
     waiting = [executor.submit(abs, 1) for _ in range(3)]
     assert waiting[0].cancel()
-    with fifo.open("w"):
-        executor.shutdown(wait=False, cancel_futures=True)
+    gates = [fifo.open("w") for fifo in fifos]  # opens when its reader is there
+    executor.shutdown(wait=False, cancel_futures=True)
     assert all(f.cancelled() for f in waiting)
-    for future in running:
-        if not future.done():
-            fifo.open("w").close()
+    for gate, future in zip(gates, running, strict=True):
+        gate.close()
         assert future.result(LIMIT) is True
