@@ -23,11 +23,11 @@ from functools import lru_cache
 import flask.ctx
 import flask.globals
 from flask import Flask
-from flask.sessions import SessionMixin
+from flask.sessions import NullSession, SessionMixin
 from flask.wrappers import Request
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import ClientDisconnected, HTTPException
-from werkzeug.routing import MapAdapter
+from werkzeug.routing import MapAdapter, Rule
 from werkzeug.utils import cached_property
 
 from .files import Content, Upload
@@ -145,7 +145,10 @@ class _MergedContexts:
     def enter(
         self, app: Flask, g: dict[str, t.Any], request: RequestCopy | None
     ) -> Scope:
-        own, session = (None, None) if request is None else request.open()
+        own = session = None
+        if request is not None:
+            own = request.open_request()
+            session = request.open_session(app, lambda: own)
         context = self._context_class(app, request=own, session=session)
         vars(context.g).update(g)
         context.push()
@@ -245,7 +248,7 @@ class Snapshot:
     a fresh context that shares nothing with the view or with another restore.
     """
 
-    __slots__ = ("_g", "_request", "_variables", "app")
+    __slots__ = ("_g", "_packed", "_request", "_variables", "app")
 
     def __init__(
         self,
@@ -258,6 +261,7 @@ class Snapshot:
         self._g = g
         self._request = request
         self._variables = variables
+        self._packed: bytes | None = None
 
     @classmethod
     def take(cls, app: Flask, *, copy_g: str = "safe") -> Snapshot:
@@ -323,12 +327,16 @@ class Snapshot:
         leave(None)
         return result
 
-    def portable(self) -> PortableSnapshot:
-        """The part of it that travels to another process, by value."""
-        return PortableSnapshot(
-            _portable(self._g, "g"),
-            self._request.portable() if self._request is not None else None,
-        )
+    def packed(self) -> bytes:
+        """The part of it that travels to another process, pickled; made once.
+
+        It unpickles to a :class:`PortableSnapshot`.
+        """
+        if self._packed is None:
+            request = None if self._request is None else self._request.portable()
+            travels = PortableSnapshot(_portable(self._g, "g"), request)
+            self._packed = pickle.dumps(travels)
+        return self._packed
 
 
 class PortableSnapshot(t.NamedTuple):
@@ -400,15 +408,7 @@ class RequestCopy:
         """A session of its own; opened anew where the view had opened none yet."""
         if self._session is not None:
             return copy_session(self._session)
-        interface = app.session_interface
-        return interface.open_session(app, request()) or interface.make_null_session(
-            app
-        )
-
-    def open(self) -> tuple[Request, SessionMixin | None]:
-        """Both."""
-        session = None if self._session is None else copy_session(self._session)
-        return self.open_request(), session
+        return _new_session(app, request())
 
     def portable(self) -> PortableRequest:
         """The part of it that travels to another process, by value."""
@@ -418,9 +418,13 @@ class RequestCopy:
                 _portable(dict(self._session), "session"),
                 _portable(vars(self._session), "session attributes"),
             )
+        attributes = dict(self._attributes)
+        # A rule belongs to the URL map of its app.
+        rule: Rule | None = attributes.pop("url_rule", None)
         return PortableRequest(
             _portable(self._environ, "WSGI environment"),
-            _portable(self._attributes, "request attributes"),
+            _portable(attributes, "request attributes"),
+            None if rule is None else (rule.endpoint, rule.rule),
             session,
             self._body,
             self._parsed,
@@ -512,14 +516,19 @@ class PortableRequest(t.NamedTuple):
 
     environ: dict[str, t.Any]
     attributes: dict[str, t.Any]
+    rule: tuple[str, str] | None
     session: tuple[dict[str, t.Any], dict[str, t.Any]] | None
     body: Content | None
     parsed: ParsedForm | None
 
     def land(self, app: Flask) -> RequestCopy:
         """The request again, of the app's own classes."""
-        attributes = {"json_module": app.json, **_landed(self.attributes)}
-        copy = RequestCopy(
+        attributes = {
+            "json_module": app.json,
+            "url_rule": _land_rule(app, self.rule),
+            **_landed(self.attributes),
+        }
+        copy = _LandedRequest(
             app.request_class,
             _landed(self.environ),
             attributes,
@@ -527,22 +536,47 @@ class PortableRequest(t.NamedTuple):
             self.body,
             self.parsed,
         )
-        if self.session is not None:
-            copy._session = self._land_session(app, copy)
+        copy.travelled = self.session
         return copy
 
-    def _land_session(self, app: Flask, copy: RequestCopy) -> SessionMixin:
-        data, attributes = map(_landed, t.cast(t.Any, self.session))
-        interface = app.session_interface
-        with app.app_context():
-            request, _ = copy.open()
-            session = interface.open_session(app, request)
-        if session is None:
-            return interface.make_null_session(app)
-        session.clear()
-        session.update(data)
-        vars(session).update(attributes)
+
+class _LandedRequest(RequestCopy):
+    """A request in another process than its own."""
+
+    __slots__ = ("travelled",)
+
+    travelled: tuple[dict[str, t.Any], dict[str, t.Any]] | None
+    """What the session held, and its attributes; None where the view had none."""
+
+    def open_session(
+        self, app: Flask, request: t.Callable[[], Request]
+    ) -> SessionMixin:
+        """A session of the app's own class, with what the view's held."""
+        session = _new_session(app, request())
+        if self.travelled is not None and not isinstance(session, NullSession):
+            data, attributes = map(_landed, self.travelled)
+            session.clear()
+            session.update(data)
+            vars(session).update(attributes)
         return session
+
+
+def _new_session(app: Flask, request: Request) -> SessionMixin:
+    interface = app.session_interface
+    session = interface.open_session(app, request)
+    return interface.make_null_session(app) if session is None else session
+
+
+def _land_rule(app: Flask, rule: tuple[str, str] | None) -> Rule | None:
+    """The app's own rule of that endpoint and pattern."""
+    if rule is None:
+        return None
+    endpoint, pattern = rule
+    try:
+        rules = app.url_map.iter_rules(endpoint)
+    except KeyError:
+        return None
+    return next((own for own in rules if own.rule == pattern), None)
 
 
 class ParsedForm(t.NamedTuple):

@@ -10,7 +10,16 @@ import sys
 import typing as t
 from pathlib import Path
 
-from flask import Flask, current_app, g, has_app_context, request, session
+from flask import (
+    Blueprint,
+    Flask,
+    current_app,
+    g,
+    has_app_context,
+    request,
+    session,
+    url_for,
+)
 
 from flask_executor import Executor
 
@@ -26,6 +35,21 @@ def note_teardown(error: BaseException | None) -> None:
     if "journal" in g:
         with open(g.journal, "a") as file:
             file.write(f"{type(error).__name__}\n")
+
+
+bp = Blueprint("pages", __name__)
+bp.add_url_rule("/page/<int:number>", "page", lambda number: "")
+bp.add_url_rule("/other", "other", lambda: "")
+app.register_blueprint(bp)
+
+
+def route() -> tuple[t.Any, ...]:
+    """How the request was routed, and what may be linked from there."""
+    return request.endpoint, request.blueprint, request.view_args, url_for(".other")
+
+
+def endpoint() -> tuple[str, t.Any]:
+    return current_app.name, request.endpoint
 
 
 def make_app() -> Flask:

@@ -79,6 +79,25 @@ def test_context_travels(
     }
 
 
+def test_route_travels(app: Flask, executor: Executor) -> None:
+    """A worker knows the endpoint, and links from the blueprint of the request."""
+    with app.test_request_context("/page/7"):
+        seen = executor.submit(process_app.route).result(LIMIT)
+    assert seen == ("pages.page", "pages", {"number": 7}, "/other")
+
+
+def test_route_of_another_app(app: Flask, executor: Executor) -> None:
+    """A route that the worker's app does not have is none there."""
+    app.config["EXECUTOR_APP"] = "process_app:make_app"
+    try:
+        executor.init_app(app)
+        with app.test_request_context("/page/7"):
+            seen = executor.submit(process_app.endpoint).result(LIMIT)
+    finally:
+        app.config["EXECUTOR_APP"] = None
+    assert seen == ("made", None)
+
+
 def test_what_stays_is_listed_once(
     app: Flask, executor: Executor, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -277,9 +277,7 @@ def _pack_callable(fn: t.Any) -> bytes:
 
 
 def _pack(call: Call, fn: bytes) -> bytes:
-    snapshot = None
-    if call.snapshot is not None:
-        snapshot = pickle.dumps(call.snapshot.portable())
+    snapshot = None if call.snapshot is None else call.snapshot.packed()
     arguments = pickle.dumps((call.args, call.kwargs))
     return pickle.dumps(tuple(_Parcel(fn, arguments, snapshot, name_of(call.fn))))
 
