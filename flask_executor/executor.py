@@ -86,7 +86,7 @@ class Executor(concurrent.futures.Executor):
         self._last_app = app
         app.extensions[self.name + "executor"] = self
         if replaced is not None:
-            replaced.retire()
+            replaced.here().retire()
 
     @t.overload
     def submit(
@@ -266,7 +266,8 @@ class Executor(concurrent.futures.Executor):
 
     def _known_state(self) -> _AppState | None:
         app = current_app() or self._last_app
-        return None if app is None else self._states.get(app)
+        state = None if app is None else self._states.get(app)
+        return None if state is None else state.here()
 
     @property
     def _self(self) -> t.Any:
@@ -331,15 +332,29 @@ class _AppState:
         self.kind = kind
         self._name = name
         self._prefix = prefix
-        self._reset()
-        _states.add(self)
-
-    def _reset(self) -> None:
-        """Start anew: no pool, no futures. In a forked child all else is stale."""
+        self._pid = os.getpid()
+        self._in_children: dict[int, _AppState] = {}
         self._lock = threading.RLock()
         self._settings: Settings | None = None
         self._futures: FutureCollection | None = None
         self._dispatcher: Dispatcher | None = None
+
+    def here(self) -> _AppState:
+        """The state of this process: itself, or in a forked child one that starts anew,
+        since the threads of a pool do not outlive a fork, and a lock may be held in it.
+
+        Told by the process, for not every server that forks lets Python know (uWSGI).
+        """
+        pid = os.getpid()
+        if pid == self._pid:
+            return self
+        found = self._in_children.get(pid)
+        # Of two threads that make one, both get the first.
+        return found or self._in_children.setdefault(pid, self._made_anew())
+
+    def _made_anew(self) -> _AppState:
+        app = t.cast(Flask, self.app())
+        return _AppState(app, self._name, self._prefix, self.kind)
 
     @property
     def settings(self) -> Settings:
@@ -407,18 +422,6 @@ class _AppState:
 
     def _thread_name(self) -> str:
         return f"{self._name}-executor" if self._name else "executor"
-
-
-_states: weakref.WeakSet[_AppState] = weakref.WeakSet()
-
-
-def _start_anew_in_child() -> None:
-    for state in list(_states):
-        state._reset()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew_in_child)
 
 
 def _results(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import os
 import threading
 import typing as t
 import weakref
@@ -35,6 +36,7 @@ class LoopPool(BareCalls):
         self._accepted: deque[Task] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._woken = False
+        self._pid = os.getpid()
 
     def start(self, task: Task) -> None:
         """Accept a task; it starts in the loop's next round.
@@ -115,7 +117,8 @@ _unfinished: weakref.WeakSet[LoopPool] = weakref.WeakSet()
 
 def _finish_all() -> None:
     for pool in list(_unfinished):
-        pool.shutdown()
+        if pool._pid == os.getpid():  # a forked child inherits the set, no threads
+            pool.shutdown()
 
 
 # atexit alone would be too late for a coroutine that needs a thread: see LoopPool.

@@ -222,7 +222,9 @@ class _Worker:
 _near_ends: weakref.WeakSet[Connection[bytes, bytes]] = weakref.WeakSet()
 
 
-def _close_inherited() -> None:
+def _start_anew_in_child() -> None:
+    global _starting
+    _starting = threading.Lock()  # the old one may be held, for ever
     # A forked worker inherits its siblings' pipes: with them open, none of them
     # would read the end of its own.
     for pipe in list(_near_ends):
@@ -231,7 +233,7 @@ def _close_inherited() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_close_inherited)
+    os.register_at_fork(after_in_child=_start_anew_in_child)
 
 
 def _default() -> str:
