@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
 import os
 import socket
 import threading
@@ -84,7 +85,8 @@ def note_body(closed: threading.Event) -> None:
 
 
 # With --preload this is before the fork, in the master.
-at_import = executor.submit_stored("import", note, "import")
+if multiprocessing.parent_process() is None:
+    executor.submit_stored("import", note, "import")
 
 
 @app.get("/")

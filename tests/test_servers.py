@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -122,10 +123,8 @@ class Server:
 
     def __exit__(self, *exc: object) -> None:
         # The whole session: workers, fork servers and their children.
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait(LIMIT)
         assert self.process.stderr is not None
         self.process.stderr.close()
@@ -138,14 +137,15 @@ class Server:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT)
         try:
             method = "GET" if body is None else "POST"
-            connection.request(
-                method, path, body, {"User-Agent": "tests", **(headers or {})}, **options
-            )
+            headers = {"User-Agent": "tests", **(headers or {})}
+            connection.request(method, path, body, headers, **options)
             response = connection.getresponse()
             answer = response.read()
         finally:
             connection.close()
-        assert response.status in (200, 202), (response.status, answer, self.log.all)
+        if response.status not in (200, 202):
+            self.log.drain()
+            raise AssertionError("\n".join((answer.decode(), *self.log.all)))
         return answer
 
     def terminate(self) -> int:
@@ -196,10 +196,7 @@ def test_what_is_submitted_before_and_after_the_fork_runs(server: Server) -> Non
     """Tasks submitted at import and in each worker after the fork all run."""
     workers = pids(server.notes.until(r"^worker (\d+)$", 2))
     assert len(workers) == 2
-    if server.preload:  # type: ignore[attr-defined]
-        expected = {server.process.pid}
-    else:
-        expected = workers
+    expected = {server.process.pid} if server.preload else workers  # type: ignore[attr-defined]
     assert pids(server.notes.until(r"^import (\d+)$", len(expected))) == expected
     assert len(server.notes.matching("^import")) == len(expected)
 

@@ -1,7 +1,7 @@
 """Calls in worker processes, each looked after by one thread.
 
-A *minder* is a thread of the standard library's pool with one worker process and one
-pipe. It sends the worker a call and waits for the reply, so at most one call is with
+A *minder* is a thread of the standard library's pool with one worker process and two
+pipes. It sends the worker a call and waits for the reply, so at most one call is with
 a worker: when a worker is killed, that call is lost and no other.
 """
 
@@ -146,7 +146,7 @@ class ProcessPool(ProcessPoolExecutor):
 
 
 class _Worker:
-    """One worker process and the near end of its pipe; replaced when it dies."""
+    """One worker process and the near ends of its pipes; replaced when it dies."""
 
     def __init__(
         self,
@@ -184,22 +184,28 @@ class _Worker:
         if self._process is None or not self._process.is_alive():
             self._start()
         self._begun.value = 0
-        self._pipe.send_bytes(payload)
-        return self._pipe.recv_bytes()
+        self._calls.send_bytes(payload)
+        # Under gevent this lets others run; reading alone would not.
+        self._replies.poll(None)
+        return self._replies.recv_bytes()
 
     def _start(self) -> None:
         self._bury_quietly()
-        near, far = self._mp_context.Pipe()
+        # One way each: a duplex pipe is a socket, which gevent makes non-blocking.
+        their_calls, self._calls = self._mp_context.Pipe(duplex=False)
+        self._replies, their_replies = self._mp_context.Pipe(duplex=False)
         self._begun = RawValue("b", 0)
         process = self._mp_context.Process(  # type: ignore[attr-defined]
-            target=serve, args=(far, self._begun, self._source), name=self._name
+            target=serve,
+            args=(their_calls, their_replies, self._begun, self._source),
+            name=self._name,
         )
         # multiprocessing keeps its children in a set that only one may change.
         with _starting:
-            _near_ends.add(near)
+            _near_ends.update((self._calls, self._replies))
             process.start()
-        far.close()
-        self._pipe: Connection[bytes, bytes] = near
+        their_calls.close()
+        their_replies.close()
         self._process = process
         self._processes[process.pid] = process
 
@@ -214,12 +220,13 @@ class _Worker:
     def _bury_quietly(self) -> None:
         process, self._process = self._process, None
         if process is not None:
-            self._pipe.close()
+            self._calls.close()
+            self._replies.close()
             process.join()
             self._processes.pop(t.cast(int, process.pid), None)
 
 
-_near_ends: weakref.WeakSet[Connection[bytes, bytes]] = weakref.WeakSet()
+_near_ends: weakref.WeakSet[Connection[t.Any, t.Any]] = weakref.WeakSet()
 
 
 def _start_anew_in_child() -> None:
@@ -312,20 +319,23 @@ class WorkerTraceback(Exception):
 
 
 def serve(
-    pipe: Connection[bytes, bytes], begun: t.Any, source: AppSource | None
+    calls: Connection[t.Any, bytes],
+    replies: Connection[bytes, t.Any],
+    begun: t.Any,
+    source: AppSource | None,
 ) -> None:
-    """The main loop of a worker process: until the other end of the pipe closes."""
+    """The main loop of a worker process: until the other end of a pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     while True:
         try:
-            payload = pipe.recv_bytes()
+            payload = calls.recv_bytes()
         except (EOFError, OSError):
             return
         begun.value = 1
         reply = _reply_to(payload, source)
         try:
-            pipe.send_bytes(reply)
+            replies.send_bytes(reply)
         except OSError:
             return
 
