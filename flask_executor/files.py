@@ -13,7 +13,9 @@ import shutil
 import tempfile
 import typing as t
 
-from werkzeug.datastructures import FileStorage, Headers
+from werkzeug.datastructures import FileStorage, Headers, ImmutableMultiDict, MultiDict
+
+T = t.TypeVar("T")
 
 _IN_MEMORY = 500_000
 """Bytes kept in memory before they go to a file, as Werkzeug does for uploads."""
@@ -31,11 +33,16 @@ class Content:
         self._source = source
 
     @classmethod
-    def behind(cls, stream: t.IO[bytes]) -> Content:
+    def behind(cls, stream: t.Any) -> Content:
         """All bytes of a seekable stream, whose position stays where it is."""
+        if isinstance(stream, tempfile.SpooledTemporaryFile):
+            # By itself it would go to disk when asked for a descriptor.
+            stream = stream._file
+        if isinstance(stream, Reader):
+            return stream.content
         if isinstance(stream, io.BytesIO):
             return cls(stream.getvalue())
-        if isinstance(stream, io.BufferedIOBase) and _has_descriptor(stream):
+        if _is_file(stream):
             stream.flush()
             return cls(_Descriptor(os.dup(stream.fileno())))
         position = stream.tell()
@@ -87,6 +94,8 @@ class Reader(io.BufferedReader):
 
     def __init__(self, content: Content) -> None:
         super().__init__(_RawReader(content))
+        self.content: Content = content
+        """What it reads."""
 
 
 class _RawReader(io.RawIOBase):
@@ -143,27 +152,82 @@ class Upload:
     __slots__ = ("_content", "_filename", "_headers", "_name")
 
     def __init__(self, file: FileStorage) -> None:
-        self._content = Content.behind(file.stream)
+        # A view may have closed it; the garbage collector does, with a TextIOWrapper.
+        closed = getattr(file.stream, "closed", False)
+        self._content = None if closed else Content.behind(file.stream)
         self._filename = file.filename
         self._name = file.name
         self._headers = list(file.headers or ())
 
     def open(self) -> FileStorage:
         """A file storage of its own, at the first byte."""
-        return FileStorage(
-            self._content.open(),
+        file = FileStorage(
+            io.BytesIO() if self._content is None else self._content.open(),
             filename=self._filename,
             name=self._name,
             headers=Headers(self._headers),
         )
+        if self._content is None:
+            file.close()
+        return file
 
 
-def _has_descriptor(stream: io.BufferedIOBase) -> bool:
-    try:
-        stream.fileno()
-    except (OSError, ValueError):
+def keep_uploads(value: T) -> T:
+    """Hold on to the uploaded files among arguments, so that they outlive the view."""
+    return t.cast(T, _exchange(value, FileStorage, Upload) if value else value)
+
+
+def open_uploads(value: T) -> T:
+    """The arguments again, each uploaded file as a reader of its own."""
+    return t.cast(T, _exchange(value, Upload, Upload.open) if value else value)
+
+
+def _exchange(value: t.Any, kind: type, to: t.Callable[[t.Any], t.Any]) -> t.Any:
+    if isinstance(value, kind):
+        return to(value)
+    if not _holds(value, kind, set()):
+        return value
+    shape = type(value)
+    if shape is dict:
+        return {key: _exchange(item, kind, to) for key, item in value.items()}
+    if isinstance(value, MultiDict):
+        pairs = value.items(multi=True)
+        return shape([(key, _exchange(item, kind, to)) for key, item in pairs])
+    return shape(_exchange(item, kind, to) for item in value)
+
+
+def _holds(value: t.Any, kind: type, seen: set[int]) -> bool:
+    """Whether a container holds one of a kind, however deep."""
+    items = _items(value)
+    if not items or id(value) in seen:
         return False
-    return hasattr(os, "preadv")
+    seen.add(id(value))
+    kinds = set(map(type, items))  # much faster than to look at each
+    if any(issubclass(found, kind) for found in kinds):
+        return True
+    if kinds.isdisjoint(_HOLDERS):
+        return False
+    return any(_holds(item, kind, seen) for item in items)
+
+
+_HOLDERS = frozenset({list, tuple, dict, MultiDict, ImmutableMultiDict})
+
+
+def _items(value: t.Any) -> t.Collection[t.Any]:
+    kind = type(value)
+    if kind is list or kind is tuple:
+        return t.cast("t.Collection[t.Any]", value)
+    if kind is dict:
+        return t.cast("t.Collection[t.Any]", value.values())
+    if kind in _HOLDERS:
+        return [item for _, item in value.items(multi=True)]
+    return ()
+
+
+def _is_file(stream: t.Any) -> bool:
+    """Whether its bytes are those of its descriptor, as a GzipFile's are not."""
+    raw = getattr(stream, "raw", stream)
+    return isinstance(raw, io.FileIO) and hasattr(os, "preadv")
 
 
 def _read_up_to(stream: t.IO[bytes], count: int) -> bytes:

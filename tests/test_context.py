@@ -432,7 +432,7 @@ def test_a_finished_task_leaves_no_cycle(app: Flask, executor: Executor) -> None
             gc.set_debug(0)
             gc.garbage.clear()
             gc.enable()
-    assert not kinds & {"Context", "_LazyRequestContext", "Request", "TaskFuture"}
+    assert not kinds & {"Context", "TaskContext", "Request", "TaskFuture"}
 
 
 class Equal:

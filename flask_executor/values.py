@@ -1,0 +1,158 @@
+"""Plain values: copied however deep, compared with their copy, sent by value.
+
+Containers are what a task could change behind the view's back, so it gets its own.
+Other objects are shared: copying one that knows a session or a lock would break it.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import pickle
+import typing as t
+from collections import deque
+from functools import lru_cache
+
+T = t.TypeVar("T")
+
+_log = logging.getLogger("flask_executor")
+
+PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
+"""Types of values that cannot change."""
+
+_CONTAINERS = frozenset({dict, list, set, tuple, bytearray})
+
+_MOST_TOLD = 1000
+_told: set[tuple[str, str, str]] = set()
+
+
+def own_copy(value: T) -> T:
+    """A copy of containers, however deep; what cannot change is the same object, and so
+    is what is no container.
+    """
+    return t.cast(T, _own_copy(value, {}))
+
+
+@lru_cache(maxsize=1024)
+def _is_subclass(kind: t.Any) -> bool:
+    """Whether it is a container with ways of its own, as ``defaultdict`` is."""
+    return issubclass(kind, (dict, list, set, deque))
+
+
+def _own_copy(value: t.Any, memo: dict[int, t.Any]) -> t.Any:
+    kind: t.Any = type(value)
+    if kind not in _CONTAINERS and not _is_subclass(kind):
+        return value
+    if id(value) in memo:
+        return memo[id(value)]
+    if kind is dict:
+        own: t.Any = {}
+        memo[id(value)] = own
+        for key, item in value.items():
+            own[key] = item if type(item) in PLAIN else _own_copy(item, memo)
+        return own
+    if kind is list:
+        own = memo[id(value)] = []
+        own.extend(_own_copy(item, memo) for item in value)
+        return own
+    if kind is tuple:
+        if PLAIN.issuperset(map(type, value)):
+            return value
+        return tuple(_own_copy(item, memo) for item in value)
+    if kind in _CONTAINERS:
+        return kind(value)
+    return _own_copy_of_subclass(value, memo)
+
+
+def _own_copy_of_subclass(value: t.Any, memo: dict[int, t.Any]) -> t.Any:
+    try:
+        own = copy.copy(value)
+    except Exception:
+        return value
+    memo[id(value)] = own
+    if own is value:  # it cannot change, as an ImmutableMultiDict
+        return value
+    # Not through the class's own methods: they may note a change, or refuse one.
+    if isinstance(own, dict):
+        for key, item in list(dict.items(own)):
+            dict.__setitem__(own, key, _own_copy(item, memo))
+    elif isinstance(own, list):
+        list.__setitem__(own, slice(None), [_own_copy(item, memo) for item in own])
+    elif isinstance(own, deque):
+        for index, item in enumerate(list(own)):
+            own[index] = _own_copy(item, memo)
+    return own
+
+
+def same(own: t.Any, value: t.Any) -> bool:
+    """Whether a value is still what an :func:`own_copy` of it shows."""
+    if own is value:
+        return True
+    kind = type(own)
+    if kind is not type(value):
+        return False
+    if kind in PLAIN:
+        return bool(own == value)
+    if isinstance(own, dict):
+        return list(own) == list(value) and all(
+            same(item, dict.__getitem__(value, key)) for key, item in dict.items(own)
+        )
+    if isinstance(own, (list, tuple, deque)):
+        return len(own) == len(value) and all(map(same, own, value))
+    if isinstance(own, (set, bytearray)):
+        return bool(own == value)
+    return False
+
+
+class _Pickled:
+    """A value in its own envelope: one that does not land takes no other along."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+def packed(values: t.Mapping[str, t.Any], where: str) -> dict[str, t.Any]:
+    """What of a mapping can travel to another process; see :func:`unpacked`.
+
+    :param where: what the debug log calls the mapping, which lists what cannot.
+    """
+    travels = {}
+    for name, value in values.items():
+        if type(value) in PLAIN:
+            travels[name] = value
+            continue
+        try:
+            travels[name] = _Pickled(pickle.dumps(value))
+        except Exception as error:
+            _left_behind(where, name, type(value).__qualname__, error)
+    return travels
+
+
+def unpacked(values: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """The mapping again, in the other process."""
+    arrived = {}
+    for name, value in values.items():
+        try:
+            arrived[name] = (
+                pickle.loads(value.data) if isinstance(value, _Pickled) else value
+            )
+        except Exception as error:
+            _left_behind("the worker", name, "pickle", error)
+    return arrived
+
+
+def _left_behind(where: str, name: str, kind: str, error: Exception) -> None:
+    # Once by name and kind: the reason often holds an address, which is always new.
+    key = (where, name, kind)
+    if key in _told or len(_told) >= _MOST_TOLD:
+        return
+    _told.add(key)
+    _log.debug(
+        "%r (%s) in %s does not travel to a worker process: %s",
+        name,
+        kind,
+        where,
+        error,
+    )
