@@ -116,7 +116,8 @@ class Executor(concurrent.futures.Executor):
         :raises werkzeug.exceptions.HTTPException: where the request's body, which
             nobody has read yet, is too large or was broken off.
         """
-        return self._submit(self._state(), None, fn, args, kwargs)
+        dispatcher = self._state().dispatcher
+        return self._submit(dispatcher, TaskFuture(dispatcher.app), fn, args, kwargs)
 
     @t.overload
     def submit_stored(
@@ -152,7 +153,14 @@ class Executor(concurrent.futures.Executor):
         :raises DuplicateKey: a :exc:`ValueError`, where the key is taken; nothing was
             submitted then.
         """
-        return self._submit(self._state(), (future_key,), fn, args, kwargs)
+        dispatcher = self._state().dispatcher
+        future: TaskFuture[t.Any] = TaskFuture(dispatcher.app, future_key)
+        self.futures.add(future_key, future)
+        try:
+            return self._submit(dispatcher, future, fn, args, kwargs)
+        except BaseException:
+            self.futures.discard(future_key, future)
+            raise
 
     def map(
         self,
@@ -175,14 +183,12 @@ class Executor(concurrent.futures.Executor):
         if chunksize < 1:
             raise ValueError(f"chunksize must be >= 1, not {chunksize!r}.")
         deadline = None if timeout is None else time.monotonic() + timeout
-        state = self._state()
         calls = zip(*iterables, strict=False)
         if chunksize == 1:
-            futures = [self._submit(state, None, fn, args, {}) for args in calls]
-            return _results(futures, deadline)
+            return _results(self._submit_all(fn, calls), deadline)
         chunks = iter(lambda: list(itertools.islice(calls, chunksize)), [])
         run = CoroutineChunk(fn) if is_coroutine_function(fn) else Chunk(fn)
-        futures = [self._submit(state, None, run, (chunk,), {}) for chunk in chunks]
+        futures = self._submit_all(run, ((chunk,) for chunk in chunks))
         return _one_by_one(_results(futures, deadline))
 
     def job(self, fn: t.Callable[P, T]) -> ExecutorJob[P, T]:
@@ -234,24 +240,24 @@ class Executor(concurrent.futures.Executor):
 
     def _submit(
         self,
-        state: _AppState,
-        key: tuple[t.Hashable] | None,
+        dispatcher: Dispatcher,
+        future: TaskFuture[t.Any],
         fn: t.Callable[..., t.Any],
         args: t.Sequence[t.Any],
         kwargs: dict[str, t.Any],
     ) -> TaskFuture[t.Any]:
-        dispatcher = state.dispatcher
-        future: TaskFuture[t.Any] = TaskFuture(dispatcher.app, *(key or ()))
-        if key is not None:
-            self.futures.add(key[0], future)
-        try:
-            call = _with_context(dispatcher, fn, args, kwargs)
-            dispatcher.submit(future, call, self._callbacks(dispatcher.settings))
-        except BaseException:
-            if key is not None:
-                self.futures.discard(key[0], future)
-            raise
+        call = _with_context(dispatcher, future.app, fn, args, kwargs)
+        dispatcher.submit(future, call, self._callbacks(dispatcher.settings))
         return future
+
+    def _submit_all(
+        self, fn: t.Callable[..., t.Any], calls: t.Iterable[t.Sequence[t.Any]]
+    ) -> list[TaskFuture[t.Any]]:
+        dispatcher = self._state().dispatcher
+        return [
+            self._submit(dispatcher, TaskFuture(dispatcher.app), fn, args, {})
+            for args in calls
+        ]
 
     def _callbacks(self, settings: Settings) -> list[Callback]:
         if settings.propagate_exceptions:
@@ -311,6 +317,7 @@ def _check_name(name: object) -> None:
 
 def _with_context(
     dispatcher: Dispatcher,
+    app: Flask,
     fn: t.Any,
     args: t.Sequence[t.Any],
     kwargs: dict[str, t.Any],
@@ -318,7 +325,7 @@ def _with_context(
     """A call with what it is to see, taken now."""
     if dispatcher.pool.runs_in_caller and current_app() is not None:
         return Call(fn, args, kwargs, None)
-    snapshot = Snapshot.take(dispatcher.app, copy_g=dispatcher.settings.g_carried)
+    snapshot = Snapshot.take(app, copy_g=dispatcher.settings.g_carried)
     return Call(fn, keep_uploads(args), keep_uploads(kwargs), snapshot)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import os
 import signal
+import socket
 import sys
 import typing as t
 from pathlib import Path
@@ -91,6 +92,12 @@ def kill_self() -> None:
 def wait_for(path: str) -> bool:
     """Block until somebody opens the named pipe for writing."""
     return Path(path).read_text() == ""
+
+
+def ask(port: int) -> bytes:
+    """Wait for a byte from the process that listens there."""
+    with socket.create_connection(("127.0.0.1", port), 30) as connection:
+        return connection.recv(1)
 
 
 def lamb() -> t.Any:
