@@ -109,9 +109,8 @@ class _SplitContexts:
             return None
         return context.app, context.g, self._request_variable.get(None)
 
-    def forget(self, variables: contextvars.Context) -> None:
-        for variable in (self._app_variable, self._request_variable):
-            _unset(variable, variables)
+    def without_own(self, variables: contextvars.Context) -> contextvars.Context:
+        return _without(variables, self._app_variable, self._request_variable)
 
     def enter(
         self, app: Flask, g: dict[str, t.Any], request: RequestCopy | None
@@ -122,19 +121,11 @@ class _SplitContexts:
         context.push()
         if request is None:
             return lambda error: _pop(context, error)
-        inner = self._task_class(app, request)
-        token = self._request_variable.set(inner)
+        inner = self._task_class(context, request)
         # As its own push would note it: a nested push, as stream_with_context does,
         # must find that it is not the outermost one.
-        inner._cv_tokens.append((token, None))
-
-        def leave(error: BaseException | None) -> None:
-            # A token refers to the context it was made in, and that to this: a cycle.
-            inner._cv_tokens.clear()
-            inner.close_request()
-            _pop(context, error)
-
-        return leave
+        inner._cv_tokens = [(self._request_variable.set(inner), None)]
+        return t.cast(Scope, inner.leave)
 
 
 class _TaskRequestContext(_OnDemand):
@@ -142,13 +133,22 @@ class _TaskRequestContext(_OnDemand):
 
     _request_entry = "request"
 
-    def __init__(self, app: Flask, copy: RequestCopy) -> None:
+    flashes: t.Any = None
+    _cv_tokens: t.Sequence[t.Any]
+
+    def __init__(self, app_context: t.Any, copy: RequestCopy) -> None:
         # Not Flask's own: it makes all of it.
-        self.app = app
-        self.flashes = None
+        self.app = app_context.app
+        self._app_context = app_context
         self._copy = copy
         self._after_request_functions: list[t.Any] = []
-        self._cv_tokens: list[t.Any] = []
+
+    def leave(self, error: BaseException | None) -> None:
+        """End it, and the app context under it."""
+        # A token refers to the context it was made in, and that to this: a cycle.
+        self._cv_tokens = ()
+        self.close_request()
+        _pop(self._app_context, error)
 
     request = cached_property(_OnDemand._make_request, name="request")
 
@@ -183,8 +183,8 @@ class _MergedContexts:
             return None
         return context.app, context.g, context if context.has_request else None
 
-    def forget(self, variables: contextvars.Context) -> None:
-        _unset(self._variable, variables)
+    def without_own(self, variables: contextvars.Context) -> contextvars.Context:
+        return _without(variables, self._variable)
 
     def enter(
         self, app: Flask, g: dict[str, t.Any], request: RequestCopy | None
@@ -196,13 +196,7 @@ class _MergedContexts:
         if request is None:
             return lambda error: _pop(context, error)
         context.show(request)
-
-        def leave(error: BaseException | None) -> None:
-            context.close_request()
-            context.hide()
-            _pop(context, error)
-
-        return leave
+        return t.cast(Scope, context.leave)
 
 
 class _TaskAppContext(_OnDemand):
@@ -222,9 +216,11 @@ class _TaskAppContext(_OnDemand):
         for entry in ("_request", "_session", "url_adapter"):
             del vars(self)[entry]
 
-    def hide(self) -> None:
-        """Have none any more."""
+    def leave(self, error: BaseException | None) -> None:
+        """End it: as a context without a request, for no request ends."""
+        self.close_request()
         vars(self)["_request"] = None
+        _pop(self, error)
 
 
 def _pop(context: t.Any, error: BaseException | None) -> None:
@@ -310,16 +306,16 @@ class Snapshot:
             untouched = context.untouched_copy
             return cls(seen_app, _copy_g(g, copy_g), untouched, variables)
         session = _open_session(context)
-        view = _View(context.request, session, g, variables, copy_g)
+        request: Request = context.request
+        names, values = _rows_of(request, session, g, variables, copy_g)
         last: _LastSnapshot | None = getattr(context, _LAST, None)
-        if last is not None and last.still_shows(view):
+        if last is not None and last.still_shows(request.environ, names, values):
             return last.snapshot
-        earlier = None if last is None else last.request
-        request = RequestCopy.of(context.request, session, earlier)
-        own_g = _copy_g(g, copy_g, session)
-        snapshot = cls(seen_app, own_g, request, variables)
+        copy = RequestCopy.of(request, session, None if last is None else last.copy)
+        snapshot = cls(seen_app, _copy_g(g, copy_g, session), copy, variables)
+        noted = _LastSnapshot(snapshot, copy, names, values, request, session)
         # On the context, which the request does not refer to: no cycle.
-        setattr(context, _LAST, _LastSnapshot(view, snapshot, request))
+        setattr(context, _LAST, noted)
         return snapshot
 
     def variables(self) -> contextvars.Context:
@@ -343,7 +339,7 @@ class Snapshot:
     def _run(
         self, fn: t.Callable[..., T], args: t.Sequence[t.Any], kwargs: dict[str, t.Any]
     ) -> T:
-        leave = self.enter()
+        leave = contexts.enter(self.app, self._g, self._request)
         try:
             result = fn(*args, **kwargs)
         except BaseException as error:
@@ -376,36 +372,30 @@ class PortableSnapshot(t.NamedTuple):
         return Snapshot(app, unpacked(self.g), request, _variables())
 
 
-class _View:
-    """All that a snapshot copies, in two flat rows and the WSGI environment."""
-
-    __slots__ = ("environ", "names", "request", "session", "values")
-
-    def __init__(
-        self,
-        request: Request,
-        session: SessionMixin | None,
-        g: t.Any,
-        variables: contextvars.Context,
-        copy_g: str,
-    ) -> None:
-        self.request = request
-        self.session = session
-        self.environ = request.environ
-        attributes, of_g = vars(request), vars(g)
-        flags: dict[str, t.Any] = {} if session is None else vars(session)
-        data: t.Mapping[str, t.Any] = {} if session is None else session
-        self.names = (*attributes, *of_g, *variables, *flags, *data)
-        self.values = (
-            *(copy_g, session),
-            # What moves from one part of the row to the next is a change.
-            *(len(attributes), len(of_g), len(variables), len(flags)),
-            *attributes.values(),
-            *of_g.values(),
-            *variables.values(),
-            *flags.values(),
-            *data.values(),
-        )
+def _rows_of(
+    request: Request,
+    session: SessionMixin | None,
+    g: t.Any,
+    variables: contextvars.Context,
+    copy_g: str,
+) -> tuple[tuple[t.Any, ...], tuple[t.Any, ...]]:
+    """The names and the values of all that a snapshot copies, but for the WSGI
+    environment.
+    """
+    attributes, of_g = vars(request), vars(g)
+    flags: dict[str, t.Any] = {} if session is None else vars(session)
+    data: t.Mapping[str, t.Any] = {} if session is None else session
+    # What moves from one part to the next is a change.
+    names = (*attributes, ..., *of_g, ..., *variables, ..., *flags, ..., *data)
+    values = (
+        *(copy_g, session),
+        *attributes.values(),
+        *of_g.values(),
+        *variables.values(),
+        *flags.values(),
+        *data.values(),
+    )
+    return names, values
 
 
 class _LastSnapshot:
@@ -413,23 +403,36 @@ class _LastSnapshot:
     objects, and containers with the same content.
     """
 
-    __slots__ = ("_containers", "_environ", "_names", "_values", "request", "snapshot")
+    __slots__ = ("_containers", "_environ", "_names", "_values", "copy", "snapshot")
 
-    def __init__(self, view: _View, snapshot: Snapshot, request: RequestCopy) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        copy: RequestCopy,
+        names: tuple[t.Any, ...],
+        values: tuple[t.Any, ...],
+        request: Request,
+        session: SessionMixin | None,
+    ) -> None:
         self.snapshot = snapshot
-        self.request = request
-        self._names = view.names
-        self._values = view.values
-        self._environ = dict(view.environ)
-        self._containers = request.changeable(view.request, view.session)
+        self.copy = copy
+        self._names = names
+        self._values = values
+        self._environ = dict(request.environ)
+        self._containers = copy.changeable(request, session)
 
-    def still_shows(self, view: _View) -> bool:
+    def still_shows(
+        self,
+        environ: dict[str, t.Any],
+        names: tuple[t.Any, ...],
+        values: tuple[t.Any, ...],
+    ) -> bool:
         """Whether nothing has changed."""
         return (
-            view.names == self._names
-            and all(map(operator.is_, view.values, self._values))
+            names == self._names
+            and all(map(operator.is_, values, self._values))
             # WSGI has plain values there, which may as well be equal.
-            and view.environ == self._environ
+            and environ == self._environ
             and self._containers_same()
         )
 
@@ -443,15 +446,23 @@ class _LastSnapshot:
 def _variables() -> contextvars.Context:
     """A copy of the context variables, without Flask's."""
     variables = contextvars.copy_context()
-    contexts.forget(variables)
-    return variables
+    return contexts.without_own(variables)
 
 
-def _unset(variable: contextvars.ContextVar[t.Any], among: contextvars.Context) -> None:
+_NO_VARIABLES = contextvars.Context()
+
+
+def _without(
+    variables: contextvars.Context, *own: contextvars.ContextVar[t.Any]
+) -> contextvars.Context:
+    there = [variable for variable in own if variable in variables]
+    if len(there) == len(variables):  # most often
+        return _NO_VARIABLES
     # Only what is set: a variable that holds None is not the same as one without a
     # value to the proxies.
-    if among.get(variable) is not None:
-        among.run(variable.set, None)
+    for variable in there:
+        variables.run(variable.set, None)
+    return variables
 
 
 def _copy_g(

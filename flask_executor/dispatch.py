@@ -118,7 +118,7 @@ class Dispatcher:
         if self.pool.runs_in_caller:
             from .pools.sync import run_to_end
 
-            task.call = call._replace(fn=run_to_end(call.fn))
+            call.fn = run_to_end(call.fn)
             return self.pool
         return self._loop_pool()
 
@@ -135,9 +135,9 @@ class Dispatcher:
         task.finish(Outcome(error=error))
 
     def _judge(self, task: Task, outcome: Outcome) -> None:
-        value, error = outcome
+        error = outcome.error
         if error is None:
-            task.future.set_result(value)
+            task.future.set_result(outcome.value)
             return
         if self.settings.log_exceptions and not self.settings.propagate_exceptions:
             _log_failure(task, error)

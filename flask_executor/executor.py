@@ -326,7 +326,9 @@ def _with_context(
     if dispatcher.pool.runs_in_caller and current_app() is not None:
         return Call(fn, args, kwargs, None)
     snapshot = Snapshot.take(app, copy_g=dispatcher.settings.g_carried)
-    return Call(fn, keep_uploads(args), keep_uploads(kwargs), snapshot)
+    if args or kwargs:
+        args, kwargs = keep_uploads(args), keep_uploads(kwargs)
+    return Call(fn, args, kwargs, snapshot)
 
 
 class _AppState:

@@ -7,18 +7,21 @@ which the submitting side judges.
 from __future__ import annotations
 
 import typing as t
+from dataclasses import dataclass
 
 from .context import Snapshot, open_uploads
 
 
-class Outcome(t.NamedTuple):
+@dataclass(slots=True)
+class Outcome:
     """What came of a call: its value, or the exception that it raised."""
 
     value: t.Any = None
     error: BaseException | None = None
 
 
-class Call(t.NamedTuple):
+@dataclass(slots=True)
+class Call:
     """A callable and its arguments, and what it sees; None is the caller's context."""
 
     fn: t.Any
@@ -29,11 +32,13 @@ class Call(t.NamedTuple):
 
 def run(call: Call) -> Outcome:
     """Run a call in a fresh restore of its snapshot, on this thread."""
-    fn, args, kwargs, snapshot = call
+    fn, args, kwargs, snapshot = call.fn, call.args, call.kwargs, call.snapshot
     try:
         if snapshot is None:
             return Outcome(fn(*args, **kwargs))
-        return Outcome(snapshot.run(fn, open_uploads(args), open_uploads(kwargs)))
+        if args or kwargs:
+            args, kwargs = open_uploads(args), open_uploads(kwargs)
+        return Outcome(snapshot.run(fn, args, kwargs))
     except BaseException as error:
         return Outcome(error=error)
 
@@ -51,7 +56,7 @@ async def run_coroutine(call: Call) -> Outcome:
 
 
 async def _run_coroutine(call: Call) -> t.Any:
-    fn, args, kwargs, snapshot = call
+    fn, args, kwargs, snapshot = call.fn, call.args, call.kwargs, call.snapshot
     if snapshot is None:
         return await fn(*args, **kwargs)
     leave = snapshot.enter()

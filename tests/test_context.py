@@ -392,14 +392,27 @@ def test_response_headers_are_untouched(app: Flask, executor: Executor) -> None:
 
 
 def test_teardown_that_fails_fails_the_task(app: Flask, executor: Executor) -> None:
-    """An error in a teardown function is not silent; the call's own error wins."""
+    """An error in a teardown function is not silent; the call's own error wins, and
+    has a note of the other.
+    """
 
     @app.teardown_appcontext
     def teardown(error: BaseException | None) -> None:
         if threading.current_thread() is not threading.main_thread():
             raise OSError("teardown")
 
-    assert isinstance(executor.submit(int).exception(LIMIT), OSError)
+    def fail() -> None:
+        raise boom
+
+    boom = ValueError("boom")
+    error = executor.submit(int).exception(LIMIT)
+    # Flask 3.2 collects them.
+    one = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+    assert isinstance(one, OSError)
+    with app.test_request_context("/"):
+        for _ in range(2):
+            assert executor.submit(fail).exception(LIMIT) is boom
+    assert "OSError('teardown')" in boom.__notes__[0]
 
 
 def test_nested_submit_sees_the_same_request(app: Flask, executor: Executor) -> None:

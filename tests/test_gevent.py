@@ -60,7 +60,10 @@ def test_other_greenlets_run_meanwhile(tmp_path: Path) -> None:
     script.write_text(SCRIPT)
     done = subprocess.run(
         [sys.executable, str(script)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(HERE), str(HERE.parent)))},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join((str(HERE), str(HERE.parent))),
+        },
         capture_output=True,
         text=True,
         timeout=LIMIT,

@@ -367,7 +367,7 @@ def _open_parcel(parcel: _Parcel, source: AppSource | None) -> tuple[Call, str |
 
 
 def _pack_outcome(name: str, outcome: Outcome, reason: str | None) -> bytes:
-    value, error = outcome
+    value, error = outcome.value, outcome.error
     trace = "" if error is None else "".join(format_exception(error))
     try:
         reply = pickle.dumps((value, error, trace, reason))

@@ -61,7 +61,7 @@ def _on_a_thread(fn: t.Callable[[], t.Any]) -> t.Any:
     thread = threading.Thread(target=lambda: outcomes.append(run(call)))
     thread.start()
     thread.join()
-    value, error = outcomes[0]
-    if error is not None:
-        raise error
-    return value
+    (outcome,) = outcomes
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.value
