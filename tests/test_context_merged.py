@@ -1,7 +1,7 @@
 """Flask 3.2, where one context is all: the whole story again, with a double of it.
 
-A second pytest runs the tests of contexts in an interpreter whose Flask has the shape of
-3.2 (see ``flask32.py``); this file is among them, and has more for it there.
+A second pytest runs the tests of contexts in an interpreter whose Flask has the shape
+of 3.2 (see ``flask32.py``); this file is among them, and has more for it there.
 """
 
 from __future__ import annotations
@@ -57,11 +57,12 @@ if MERGED is None:
         if opens == "push":
             files.append("test_extensions.py")
         path = os.pathsep.join([str(HERE), str(HERE.parent)])
+        command = [sys.executable, "-W", "error", "-m", "pytest", "-q"]
+        options = ["-p", "flask32", "-p", "no:cacheprovider"]
         log = tmp_path / "log"
         with log.open("wb") as out:
             code = subprocess.call(
-                [sys.executable, "-W", "error", "-m", "pytest", "-q", "-p", "flask32"]
-                + ["-p", "no:cacheprovider", *files],
+                [*command, *options, *files],
                 cwd=HERE,
                 env={**os.environ, "FLASK32_SESSION": opens, "PYTHONPATH": path},
                 stdout=out,
@@ -72,7 +73,6 @@ if MERGED is None:
 
     def test_the_shape_is_told_by_its_features(monkeypatch: pytest.MonkeyPatch) -> None:
         """It is the variable of the request context that tells, not the version."""
-        monkeypatch.setattr("importlib.metadata.version", None)
         assert isinstance(_detect(), _SplitContexts)
         monkeypatch.delattr(flask.globals, "_cv_request")
         monkeypatch.delattr(flask.ctx, "RequestContext")
