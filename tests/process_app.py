@@ -100,6 +100,32 @@ def ask(port: int) -> bytes:
         return connection.recv(1)
 
 
+async def ask_async(port: int) -> bytes:
+    """Likewise, letting others run."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        return await reader.read(1)
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+def echo(*args: t.Any) -> t.Any:
+    return args
+
+
+async def echo_async(*args: t.Any) -> t.Any:
+    return args
+
+
+def throw(kind: type[BaseException], *args: t.Any) -> None:
+    raise kind(*args)
+
+
+async def throw_async(kind: type[BaseException], *args: t.Any) -> None:
+    raise kind(*args)
+
+
 def lamb() -> t.Any:
     return lambda: 1
 

@@ -73,6 +73,7 @@ class ProcessPool(ProcessPoolExecutor):
         self._shutdown_thread = False
         self._broken = False
         self._line: deque[tuple[Task, bytes]] = deque()
+        self._putting = threading.Lock()
         self._minders = ThreadPoolExecutor(self._max_workers, thread_name_prefix=name)
         self._local = threading.local()
         self._name = name
@@ -97,15 +98,21 @@ class ProcessPool(ProcessPoolExecutor):
             reason = f"its arguments do not pickle ({_describe(error)})"
             task.finish(Outcome(error=CallNotPicklable(name_of(call.fn), reason)))
             return
-        entry = (task, payload)
-        self._line.append(entry)
+        if not self._put_in_line(task, payload):
+            raise ExecutorShutDown(task.name)
         task.drop_call(remember=task.name)
-        try:
-            self._minders.submit(self._run_next)
-        except RuntimeError:
-            if entry in self._line:
-                self._line.remove(entry)
-                raise ExecutorShutDown(task.name) from None
+
+    def _put_in_line(self, task: Task, payload: bytes) -> bool:
+        with self._putting:  # so that the last in line is this one
+            self._line.append((task, payload))
+            try:
+                self._minders.submit(self._run_next)
+            except RuntimeError:  # the pool was shut down, or the interpreter ends
+                # Where nothing is left, this one was taken: it runs, or was cancelled.
+                if self._line:
+                    self._line.pop()
+                    return False
+            return True
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept nothing more; run or cancel what waits, then let the workers go."""
