@@ -5,26 +5,36 @@ from __future__ import annotations
 import contextvars
 import gc
 import io
+import logging
+import pickle
 import threading
 import typing as t
 import weakref
+from collections import UserDict, defaultdict, deque
 
 import pytest
 from conftest import LIMIT
 from flask import (
     Flask,
+    copy_current_request_context,
     current_app,
+    flash,
     g,
+    get_flashed_messages,
+    has_app_context,
     has_request_context,
     request,
     session,
     stream_with_context,
     url_for,
 )
-from werkzeug.datastructures import FileStorage
+from flask.sessions import SessionInterface, SessionMixin
+from werkzeug.datastructures import FileStorage, MultiDict
+from werkzeug.local import LocalProxy
 from werkzeug.test import encode_multipart
 
 from flask_executor import Executor, ExecutorNotInitialized
+from flask_executor.context import PortableSnapshot, Snapshot
 
 BIG = 700_000
 
@@ -484,3 +494,351 @@ def test_each_submit_takes_what_is_there_then(
         late.set(None)
     assert [values.index(one) for one in found] == [0] * 6  # all are equal, and yet
     assert [id(one) for one in found] == [id(v) for v in values for _ in range(2)]
+
+
+class Box:
+    """An object that one can refer to weakly."""
+
+
+def everything_is_gone(refs: list[weakref.ref[t.Any]]) -> bool:
+    gc.collect()
+    return all(ref() is None for ref in refs)
+
+
+def refuse(box: Box) -> None:
+    g.own = request.box = box  # type: ignore[attr-defined]
+    raise ValueError(box)
+
+
+async def refuse_later(box: Box) -> None:
+    refuse(box)
+
+
+@pytest.mark.parametrize("fn", [refuse, refuse_later])
+def test_nothing_refers_to_a_failed_call(
+    app: Flask, executor: Executor, fn: t.Callable[[Box], t.Any]
+) -> None:
+    """Nor in a callback, nor where the kept future has the exception."""
+    refs: list[weakref.ref[t.Any]] = []
+    seen: list[str] = []
+
+    def note(future: t.Any) -> None:
+        refs.append(weakref.ref(request._get_current_object()))
+        seen.append(type(future.exception().args[0]).__name__)
+        future.exception().args = ()
+
+    with app.test_request_context("/"):
+        g.box = box = Box()
+        refs.append(weakref.ref(box))
+        refs.append(weakref.ref(request._get_current_object()))
+        kept = executor.submit(fn, box)
+        kept.add_done_callback(note)
+        del box
+        assert isinstance(kept.exception(LIMIT), ValueError)
+    executor.shutdown()
+    assert seen == ["Box"]
+    assert everything_is_gone(refs)
+
+
+def test_what_the_view_changed_before_is_seen(app: Flask, executor: Executor) -> None:
+    """A task sees the moment of its submit, also in what the view has changed in
+    place: its JSON, and containers of kinds of their own.
+    """
+
+    def look() -> t.Any:
+        tags = t.cast(t.Any, request).tags
+        tags["list"].append("task")
+        return request.get_json()["n"], dict(tags), list(session["deque"])
+
+    @app.post("/")
+    def view() -> t.Any:
+        request.get_json()["n"] = 1
+        request.tags = tags = defaultdict(list)  # type: ignore[attr-defined]
+        session["deque"] = deque([0])
+        session["multi"] = MultiDict({"a": 1})
+        first = executor.submit(look).result(LIMIT)
+        request.get_json()["n"] = 2
+        tags["list"].append("view")
+        session["deque"].append(1)
+        second = executor.submit(look).result(LIMIT)
+        del session["deque"], session["multi"]
+        assert tags == {"list": ["view"]}
+        return [first, second]
+
+    assert app.test_client().post("/", json={"n": 0}).json == [
+        [1, {"list": ["task"]}, [0]],
+        [2, {"list": ["view", "task"]}, [0, 1]],
+    ]
+
+
+def test_what_moves_is_a_change(app: Flask, executor: Executor) -> None:
+    """A name that goes from the request to g is seen where it is by then."""
+
+    def look() -> tuple[bool, bool]:
+        return hasattr(request, "box"), "box" in g
+
+    with app.test_request_context("/"):
+        request.box = Box()  # type: ignore[attr-defined]
+        assert executor.submit(look).result(LIMIT) == (True, False)
+        g.box = request.box  # type: ignore[attr-defined]
+        del request.box  # type: ignore[attr-defined]
+        assert executor.submit(look).result(LIMIT) == (False, True)
+
+
+def test_nothing_of_the_request_is_shared(app: Flask, executor: Executor) -> None:
+    """A task may change all of its request; the view and other tasks see none of it."""
+
+    def change() -> None:
+        request.environ["REMOTE_USER"] = "eve"
+        request.environ["own"]["deep"].append(2)
+        t.cast("dict[str, int]", request.view_args)["n"] = 8
+        request.url_rule = None
+        request.new = 1  # type: ignore[attr-defined]
+
+    def look() -> t.Any:
+        return [
+            request.environ.get("REMOTE_USER"),
+            request.environ["own"],
+            request.view_args,
+            request.endpoint,
+            hasattr(request, "new"),
+        ]
+
+    app.add_url_rule("/<int:n>", "page")
+    with app.test_request_context("/7", environ_overrides={"own": {"deep": [1]}}):
+        executor.submit(change).result(LIMIT)
+        expected = [None, {"deep": [1]}, {"n": 7}, "page", False]
+        assert executor.submit(look).result(LIMIT) == expected
+        assert look() == expected
+
+
+def test_submit_from_all_around_a_view(app: Flask, executor: Executor) -> None:
+    """Functions before, after and at the end of a request, and error handlers."""
+    futures = []
+
+    def submit(*args: t.Any) -> None:
+        futures.append(executor.submit(lambda: (request.path, request.endpoint)))
+
+    app.before_request(submit)
+    app.teardown_request(submit)
+
+    @app.after_request
+    def after(response: t.Any) -> t.Any:
+        submit()
+        return response
+
+    @app.errorhandler(404)
+    def not_found(error: Exception) -> tuple[str, int]:
+        submit()
+        return "", 404
+
+    assert app.test_client().get("/nowhere").status_code == 404
+    seen = [future.result(LIMIT) for future in futures]
+    assert seen == [("/nowhere", None)] * 4
+
+
+def test_copy_current_request_context_in_a_task(app: Flask, executor: Executor) -> None:
+    """Flask's own way to another thread works from a task as from a view."""
+
+    def outer() -> t.Any:
+        session["task"] = 1
+        seen: list[t.Any] = []
+
+        @copy_current_request_context
+        def inner() -> None:
+            seen.extend([request.path, dict(session)])
+
+        thread = threading.Thread(target=inner)
+        thread.start()
+        thread.join(LIMIT)
+        return [*seen, request.path]
+
+    with app.test_request_context("/here"):
+        session["view"] = 1
+        seen = executor.submit(outer).result(LIMIT)
+        assert seen == ["/here", {"view": 1, "task": 1}, "/here"]
+
+
+def test_contexts_pushed_in_a_task(app: Flask, executor: Executor) -> None:
+    """A task may push contexts of its own, and stream with that of its request."""
+    other = Flask("other")
+
+    def task() -> list[t.Any]:
+        seen = []
+        with other.app_context():
+            seen.append(current_app.name)
+        with app.test_request_context("/inner"):
+            seen.append(request.path)
+        parts = stream_with_context(iter([request.path]))
+        seen += parts
+        seen += [current_app.name, request.path, g.name]
+        return seen
+
+    with app.test_request_context("/outer"):
+        g.name = "view"
+        seen = executor.submit(task).result(LIMIT)
+    assert seen == ["other", "/inner", "/outer", "tests", "/outer", "view"]
+
+
+def test_flashes_of_a_task(app: Flask, executor: Executor) -> None:
+    """Messages flashed by the view are read in the task, and stay with the view."""
+
+    def task() -> list[t.Any]:
+        flash("task")
+        return get_flashed_messages()
+
+    @app.get("/")
+    def view() -> t.Any:
+        flash("view")
+        seen = executor.submit(task).result(LIMIT)
+        return [seen, get_flashed_messages()]
+
+    assert app.test_client().get("/").json == [["view", "task"], ["view"]]
+
+
+def test_without_a_secret_key(app: Flask, executor: Executor) -> None:
+    """The session of a task is as null as the view's."""
+    app.secret_key = None
+
+    def task() -> str:
+        with pytest.raises(RuntimeError, match="secret key"):
+            session["a"] = 1
+        return str(session.get("a"))
+
+    with app.test_request_context("/"):
+        assert executor.submit(task).result(LIMIT) == "None"
+
+
+class Mapping(SessionMixin, UserDict[str, t.Any]):  # type: ignore[misc]
+    """A session that is no dict."""
+
+    accessed = False
+
+
+class Mappings(SessionInterface):
+    """Opens and never saves."""
+
+    def open_session(self, app: Flask, request: t.Any) -> t.Any:
+        return Mapping({"from": "server", "list": [1]})
+
+    def save_session(self, app: Flask, session: t.Any, response: t.Any) -> None:
+        pass
+
+
+def test_a_session_of_another_kind(app: Flask, executor: Executor) -> None:
+    """A session that keeps its data its own way is copied, too."""
+    app.session_interface = Mappings()
+
+    def task() -> dict[str, t.Any]:
+        session["list"].append(2)
+        session["new"] = 1
+        return dict(session)
+
+    with app.test_request_context("/"):
+        session["view"] = 1
+        seen = executor.submit(task).result(LIMIT)
+        assert seen == {"from": "server", "list": [1, 2], "view": 1, "new": 1}
+        assert dict(session) == {"from": "server", "list": [1], "view": 1}
+
+
+def test_a_proxy_of_nothing_in_g(app: Flask, executor: Executor) -> None:
+    """What cannot say whether it has a close method is no reason to fail."""
+    variable: contextvars.ContextVar[t.Any] = contextvars.ContextVar("nothing")
+    with app.app_context():
+        g.proxy = LocalProxy(variable)
+        assert executor.submit(lambda: list(g)).result(LIMIT) == ["proxy"]
+
+
+def test_a_host_that_is_not_trusted(app: Flask, executor: Executor) -> None:
+    """A task of a view that answers a bad host sees the request; links it has none."""
+    app.config["TRUSTED_HOSTS"] = ["good.example"]
+    futures = []
+
+    def task() -> str:
+        with pytest.raises((RuntimeError, AttributeError)):
+            url_for("static", filename="x")
+        return request.path
+
+    @app.errorhandler(400)
+    def bad(error: Exception) -> tuple[str, int]:
+        futures.append(executor.submit(task))
+        return "", 400
+
+    response = app.test_client().get("/x", base_url="http://bad.example")
+    assert response.status_code == 400
+    assert futures[0].result(LIMIT) == "/x"
+
+
+def test_nothing_leaks_to_the_next_task(app: Flask, executor: Executor) -> None:
+    """What a task sets in g, its request, its session and context variables, or pushes
+    and forgets, the next one on that worker does not find; nor does one without a
+    request find an earlier request.
+    """
+    app.config["EXECUTOR_MAX_WORKERS"] = 1
+
+    def leave_all() -> None:
+        g.x = request.x = session["x"] = 1  # type: ignore[attr-defined]
+        late.set(1)
+
+    def look() -> t.Any:
+        seen: list[t.Any] = ["x" in g, late.get(), has_request_context()]
+        if request:
+            seen += [hasattr(request, "x"), "x" in session]
+        return seen
+
+    with app.test_request_context("/"):
+        executor.submit(leave_all).result(LIMIT)
+        seen = executor.submit(look).result(LIMIT)
+        assert seen == [False, None, True, False, False]
+    assert executor.submit(look).result(LIMIT) == [False, None, False]
+    bare = executor._self.submit(has_app_context)
+    assert bare.result(LIMIT) is False
+
+
+@pytest.mark.parametrize("touched", [False, True])
+def test_a_snapshot_that_has_landed_travels_on(app: Flask, touched: bool) -> None:
+    """A task in a worker process submits to another one: what it saw is seen there."""
+
+    def land(snapshot: Snapshot) -> Snapshot:
+        portable: PortableSnapshot = pickle.loads(snapshot.packed())
+        return portable.land(app)
+
+    def look() -> list[t.Any]:
+        return [request.path, request.endpoint, dict(session), g.plain]
+
+    def onward() -> Snapshot:
+        if touched:
+            look()
+        return Snapshot.take(app)
+
+    app.add_url_rule("/<int:n>", "page")
+    with app.test_request_context("/7"):
+        session["list"] = [1]
+        g.plain = 1
+        first = land(Snapshot.take(app))
+    second = land(first.run(onward, (), {}))
+    for snapshot in (first, second):
+        assert snapshot.run(look, (), {}) == ["/7", "page", {"list": [1]}, 1]
+
+
+def test_a_landed_request_in_an_app_without_a_key(app: Flask) -> None:
+    """Where the worker's app has no secret key, its session stays null."""
+    with app.test_request_context("/"):
+        session["a"] = 1
+        packed = Snapshot.take(app).packed()
+    portable: PortableSnapshot = pickle.loads(packed)
+    landed = portable.land(Flask("other"))
+    assert landed.run(lambda: dict(session), (), {}) == {}
+
+
+def test_what_stays_is_told_once_by_its_name(
+    app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not once more for each object of that name and kind."""
+    caplog.set_level(logging.DEBUG, "flask_executor")
+    for _ in range(3):
+        with app.app_context():
+            g.told_by_its_name = lambda: None
+            Snapshot.take(app).packed()
+    (record,) = [r for r in caplog.records if "told_by_its_name" in r.getMessage()]
+    assert "(function) in g does not travel" in record.getMessage()
