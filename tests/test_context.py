@@ -751,6 +751,8 @@ def test_a_proxy_of_nothing_in_g(app: Flask, executor: Executor) -> None:
 
 def test_a_host_that_is_not_trusted(app: Flask, executor: Executor) -> None:
     """A task of a view that answers a bad host sees the request; links it has none."""
+    if "TRUSTED_HOSTS" not in app.config:
+        pytest.skip("Flask 3.0 trusts all")
     app.config["TRUSTED_HOSTS"] = ["good.example"]
     futures = []
 

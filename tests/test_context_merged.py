@@ -7,6 +7,7 @@ of 3.2 (see ``flask32.py``); this file is among them, and has more for it there.
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 import typing as t
@@ -27,7 +28,13 @@ from flask import (
 from flask.sessions import SecureCookieSessionInterface
 
 from flask_executor import Executor
-from flask_executor.context import _detect, _MergedContexts, _SplitContexts
+from flask_executor.context import (
+    PortableSnapshot,
+    Snapshot,
+    _detect,
+    _MergedContexts,
+    _SplitContexts,
+)
 
 HERE = Path(__file__).parent
 MERGED = os.environ.get("FLASK32_SESSION")
@@ -118,6 +125,23 @@ else:
         assert "Vary" not in response.headers
         # By the task, where the view had none that could be copied.
         assert opened == [0, 1 if MERGED == "lazy" else 0]
+
+    def test_a_session_that_nobody_opened_travels(app: Flask) -> None:
+        """In another process it is opened there, from what the client sent."""
+
+        @app.get("/set")
+        def set_user() -> str:
+            session["user"] = "ada"
+            return ""
+
+        @app.get("/")
+        def view() -> t.Any:
+            portable: PortableSnapshot = pickle.loads(Snapshot.take(app).packed())
+            return portable.land(app).run(lambda: session["user"], (), {})
+
+        client = app.test_client()
+        client.get("/set")
+        assert client.get("/").text == "ada"
 
     def test_a_session_that_the_view_has_opened(app: Flask, executor: Executor) -> None:
         """A task has a copy of it, with what the view has put in."""

@@ -340,6 +340,16 @@ def test_another_user_than_the_session_has(
         assert (task.result(LIMIT) is other) == (copy_g == "all")
 
 
+def test_a_user_who_cannot_be_asked(app: Flask, executor: Executor) -> None:
+    """A model object that has lost its session is no reason to refuse a task."""
+    with app.test_request_context("/"):
+        g._login_user = user = db.session.get(User, 1)
+        session["_user_id"] = "1"
+        db.session.commit()
+        db.session.expunge(user)  # its id can no longer be read
+        assert executor.submit(lambda: 1).result(LIMIT) == 1
+
+
 def links() -> list[str]:
     return [url_for(".page", number=8), url_for("pages.page", number=9, _external=True)]
 

@@ -514,6 +514,19 @@ def test_a_body_that_the_view_has_read(
     assert app.test_client().post("/", json={"a": 1}).text == "done"
 
 
+def test_a_form_that_was_read_as_data_first(app: Flask, executor: Executor) -> None:
+    """Both the data and the form are there for the task."""
+
+    @app.post("/")
+    def view() -> t.Any:
+        seen = request.get_data().decode(), request.form["a"]
+        task = executor.submit(lambda: (request.data.decode(), request.form["a"]))
+        assert task.result(LIMIT) == seen
+        return list(seen)
+
+    assert app.test_client().post("/", data={"a": "1"}).json == ["a=1", "1"]
+
+
 @pytest.mark.parametrize("data", [b"one\ntwo\nthree\n", b"%d\n" * 300_000])
 def test_a_stream_that_the_view_is_reading(
     app: Flask, executor: Executor, data: bytes
