@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import typing as t
 from functools import lru_cache
 
@@ -118,13 +119,14 @@ class RequestCopy:
 
     def portable(self) -> PortableRequest:
         """The part of it that travels to another process, by value."""
-        attributes = dict(self._attributes)
-        # The worker's app has its own.
+        environ, attributes = dict(self._environ), dict(self._attributes)
+        # The worker has its own of both.
+        environ.pop("wsgi.errors", None)
         attributes.pop("json_module", None)
         # A rule belongs to the URL map of its app.
         rule: Rule | None = attributes.pop("url_rule", None)
         return PortableRequest(
-            packed(self._environ, "WSGI environment"),
+            packed(environ, "WSGI environment"),
             packed(attributes, "request attributes"),
             None if rule is None else (rule.endpoint, rule.rule),
             self._portable_session(),
@@ -162,9 +164,12 @@ class PortableRequest(t.NamedTuple):
             "url_rule": _land_rule(app, self.rule),
             **unpacked(self.attributes),
         }
+        environ = unpacked(self.environ)
+        # Flask's own log handler asks for it.
+        environ["wsgi.errors"] = sys.stderr
         copy = _LandedRequest(
             app.request_class,
-            unpacked(self.environ),
+            environ,
             attributes,
             None,
             self.body,

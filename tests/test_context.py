@@ -11,6 +11,7 @@ import threading
 import typing as t
 import weakref
 from collections import UserDict, defaultdict, deque
+from types import SimpleNamespace
 
 import pytest
 from conftest import LIMIT
@@ -28,12 +29,13 @@ from flask import (
     stream_with_context,
     url_for,
 )
+from flask.logging import wsgi_errors_stream
 from flask.sessions import SessionInterface, SessionMixin
 from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.local import LocalProxy
 from werkzeug.test import encode_multipart
 
-from flask_executor import Executor, ExecutorNotInitialized
+from flask_executor import Executor, ExecutorNotInitialized, context
 from flask_executor.context import PortableSnapshot, Snapshot
 
 BIG = 700_000
@@ -823,6 +825,19 @@ def test_a_snapshot_that_has_landed_travels_on(app: Flask, touched: bool) -> Non
         assert snapshot.run(look, (), {}) == ["/7", "page", {"list": [1]}, 1]
 
 
+def test_a_landed_request_can_log(
+    app: Flask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Flask's log handler writes to the request's error stream: the worker's own."""
+    with app.test_request_context("/"):
+        packed = Snapshot.take(app).packed()
+    portable: PortableSnapshot = pickle.loads(packed)
+    handler = logging.StreamHandler(wsgi_errors_stream)
+    record = logging.makeLogRecord({"msg": "from the worker"})
+    portable.land(app).run(handler.emit, (record,), {})
+    assert capsys.readouterr().err == "from the worker\n"
+
+
 def test_a_landed_request_in_an_app_without_a_key(app: Flask) -> None:
     """Where the worker's app has no secret key, its session stays null."""
     with app.test_request_context("/"):
@@ -844,3 +859,9 @@ def test_what_stays_is_told_once_by_its_name(
             Snapshot.take(app).packed()
     (record,) = [r for r in caplog.records if "told_by_its_name" in r.getMessage()]
     assert "(function) in g does not travel" in record.getMessage()
+
+
+def test_a_context_of_flask_3_0() -> None:
+    """There the session is a plain attribute, whose use marks nothing."""
+    old = SimpleNamespace(session=object())
+    assert context._open_session(old) is old.session
