@@ -15,46 +15,11 @@ from flask import Flask
 
 from .errors import NotCallable
 from .futures import Callback, TaskFuture
-from .pools import Pool
+from .pools import Pool, pool_module
 from .pools.loop import LoopPool
 from .settings import Settings
 from .task import Task
 from .worker import Call, Outcome
-
-
-def make_pool(settings: Settings, name: str, app: Flask) -> Pool:
-    """The pool that a type names; its workers start with the first task."""
-    if settings.type == "sync":
-        from .pools.sync import SyncPool
-
-        return SyncPool()
-    if settings.type == "process":
-        return _make_process_pool(settings, name, app)
-    from .pools.thread import ThreadPool
-
-    return ThreadPool(settings.max_workers, name)
-
-
-def _make_process_pool(settings: Settings, name: str, app: Flask) -> Pool:
-    from .pools._apps import AppSource
-    from .pools.process import ProcessPool
-
-    logger = app.logger
-
-    def warn(reason: str) -> None:
-        logger.warning(
-            "Calls on the process pool run without contexts, for no worker finds the"
-            " app (%s): set EXECUTOR_APP to 'module:app' or 'module:factory'.",
-            reason,
-        )
-
-    return ProcessPool(
-        settings.max_workers,
-        name,
-        start_method=settings.start_method,
-        source=AppSource.of(app, settings.app),
-        warn=warn,
-    )
 
 
 class Dispatcher:
@@ -71,7 +36,7 @@ class Dispatcher:
         # Weak: the executor's map of apps must not keep its keys alive.
         self._app = weakref.ref(app)
         self._name = name
-        self.pool: Pool = make_pool(settings, name, app)
+        self.pool: Pool = pool_module(settings.type).make(settings, name, app)
         """The pool that the type names."""
         self._loop: LoopPool | None = None
         self._lock = threading.Lock()

@@ -137,10 +137,16 @@ class WorkerLost(BrokenExecutor):
         self.name = name
         self.pid = pid
         self.exitcode = exitcode
+        if pid is None:
+            what = "no worker process could be started for it"
+        else:
+            what = (
+                f"its worker process {pid} ended with exit code {exitcode} during the"
+                " call (killed, out of memory, or a crash)"
+            )
         super().__init__(
-            f"{name} was lost: its worker process {pid} ended with exit code"
-            f" {exitcode} during the call (killed, out of memory, or a crash). Other"
-            " calls are not affected; submit it again if it may run twice."
+            f"{name} was lost: {what}. Other calls are not affected; submit it again if"
+            " it may run twice."
         )
 
     def __reduce__(self) -> tuple[t.Any, ...]:

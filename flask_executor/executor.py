@@ -24,6 +24,7 @@ from .dispatch import Dispatcher, is_coroutine_function
 from .errors import ExecutorNotInitialized, InvalidName, NotCallable
 from .futures import Callback, FutureCollection, TaskFuture
 from .jobs import ExecutorJob as ExecutorJob
+from .pools import pool_module
 from .settings import Settings, config_key, read_key
 from .worker import Call, Chunk, CoroutineChunk
 
@@ -339,6 +340,9 @@ class _AppState:
     def __init__(self, app: Flask, name: str, prefix: str, kind: str) -> None:
         self.app = weakref.ref(app)
         self.kind = kind
+        # Here and not at first use, beside which a server may fork: the lock of a
+        # module that is being imported stays locked in the child.
+        pool_module(kind)
         self._name = name
         self._prefix = prefix
         self._pid = os.getpid()
@@ -401,7 +405,7 @@ class _AppState:
     def check_job(self, fn: t.Any) -> None:
         """Refuse a job that no worker of this app's pool could import."""
         if self.kind == "process" and not is_coroutine_function(fn):
-            from .pools.process import check_declared
+            from .pools._parcels import check_declared
 
             check_declared(fn)
 

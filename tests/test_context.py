@@ -391,11 +391,14 @@ def test_nothing_refers_to_the_call_afterwards(app: Flask, executor: Executor) -
 
 
 def test_response_headers_are_untouched(app: Flask, executor: Executor) -> None:
-    """Submitting does not open or change the view's session."""
+    """Submitting does not open or change the view's session; the task's own notes, as
+    a view's does, that it was read.
+    """
 
     @app.route("/")
     def view() -> str:
         executor.submit(lambda: session.update(a=1)).result(LIMIT)
+        assert executor.submit(lambda: session.accessed).result(LIMIT) is True
         return ""
 
     headers = app.test_client().get("/").headers

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import typing as t
 from concurrent.futures import Executor, Future
+from importlib import import_module
 
 from ..task import Task
 from ..worker import Call, Outcome
@@ -29,6 +30,15 @@ class Pool(t.Protocol):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept nothing more, as :meth:`concurrent.futures.Executor.shutdown`."""
+
+
+def pool_module(kind: str) -> t.Any:
+    """The module of a pool, imported when a type names it.
+
+    It has a function ``make(settings, name, app)``, which gives a :class:`Pool` whose
+    workers start with the first task.
+    """
+    return import_module(f".{kind}", __name__)
 
 
 class BareCalls(Executor):

@@ -7,10 +7,10 @@ a worker: when a worker is killed, that call is lost and no other.
 
 from __future__ import annotations
 
+import concurrent.futures.thread as stdlib
 import multiprocessing
+import multiprocessing.process
 import os
-import pickle
-import signal
 import sys
 import threading
 import typing as t
@@ -21,25 +21,41 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import RawValue
-from traceback import format_exception
 
-from ..context import PortableSnapshot
-from ..errors import (
-    AppNotFound,
-    CallNotPicklable,
-    ExecutorShutDown,
-    ResultNotPicklable,
-    WorkerLost,
-)
+from flask import Flask
+
+from ..errors import CallNotPicklable, ExecutorShutDown, WorkerLost
+from ..settings import Settings
 from ..task import Task, name_of
-from ..worker import Call, Outcome, run
+from ..worker import Call, Outcome
 from . import BareCalls
 from ._apps import AppSource
+from ._parcels import MainModule, describe, pack, pack_callable, serve, unpack_reply
 
 _STARTS = 3
 """How many workers may die before they begin a call until it is given up."""
 
 _starting = threading.Lock()
+
+
+def make(settings: Settings, name: str, app: Flask) -> ProcessPool:
+    """The pool for an app."""
+    logger = app.logger
+
+    def warn(reason: str) -> None:
+        logger.warning(
+            "Calls on the process pool run without contexts, for no worker finds the"
+            " app (%s): set EXECUTOR_APP to 'module:app' or 'module:factory'.",
+            reason,
+        )
+
+    return ProcessPool(
+        settings.max_workers,
+        name,
+        start_method=settings.start_method,
+        source=AppSource.of(app, settings.app),
+        warn=warn,
+    )
 
 
 class ProcessPool(ProcessPoolExecutor):
@@ -76,6 +92,7 @@ class ProcessPool(ProcessPoolExecutor):
         self._putting = threading.Lock()
         self._minders = ThreadPoolExecutor(self._max_workers, thread_name_prefix=name)
         self._local = threading.local()
+        self._main = MainModule()
         self._name = name
         self._source = source
         self._warn = warn
@@ -88,14 +105,14 @@ class ProcessPool(ProcessPoolExecutor):
         :raises CallNotPicklable: where no worker could import the callable.
         """
         call = t.cast(Call, task.call)
-        packed_fn = _pack_callable(call.fn)
-        if self._shutdown_thread:
+        if self._shutdown_thread or stdlib._shutdown:
             raise ExecutorShutDown(task.name)
+        packed_fn = pack_callable(call.fn, self._main)
         try:
-            payload = _pack(call, packed_fn)
+            payload = pack(call, packed_fn)
         except Exception as error:
             task.future.set_running_or_notify_cancel()
-            reason = f"its arguments do not pickle ({_describe(error)})"
+            reason = f"its arguments do not pickle ({describe(error)})"
             task.finish(Outcome(error=CallNotPicklable(name_of(call.fn), reason)))
             return
         if not self._put_in_line(task, payload):
@@ -142,7 +159,7 @@ class ProcessPool(ProcessPoolExecutor):
         worker: _Worker | None = getattr(self._local, "worker", None)
         if worker is None:
             worker = self._local.worker = _Worker(
-                self._mp, self._name, self._source, self._processes
+                self._mp, self._name, self._source, self._main, self._processes
             )
         return worker
 
@@ -160,11 +177,13 @@ class _Worker:
         mp_context: BaseContext,
         name: str,
         source: AppSource | None,
+        main: MainModule,
         processes: dict[int, BaseProcess],
     ) -> None:
         self._mp_context = mp_context
         self._name = name
         self._source = source
+        self._main = main
         self._processes = processes
         self._process: BaseProcess | None = None
 
@@ -178,13 +197,14 @@ class _Worker:
         for _ in range(_STARTS):
             try:
                 reply = self._ask(payload)
-            except (EOFError, OSError):
+            except (EOFError, OSError) as error:
                 begun = self._begun.value if self._process is not None else 0
                 lost = self._bury(name)
+                lost.__cause__ = error
                 if begun:
                     break
             else:
-                return _unpack_reply(name, reply)
+                return unpack_reply(name, reply)
         return Outcome(error=lost), None
 
     def _ask(self, payload: bytes) -> bytes:
@@ -197,6 +217,13 @@ class _Worker:
         return self._replies.recv_bytes()
 
     def _start(self) -> None:
+        self._main.recall()
+        self._launch()
+        if self._main.is_forgotten:  # the script ended just then; the worker lacks it
+            self._main.recall()
+            self._launch()
+
+    def _launch(self) -> None:
         self._bury_quietly()
         # One way each: a duplex pipe is a socket, which gevent makes non-blocking.
         their_calls, self._calls = self._mp_context.Pipe(duplex=False)
@@ -210,6 +237,7 @@ class _Worker:
         # multiprocessing keeps its children in a set that only one may change.
         with _starting:
             _near_ends.update((self._calls, self._replies))
+            _workers.add(process)
             process.start()
         their_calls.close()
         their_replies.close()
@@ -234,6 +262,7 @@ class _Worker:
 
 
 _near_ends: weakref.WeakSet[Connection[t.Any, t.Any]] = weakref.WeakSet()
+_workers: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
 
 
 def _start_anew_in_child() -> None:
@@ -244,6 +273,21 @@ def _start_anew_in_child() -> None:
     for pipe in list(_near_ends):
         pipe.close()
     _near_ends.clear()
+    _disown_workers()
+
+
+def _disown_workers() -> None:
+    """Have multiprocessing know that neither the workers nor the fork server that it
+    has started are children of this process: it would wait for them, in vain.
+    """
+    known: set[BaseProcess] = getattr(multiprocessing.process, "_children", set())
+    known.difference_update(_workers)
+    _workers.clear()
+    module = sys.modules.get("multiprocessing.forkserver")
+    server: t.Any = getattr(module, "_forkserver", None)
+    if getattr(server, "_forkserver_pid", None) is not None:
+        os.close(server._forkserver_alive_fd)
+        type(server).__init__(server)
 
 
 if hasattr(os, "register_at_fork"):
@@ -253,135 +297,3 @@ if hasattr(os, "register_at_fork"):
 def _default() -> str:
     methods = multiprocessing.get_all_start_methods()
     return "forkserver" if "forkserver" in methods else "spawn"
-
-
-class _Parcel(t.NamedTuple):
-    """A call as it travels; the parts are packed apart, so that each can fail alone."""
-
-    fn: bytes
-    arguments: bytes
-    snapshot: bytes | None
-    name: str
-
-
-def check_declared(fn: t.Any) -> None:
-    """Refuse, where it is declared, a job that no worker could import.
-
-    Its module does not hold it yet, so its name must tell.
-
-    :raises CallNotPicklable: saying why.
-    """
-    name = getattr(fn, "__qualname__", "")
-    if "<locals>" in name or "<lambda>" in name:
-        raise CallNotPicklable(
-            name_of(fn), "it is local to a function, or has no name of its own"
-        )
-
-
-def _pack_callable(fn: t.Any) -> bytes:
-    main = sys.modules.get("__main__")
-    if getattr(fn, "__module__", None) == "__main__" and not (
-        hasattr(main, "__file__") or getattr(main, "__spec__", None)
-    ):
-        raise CallNotPicklable(
-            name_of(fn), "it was defined at a prompt, which has no file to import"
-        )
-    try:
-        return pickle.dumps(fn)
-    except Exception as error:
-        raise CallNotPicklable(name_of(fn), _describe(error)) from error
-
-
-def _pack(call: Call, fn: bytes) -> bytes:
-    snapshot = None if call.snapshot is None else call.snapshot.packed()
-    arguments = pickle.dumps((call.args, call.kwargs))
-    return pickle.dumps(tuple(_Parcel(fn, arguments, snapshot, name_of(call.fn))))
-
-
-def _describe(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-def _unpack_reply(name: str, reply: bytes) -> tuple[Outcome, str | None]:
-    try:
-        value, error, trace, reason = pickle.loads(reply)
-    except Exception as failure:
-        lost = ResultNotPicklable(name, "its result", _describe(failure))
-        return Outcome(error=lost), None
-    if error is not None and trace:
-        error.__cause__ = WorkerTraceback(trace)
-    return Outcome(value, error), reason
-
-
-class WorkerTraceback(Exception):
-    """The traceback of an exception, as the worker process saw it: the cause of the
-    exception in this process.
-    """
-
-    def __str__(self) -> str:
-        return f'\n"""\n{self.args[0]}"""'
-
-
-# From here on: what runs in the worker process.
-
-
-def serve(
-    calls: Connection[t.Any, bytes],
-    replies: Connection[bytes, t.Any],
-    begun: t.Any,
-    source: AppSource | None,
-) -> None:
-    """The main loop of a worker process: until the other end of a pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    while True:
-        try:
-            payload = calls.recv_bytes()
-        except (EOFError, OSError):
-            return
-        begun.value = 1
-        reply = _reply_to(payload, source)
-        try:
-            replies.send_bytes(reply)
-        except OSError:
-            return
-
-
-def _reply_to(payload: bytes, source: AppSource | None) -> bytes:
-    parcel = _Parcel(*pickle.loads(payload))
-    reason = None
-    try:
-        call, reason = _open_parcel(parcel, source)
-    except AppNotFound as error:
-        outcome = Outcome(error=error)
-    except Exception as error:
-        reason_why = f"a worker could not load it ({_describe(error)})"
-        outcome = Outcome(error=CallNotPicklable(parcel.name, reason_why))
-    else:
-        outcome = run(call)
-    return _pack_outcome(parcel.name, outcome, reason)
-
-
-def _open_parcel(parcel: _Parcel, source: AppSource | None) -> tuple[Call, str | None]:
-    snapshot = reason = None
-    if parcel.snapshot is not None and source is not None:
-        app, reason = source.app()
-        if app is not None:
-            portable: PortableSnapshot = pickle.loads(parcel.snapshot)
-            snapshot = portable.land(app)
-    args, kwargs = pickle.loads(parcel.arguments)
-    return Call(pickle.loads(parcel.fn), args, kwargs, snapshot), reason
-
-
-def _pack_outcome(name: str, outcome: Outcome, reason: str | None) -> bytes:
-    value, error = outcome.value, outcome.error
-    trace = "" if error is None else "".join(format_exception(error))
-    try:
-        reply = pickle.dumps((value, error, trace, reason))
-        if error is not None:
-            pickle.loads(reply)  # many exceptions pickle but do not unpickle
-        return reply
-    except Exception as failure:
-        what = "its result" if error is None else f"the {_describe(error)} it raised"
-        refused = ResultNotPicklable(name, what, _describe(failure))
-        return pickle.dumps((None, refused, trace, reason))

@@ -7,10 +7,18 @@ import contextvars
 import threading
 import typing as t
 
+from flask import Flask
+
 from ..errors import ExecutorShutDown
+from ..settings import Settings
 from ..task import Task
 from ..worker import Call, Outcome, run
 from . import BareCalls
+
+
+def make(settings: Settings, name: str, app: Flask) -> SyncPool:
+    """The pool for an app."""
+    return SyncPool()
 
 
 class SyncPool(BareCalls):

@@ -6,8 +6,16 @@ import concurrent.futures.thread as stdlib
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
 
+from flask import Flask
+
 from ..errors import ExecutorShutDown
+from ..settings import Settings
 from ..task import Task
+
+
+def make(settings: Settings, name: str, app: Flask) -> ThreadPool:
+    """The pool for an app."""
+    return ThreadPool(settings.max_workers, name)
 
 
 class ThreadPool(ThreadPoolExecutor):
