@@ -145,3 +145,13 @@ def queue(port: int, count: int) -> str:
     for number in range(1, count):
         line.submit(note, "queued", number)
     return str(os.getpid())
+
+
+@app.post("/broken")
+def broken() -> Response:
+    try:
+        executor.submit(note, "never")
+    except Exception as error:
+        note("broken", type(error).__name__)
+        raise
+    return Response("accepted", 202)

@@ -295,3 +295,66 @@ def test_the_development_server(tmp_path: Path) -> None:
         server.ask("/upload", FORM, FORM_TYPE)
         (found,) = server.notes.until(r"^upload (\{.*\}) \d+$")
         assert json.loads(found[1])["crc"] == zlib.crc32(UPLOAD)
+
+
+def test_a_body_that_is_too_large(server: Server) -> None:
+    """A submit in front of it is answered with 413; the worker goes on."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=LIMIT)
+    with contextlib.closing(connection):
+        connection.putrequest("POST", "/body")
+        connection.putheader("Content-Length", "6000000")
+        connection.endheaders(b"x" * 100_000)
+        assert connection.getresponse().status == 413
+    assert json.loads(server.ask("/"))["task"]["path"] == "/?"
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+def test_an_upload_that_is_broken_off(server: Server, chunked: bool) -> None:
+    """A submit in front of it raises, and what comes next is served."""
+    seen = len(server.notes.matching("^broken"))
+    with socket.create_connection(("127.0.0.1", server.port), LIMIT) as client:
+        length = "Transfer-Encoding: chunked" if chunked else "Content-Length: 9999"
+        start = "5\r\nhello\r\n" if chunked else "hello"
+        client.sendall(
+            f"POST /broken HTTP/1.1\r\nHost: tests\r\n{length}\r\n\r\n{start}".encode()
+        )
+        client.shutdown(socket.SHUT_WR)
+        while client.recv(65536):
+            pass
+    found = server.notes.until(r"^broken (\w+)", seen + 1)[-1]
+    assert found[1] == "ClientDisconnected"
+    assert json.loads(server.ask("/"))["task"]["path"] == "/?"
+
+
+@pytest.mark.parametrize("kind", [kind for kind in GUNICORNS if kind != "gevent"])
+def test_the_example(tmp_path: Path, kind: str) -> None:
+    """The example's three uses work under gunicorn, with one worker as it says."""
+    options = [option if option != "2" else "1" for option in GUNICORNS[kind]]
+    root = str(HERE.parent)
+    with gunicorn(tmp_path, *options, "--chdir", root, app="example_app:app") as server:
+        table = b"n,m\n1,2\n3,4\n"
+        for path, name, content in (
+            ("/sign-up", "address", b"ada@example.org"),
+            ("/summary", 'table"; filename="a.csv', table),
+            ("/fibonacci", "n", b"12"),
+        ):
+            form = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"'
+            body = (
+                form.encode() + b"\r\n\r\n" + content + f"\r\n--{BOUNDARY}--".encode()
+            )
+            key = json.loads(server.ask(path, body, FORM_TYPE))["key"]
+            ended = follow(server, key)
+            assert ended["state"] == "done", ended
+        assert ended["result"] == 144
+        (mail,) = json.loads(server.ask("/inbox"))
+        assert mail["to"] == "ada@example.org"
+
+
+def follow(server: Server, key: str) -> t.Any:
+    """Ask for the state of a task until it has ended, as the page does."""
+    deadline = time.monotonic() + LIMIT
+    while time.monotonic() < deadline:
+        status = json.loads(server.ask(f"/tasks/{key}"))
+        if status["state"] in ("done", "failed"):
+            return status
+    raise AssertionError(f"the task {key} did not end")
