@@ -13,7 +13,7 @@ from types import FunctionType
 
 from flask import Flask
 
-from .errors import NotCallable
+from .errors import ExecutorShutDown, NotCallable
 from .futures import Callback, TaskFuture
 from .pools import Pool, pool_module
 from .pools.loop import LoopPool
@@ -62,10 +62,12 @@ class Dispatcher:
         task = Task(future, call, self._judge)
         for callback in callbacks:
             future.add_callback_in(call.snapshot, callback)
-        if not callable(call.fn):
+        if callable(call.fn):
+            self._pool_for(call).start(task)
+        elif self._closed:
+            raise ExecutorShutDown(task.name)
+        else:
             self._refuse(task, NotCallable(call.fn))
-            return
-        self._pool_for(task, call).start(task)
 
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
         """Accept nothing more, and end the pools."""
@@ -77,7 +79,7 @@ class Dispatcher:
         for pool in pools if wait else ():
             pool.shutdown(wait=True)
 
-    def _pool_for(self, task: Task, call: Call) -> Pool:
+    def _pool_for(self, call: Call) -> Pool:
         if not is_coroutine_function(call.fn):
             return self.pool
         if self.pool.runs_in_caller:

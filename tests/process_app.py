@@ -110,6 +110,26 @@ async def ask_async(port: int) -> bytes:
         await writer.wait_closed()
 
 
+class OnlyIn:
+    """Something that only unpickles in one process."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return only_in, (self.pid,)
+
+
+def only_in(pid: int) -> OnlyIn:
+    if os.getpid() != pid:
+        raise RuntimeError("not here")
+    return OnlyIn(pid)
+
+
+def only_there() -> OnlyIn:
+    return OnlyIn(os.getpid())
+
+
 def echo(*args: t.Any) -> t.Any:
     return args
 

@@ -172,6 +172,9 @@ def test_submit_of_no_callable(
     assert "None was submitted" in caplog.text
     with pytest.raises(NotCallable):
         executor.job(3)  # type: ignore[arg-type]
+    executor.shutdown()
+    with pytest.raises(ExecutorShutDown, match="None"):
+        executor.submit(None)  # type: ignore[call-overload]
 
 
 def test_mock_and_own_attributes(executor: Executor) -> None:

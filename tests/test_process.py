@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import traceback
 import typing as t
 from functools import partial
@@ -26,6 +29,7 @@ from flask_executor import (
     ResultNotPicklable,
     WorkerLost,
 )
+from flask_executor.pools.process import _Worker
 
 METHODS = multiprocessing.get_all_start_methods()
 
@@ -263,7 +267,9 @@ def test_ten_killed_workers(app: Flask, executor: Executor, tmp_path: Path) -> N
         ]
         error = lost.exception(LIMIT)
         assert isinstance(error, WorkerLost)
-        assert "kill_self was lost" in str(error) and "-9" in str(error)
+        assert "kill_self was lost: its worker process" in str(error)
+        # 255 is what multiprocessing says where its fork server was not asked in time.
+        assert error.pid is not None and error.exitcode in (-9, 255)
         for other in others:
             other.result(LIMIT)
     ran = sorted(journal.read_text().split("\n")[:-1])
@@ -298,6 +304,74 @@ def test_worker_that_dies_at_the_call(stranger: Flask) -> None:
     error = executor.submit(process_app.context).exception(LIMIT)
     assert isinstance(error, WorkerLost) and error.exitcode == 7
     executor.shutdown()
+
+
+def test_no_worker_can_be_started(
+    executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system starts no process, the call fails with its reason; the next
+    one is tried anew.
+    """
+
+    def refuse(worker: t.Any) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Worker, "_launch", refuse)
+        error = executor.submit(abs, -1).exception(LIMIT)
+    assert isinstance(error, WorkerLost)
+    assert str(error).startswith(
+        "builtins.abs was lost: no worker process could be started for it."
+    )
+    assert isinstance(error.__cause__, BlockingIOError)
+    assert executor.submit(abs, -1).result(LIMIT) == 1
+
+
+def test_result_that_does_not_unpickle(executor: Executor) -> None:
+    """A result that only the worker can make fails with an error that says so."""
+    future = executor.submit(process_app.only_there)
+    with pytest.raises(
+        ResultNotPicklable, match=r"only_there ran .* its result cannot"
+    ):
+        future.result(LIMIT)
+    assert executor.submit(abs, -1).result(LIMIT) == 1
+
+
+def test_argument_that_does_not_unpickle(executor: Executor) -> None:
+    """An argument that a worker cannot make fails with an error that says so."""
+    future = executor.submit(process_app.echo, process_app.OnlyIn(os.getpid()))
+    with pytest.raises(CallNotPicklable, match="a worker could not load it"):
+        future.result(LIMIT)
+
+
+def test_a_function_from_the_prompt() -> None:
+    """What was defined at a prompt is refused: no worker could import it."""
+    script = """
+from flask import Flask
+from flask_executor import Executor
+app = Flask("prompt")
+app.config["EXECUTOR_TYPE"] = "process"
+executor = Executor(app)
+def local(): pass
+try:
+    executor.submit(local)
+except Exception as error:
+    print(type(error).__name__, "at a prompt" in str(error))
+print(executor.submit(abs, -1).result())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=LIMIT
+    )
+    assert done.stdout == "CallNotPicklable True\n1\n", done.stderr
+
+
+def test_refused_beside_a_shutdown(executor: Executor) -> None:
+    """A call that comes while the pool shuts down is refused, and does not stay."""
+    pool = executor._self
+    pool._minders.shutdown()  # as far as another thread may have come
+    with pytest.raises(ExecutorShutDown):
+        executor.submit(abs, -1)
+    assert not pool._line
 
 
 def test_shutdown_leaves_no_process(executor: Executor, tmp_path: Path) -> None:
