@@ -164,21 +164,24 @@ def test_later_changes_do_not_reach_the_task(
 ) -> None:
     """A task sees the moment of its own submit, also of two submits in one view."""
 
-    def look() -> tuple[t.Any, t.Any]:
+    def look() -> list[t.Any]:
         assert gate.wait(LIMIT)
-        return dict(session), t.cast(t.Any, request).tags
+        return [session["n"], t.cast(t.Any, request).n, request.environ["n"]]
 
     with app.test_request_context("/"):
         session["n"] = [1]
-        request.tags = ["a"]  # type: ignore[attr-defined]
+        request.n = [1]  # type: ignore[attr-defined]
+        request.environ["n"] = [1]
+        mine: list[list[int]] = [session["n"], request.n, request.environ["n"]]  # type: ignore[attr-defined]
         first = executor.submit(look)
-        session["n"].append(2)
-        request.tags.append("b")  # type: ignore[attr-defined]
+        for one in mine:
+            one.append(2)
         second = executor.submit(look)
-        session["n"].append(3)
+        for one in mine:
+            one.append(3)
         gate.set()
-        assert first.result(LIMIT) == ({"n": [1]}, ["a"])
-        assert second.result(LIMIT) == ({"n": [1, 2]}, ["a", "b"])
+        assert first.result(LIMIT) == [[1]] * 3
+        assert second.result(LIMIT) == [[1, 2]] * 3
 
 
 @pytest.mark.parametrize(
@@ -590,15 +593,22 @@ def test_what_moves_is_a_change(app: Flask, executor: Executor) -> None:
         assert executor.submit(look).result(LIMIT) == (False, True)
 
 
-def test_nothing_of_the_request_is_shared(app: Flask, executor: Executor) -> None:
-    """A task may change all of its request; the view and other tasks see none of it."""
+def test_nothing_of_the_request_is_shared(
+    app: Flask, executor: Executor, gate: threading.Event
+) -> None:
+    """A task may change all of its request; the view sees none of it, nor does a task
+    that was submitted beside it.
+    """
+    app.config["EXECUTOR_MAX_WORKERS"] = 1
 
     def change() -> None:
+        assert gate.wait(LIMIT)
         request.environ["REMOTE_USER"] = "eve"
         request.environ["own"]["deep"].append(2)
         t.cast("dict[str, int]", request.view_args)["n"] = 8
         request.url_rule = None
         request.new = 1  # type: ignore[attr-defined]
+        session["list"].append(2)
 
     def look() -> t.Any:
         return [
@@ -607,13 +617,17 @@ def test_nothing_of_the_request_is_shared(app: Flask, executor: Executor) -> Non
             request.view_args,
             request.endpoint,
             hasattr(request, "new"),
+            session["list"],
         ]
 
     app.add_url_rule("/<int:n>", "page")
     with app.test_request_context("/7", environ_overrides={"own": {"deep": [1]}}):
-        executor.submit(change).result(LIMIT)
-        expected = [None, {"deep": [1]}, {"n": 7}, "page", False]
-        assert executor.submit(look).result(LIMIT) == expected
+        session["list"] = [1]
+        before, after = executor.submit(change), executor.submit(look)
+        gate.set()
+        before.result(LIMIT)
+        expected = [None, {"deep": [1]}, {"n": 7}, "page", False, [1]]
+        assert after.result(LIMIT) == expected
         assert look() == expected
 
 
@@ -665,24 +679,30 @@ def test_copy_current_request_context_in_a_task(app: Flask, executor: Executor) 
 
 
 def test_contexts_pushed_in_a_task(app: Flask, executor: Executor) -> None:
-    """A task may push contexts of its own, and stream with that of its request."""
+    """A task may push contexts of its own, and stream with that of its request, which
+    neither ends it nor matches its URL again.
+    """
     other = Flask("other")
+    ended: list[str] = []
+    app.teardown_request(lambda error: ended.append(request.path))
+    app.add_url_rule("/outer/<name>", "outer")
 
     def task() -> list[t.Any]:
+        request.view_args = args = {"name": "changed"}
         seen = []
         with other.app_context():
             seen.append(current_app.name)
         with app.test_request_context("/inner"):
             seen.append(request.path)
-        parts = stream_with_context(iter([request.path]))
-        seen += parts
-        seen += [current_app.name, request.path, g.name]
-        return seen
+        seen += stream_with_context(iter([request.path]))
+        assert request.view_args is args
+        return [*seen, current_app.name, request.path, g.name, list(ended)]
 
-    with app.test_request_context("/outer"):
+    with app.test_request_context("/outer/x"):
         g.name = "view"
         seen = executor.submit(task).result(LIMIT)
-    assert seen == ["other", "/inner", "/outer", "tests", "/outer", "view"]
+    assert seen[:3] == ["other", "/inner", "/outer/x"]
+    assert seen[3:] == ["tests", "/outer/x", "view", ["/inner"]]
 
 
 def test_flashes_of_a_task(app: Flask, executor: Executor) -> None:

@@ -7,7 +7,7 @@ import typing as t
 from collections import Counter, OrderedDict, UserList, defaultdict, deque
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from werkzeug.datastructures import ImmutableMultiDict, MultiDict
 
@@ -48,6 +48,7 @@ def change(value: t.Any) -> None:
         value.append(1)
 
 
+@settings(deadline=None)
 @given(nested)
 def test_a_copy_shares_nothing_that_can_change(value: t.Any) -> None:
     """It is equal and of the same kinds, and no change of it reaches the value."""
@@ -60,6 +61,7 @@ def test_a_copy_shares_nothing_that_can_change(value: t.Any) -> None:
     assert value == before
 
 
+@settings(deadline=None)
 @given(nested, st.data())
 def test_each_change_is_told(value: t.Any, data: st.DataObject) -> None:
     """A change of any container in a value is one that its copy does not have."""
@@ -136,6 +138,10 @@ def test_what_is_shared() -> None:
         *((1, ("a", None)), frozenset({1}), "text"),
     ):
         assert own_copy([value])[0] is value or value == (1, ("a", None))
+    frozen = ImmutableMultiDict({"a": 1})
+    items = dict.__getitem__(frozen, "a")
+    own_copy(frozen)
+    assert dict.__getitem__(frozen, "a") is items
     pair = (1, "a")
     assert own_copy(pair) is pair
 
