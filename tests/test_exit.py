@@ -78,8 +78,10 @@ def start(directory: Path, body: str, **env: str) -> subprocess.Popen[str]:
     path = directory / "script.py"
     path.write_text(HEAD + body)
     pythonpath = os.pathsep.join((str(HERE), str(HERE.parent)))
+    # Python 3.12 warns of each fork beside threads; here that is the point.
+    options = ["-X", "faulthandler", "-W", "ignore:This process:DeprecationWarning"]
     return subprocess.Popen(
-        [sys.executable, "-X", "faulthandler", str(path)],
+        [sys.executable, *options, str(path)],
         env={**os.environ, "PYTHONPATH": pythonpath, **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
