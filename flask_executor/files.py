@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 import typing as t
+from itertools import chain
 
 from werkzeug.datastructures import FileStorage, Headers, ImmutableMultiDict, MultiDict
 
@@ -185,7 +186,7 @@ def open_uploads(value: T) -> T:
 def _exchange(value: t.Any, kind: type, to: t.Callable[[t.Any], t.Any]) -> t.Any:
     if isinstance(value, kind):
         return to(value)
-    if not _holds(value, kind, set()):
+    if not _holds(value, kind):
         return value
     shape = type(value)
     if shape is dict:
@@ -196,21 +197,23 @@ def _exchange(value: t.Any, kind: type, to: t.Callable[[t.Any], t.Any]) -> t.Any
     return shape(_exchange(item, kind, to) for item in value)
 
 
-def _holds(value: t.Any, kind: type, seen: set[int]) -> bool:
-    """Whether a container holds one of a kind, however deep."""
-    items = _items(value)
-    if not items or id(value) in seen:
-        return False
-    seen.add(id(value))
-    kinds = set(map(type, items))  # much faster than to look at each
-    if any(issubclass(found, kind) for found in kinds):
-        return True
-    if kinds.isdisjoint(_HOLDERS):
-        return False
-    return any(_holds(item, kind, seen) for item in items)
-
-
 _HOLDERS = frozenset({list, tuple, dict, MultiDict, ImmutableMultiDict})
+
+
+def _holds(value: t.Any, kind: type) -> bool:
+    """Whether a container holds one of a kind, however deep."""
+    items, seen = _items(value), {id(value)}
+    while items:
+        kinds = set(map(type, items))  # much faster than to look at each
+        for found in kinds:
+            if issubclass(found, kind):
+                return True
+        if kinds.isdisjoint(_HOLDERS):
+            return False
+        inner = [i for i in items if type(i) in _HOLDERS and id(i) not in seen]
+        seen.update(map(id, inner))
+        items = list(chain.from_iterable(map(_items, inner)))
+    return False
 
 
 def _items(value: t.Any) -> t.Collection[t.Any]:
