@@ -230,3 +230,14 @@ def test_a_job_declared_in_another_apps_context(app: Flask, executor: Executor) 
     with other.app_context():
         job = executor.job(abs)
     assert job.submit(-1).result(LIMIT) == 1
+
+
+def test_representation(executor: Executor) -> None:
+    """A job says in a debugger whose it is."""
+
+    @executor.job
+    def send() -> None:
+        """Not called."""
+
+    assert repr(send).startswith("<ExecutorJob test_jobs.test_representation")
+    assert repr(send).endswith("send>")

@@ -269,3 +269,24 @@ def test_references_are_dropped(app: Flask, executor: Executor) -> None:
     executor.submit(asyncio.sleep, 0).result(LIMIT)
     gc.collect()
     assert [ref() for ref in refs] == [None, None]
+
+
+def test_sync_beside_a_running_loop(app: Flask) -> None:
+    """With 'sync' a coroutine runs at once, in an async view too: on a thread."""
+
+    async def work(fail: bool) -> str:
+        await asyncio.sleep(0)
+        if fail:
+            raise KeyError("x")
+        return request.path
+
+    async def view() -> tuple[t.Any, t.Any]:
+        return executor.submit(work, False).result(0), executor.submit(work, True)
+
+    app.config["EXECUTOR_TYPE"] = "sync"
+    executor = Executor(app)
+    with app.test_request_context("/here"):
+        path, failed = asyncio.run(view())
+    assert path == "/here"
+    assert isinstance(failed.exception(0), KeyError)
+    executor.shutdown()

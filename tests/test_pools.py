@@ -148,6 +148,7 @@ def test_after_shutdown(pool: t.Any, kind: Kind) -> None:
     with pytest.raises(ExecutorShutDown, match=kind.echo.__name__):
         pool.start(task)
     assert task.call is not None
+    assert repr(task).startswith(f"<Task process_app.{kind.echo.__name__} <Future")
     assert not future.done() and future.cancel()
 
 
