@@ -327,6 +327,26 @@ def test_no_worker_can_be_started(
     assert executor.submit(abs, -1).result(LIMIT) == 1
 
 
+def test_a_script_without_main_guard(tmp_path: Path) -> None:
+    """A script that submits while a worker imports it fails, with Python's advice."""
+    path = tmp_path / "unguarded.py"
+    path.write_text(
+        """
+from flask import Flask
+from flask_executor import Executor
+app = Flask("unguarded")
+app.config.update(EXECUTOR_TYPE="process", EXECUTOR_START_METHOD="spawn")
+print(Executor(app).submit(abs, -1).result())
+"""
+    )
+    done = subprocess.run(
+        [sys.executable, str(path)], capture_output=True, text=True, timeout=LIMIT
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "WorkerLost: builtins.abs was lost" in done.stderr
+    assert "if __name__ == '__main__':" in done.stderr
+
+
 def test_result_that_does_not_unpickle(executor: Executor) -> None:
     """A result that only the worker can make fails with an error that says so."""
     future = executor.submit(process_app.only_there)

@@ -80,7 +80,7 @@ class LoopPool(BareCalls):
         _unfinished.add(self)
 
     def _run_loop(self, ready: threading.Event) -> None:
-        with asyncio.Runner() as runner:
+        with asyncio.Runner(loop_factory=_new_loop) as runner:
             runner.run(self._serve(ready))
 
     async def _serve(self, ready: threading.Event) -> None:
@@ -106,6 +106,18 @@ class LoopPool(BareCalls):
         # The loop itself keeps weak references only.
         self._running.add(running)
         running.add_done_callback(self._running.discard)
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    # Closing it ends its threads, too. This would start one more to wait for them,
+    # which Python 3.12.0 to 3.12.2 do not do while the interpreter ends.
+    vars(loop)["shutdown_default_executor"] = _nothing
+    return loop
+
+
+async def _nothing(*args: object) -> None:
+    """In place of what is not needed."""
 
 
 async def _run(task: Task) -> None:

@@ -197,7 +197,7 @@ class _Worker:
         for _ in range(_STARTS):
             try:
                 reply = self._ask(payload)
-            except (EOFError, OSError) as error:
+            except Exception as error:  # also what no process could be started for
                 begun = self._begun.value if self._process is not None else 0
                 lost = self._bury(name)
                 lost.__cause__ = error
