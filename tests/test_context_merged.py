@@ -57,6 +57,10 @@ class Counted(SecureCookieSessionInterface):
 
 if MERGED is None:
 
+    @pytest.mark.skipif(
+        not isinstance(getattr(flask.ctx.RequestContext, "session", None), property),
+        reason="3.2 has the sessions of Flask 3.1.3, whose access the context notes",
+    )
     @pytest.mark.parametrize("opens", ["push", "lazy"])
     def test_the_whole_story(opens: str, tmp_path: Path) -> None:
         """With warnings as errors, from the import on, all tests of contexts pass."""
