@@ -8,7 +8,6 @@ import os
 import threading
 import typing as t
 import weakref
-from collections import deque
 
 from ..errors import ExecutorShutDown
 from ..task import Task
@@ -33,7 +32,7 @@ class LoopPool(BareCalls):
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._shutdown = False
-        self._accepted: deque[Task] = deque()
+        self._accepted: list[Task] = []
         self._running: set[asyncio.Task[None]] = set()
         self._woken = False
         self._pid = os.getpid()
@@ -62,21 +61,25 @@ class LoopPool(BareCalls):
         """
         with self._lock:
             first, self._shutdown = not self._shutdown, True
-            while cancel_futures and self._accepted:
-                self._accepted.popleft().abandon()
+            cancelled = self._accepted if cancel_futures else []
+            if cancel_futures:
+                self._accepted = []
             thread = self._thread
             if first and thread is not None:
                 self._loop.call_soon_threadsafe(self._stopping.set)
+        for task in cancelled:  # not under the lock: their callbacks may submit
+            task.abandon()
         if wait and thread is not None and thread is not threading.current_thread():
             thread.join()
 
     def _start_thread(self) -> None:
         ready = threading.Event()
-        self._thread = threading.Thread(
+        thread = threading.Thread(
             target=self._run_loop, args=(ready,), name=self._name, daemon=True
         )
-        self._thread.start()
+        thread.start()
         ready.wait()
+        self._thread = thread
         _unfinished.add(self)
 
     def _run_loop(self, ready: threading.Event) -> None:
@@ -93,9 +96,10 @@ class LoopPool(BareCalls):
             await asyncio.wait(self._running)
 
     def _start_accepted(self) -> None:
-        self._woken = False
-        while self._accepted:
-            task = self._accepted.popleft()
+        with self._lock:
+            self._woken = False
+            accepted, self._accepted = self._accepted, []
+        for task in accepted:
             if task.begin():
                 self._create(task)
 

@@ -135,12 +135,20 @@ class ProcessPool(ProcessPoolExecutor):
         """Accept nothing more; run or cancel what waits, then let the workers go."""
         self._shutdown_thread = True
         self._minders.shutdown(wait=False)
-        while cancel_futures and self._line:
-            self._line.popleft()[0].abandon()
+        if cancel_futures:
+            self._abandon_waiting()
         self._minders.shutdown(wait=wait)
         if wait:
             for process in list(self._processes.values()):
                 process.join()
+
+    def _abandon_waiting(self) -> None:
+        while True:
+            try:
+                task, _ = self._line.popleft()
+            except IndexError:  # not asked first: minders take from it, too
+                return
+            task.abandon()
 
     def _run_next(self) -> None:
         try:
