@@ -269,6 +269,8 @@ def test_sigterm_runs_what_was_accepted(tmp_path: Path, kind: str) -> None:
         socket.create_server(("127.0.0.1", 0)) as listener,
     ):
         listener.settimeout(LIMIT)
+        # A SIGTERM that meets a worker before its handlers are set is lost on it.
+        server.notes.until(r"^worker (\d+)$", 2)
         worker = server.ask(f"/queue/{listener.getsockname()[1]}/10").decode()
         gate, _ = listener.accept()
         with gate:  # the first task runs, and nine are in line
