@@ -6,8 +6,9 @@ and exits non-zero where a bar is missed.
 Every contender is a process of its own, which measures one round at a time when asked;
 the rounds of the two sides alternate, so that what disturbs the machine disturbs both,
 and the ratio is the median of the rounds' ratios. The work is calls of an empty
-function from inside a request context, with a window of 500 outstanding, on two workers. Flask-Executor 1.0.0 has the same import name, so it is
-installed into ``.bench/`` and found by its contender alone.
+function from inside a request context, with a window of 500 outstanding, on two
+workers. Flask-Executor 1.0.0 has the same import name, so it is installed into
+``.bench/`` and found by its contender alone.
 """
 
 from __future__ import annotations

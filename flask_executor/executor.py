@@ -79,6 +79,8 @@ class Executor(concurrent.futures.Executor):
         :raises InvalidSetting: for an ``EXECUTOR_TYPE`` that is none; every other key
             is read at first use.
         """
+        # People pass current_app, in a view.
+        app = getattr(app, "_get_current_object", lambda: app)()
         kind = read_key(app.config, self._prefix, "type")
         for spec in fields(Settings):
             app.config.setdefault(config_key(self._prefix, spec.name), spec.default)
@@ -298,8 +300,8 @@ class Executor(concurrent.futures.Executor):
         # What the executor itself does not have, the pool under it may.
         if name.startswith("__") or "_states" not in self.__dict__:
             raise AttributeError(name)
-        if self._last_app is None:
-            raise AttributeError(f"{name!r}: {ExecutorNotInitialized()}")
+        if self._known_state() is None:
+            raise AttributeError(f"{name!r}: {ExecutorNotInitialized(current_app())}")
         return getattr(self._self, name)
 
     def __dir__(self) -> t.Iterable[str]:

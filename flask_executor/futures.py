@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import traceback
 import typing as t
 import weakref
 from concurrent.futures import Future as Future
@@ -49,7 +50,10 @@ class TaskFuture(Future[T]):
 
         :param fn: a callable that takes this future.
         """
-        if self.done() and current_app() is not None:
+        if getattr(fn, "__module__", None) == "asyncio.futures":
+            # It wakes an event loop that awaits this: no code of the app.
+            super().add_done_callback(fn)
+        elif self.done() and current_app() is not None:
             _Callback(fn, self.app, None)(self)
         else:
             self.add_callback_in(Snapshot.take(self.app), fn)
@@ -89,6 +93,10 @@ class _Callback:
             self._app.logger.exception(
                 "The done-callback %r of %r failed", fn, future, exc_info=error
             )
+            traceback.clear_frames(error.__traceback__)
+        finally:
+            # An error's traceback keeps this frame, and the future its error.
+            del fn, snapshot, future
 
 
 class _Registry(t.MutableMapping[t.Hashable, "Future[t.Any]"]):

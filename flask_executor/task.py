@@ -39,8 +39,11 @@ class Task:
         self.drop_call()
         return False
 
-    def run(self) -> None:
-        """Run the call on this thread, unless it was cancelled."""
+    def run(self, _context: object = None) -> None:
+        """Run the call on this thread, unless it was cancelled.
+
+        :param _context: what the threads of Python 3.14 pass to their work items.
+        """
         if self.begin():
             self.finish(run(self.call))  # type: ignore[arg-type]
         # The traceback of a failure refers to the frames of those who called it, this

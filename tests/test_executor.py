@@ -177,6 +177,26 @@ def test_submit_of_no_callable(
         executor.submit(None)  # type: ignore[call-overload]
 
 
+def test_made_in_a_view_with_current_app(app: Flask) -> None:
+    """An executor may be made in a view, of the current_app proxy."""
+
+    @app.get("/")
+    def view() -> str:
+        made = Executor(current_app)  # type: ignore[arg-type]
+        try:
+            return str(made.submit(abs, -1).result(LIMIT))
+        finally:
+            made.shutdown()
+
+    assert app.test_client().get("/").text == "1"
+
+
+def test_an_attribute_in_the_context_of_a_stranger(executor: Executor) -> None:
+    """hasattr asks, in the context of an app that was never initialised, too."""
+    with Flask("stranger").app_context():
+        assert not hasattr(executor, "_max_workers")
+
+
 def test_mock_and_own_attributes(executor: Executor) -> None:
     """submit_stored can be patched, and attributes of one's own stay."""
     executor.mine = 1  # type: ignore[attr-defined]

@@ -625,6 +625,29 @@ def test_nothing_refers_to_a_finished_call(executor: Executor) -> None:
     assert [f.exception() is None for f in futures] == [True, False]
 
 
+@pytest.mark.parametrize("propagate", [False, True])
+def test_a_callback_that_raises_keeps_nothing(app: Flask, propagate: bool) -> None:
+    """The error that a stored future keeps does not keep the request's g by it."""
+
+    class Thing:
+        """Something in g."""
+
+    def fail() -> None:
+        raise ValueError("no")
+
+    app.config["EXECUTOR_PROPAGATE_EXCEPTIONS"] = propagate
+    executor = Executor(app)
+    with app.test_request_context("/"):
+        g.thing = Thing()
+        ref = weakref.ref(g.thing)
+        future = executor.submit_stored("key", fail)
+        future.add_done_callback(lambda future: future.result())
+    executor.shutdown()
+    gc.collect()
+    assert isinstance(future.exception(LIMIT), ValueError)
+    assert ref() is None
+
+
 def test_representations(executor: Executor) -> None:
     """What one meets in a debugger says what it is."""
     future = executor.submit_stored("k", abs, 1)

@@ -95,14 +95,17 @@ def pack(call: Call, fn: bytes) -> bytes:
 
 def describe(error: BaseException) -> str:
     """The kind of an error and its message."""
-    return f"{type(error).__name__}: {error}"
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # people's own may fail
+        return type(error).__name__
 
 
 def unpack_reply(name: str, reply: bytes) -> tuple[Outcome, str | None]:
     """The outcome of a call, and why it ran without contexts if so."""
     try:
         value, error, trace, reason = pickle.loads(reply)
-    except Exception as failure:
+    except BaseException as failure:
         lost = ResultNotPicklable(name, "its result", describe(failure))
         return Outcome(error=lost), None
     if error is not None and trace:
@@ -151,7 +154,7 @@ def _reply_to(payload: bytes, source: AppSource | None) -> bytes:
         call, reason = _open_parcel(parcel, source)
     except AppNotFound as error:
         outcome = Outcome(error=error)
-    except Exception as error:
+    except BaseException as error:
         reason_why = f"a worker could not load it ({describe(error)})"
         outcome = Outcome(error=CallNotPicklable(parcel.name, reason_why))
     else:
@@ -178,7 +181,7 @@ def _pack_outcome(name: str, outcome: Outcome, reason: str | None) -> bytes:
         if error is not None:
             pickle.loads(reply)  # many exceptions pickle but do not unpickle
         return reply
-    except Exception as failure:
+    except BaseException as failure:
         what = "its result" if error is None else f"the {describe(error)} it raised"
         refused = ResultNotPicklable(name, what, describe(failure))
         return pickle.dumps((None, refused, trace, reason))

@@ -43,7 +43,7 @@ class LoopPool(BareCalls):
         :raises ExecutorShutDown: where the pool is shut down.
         """
         with self._lock:
-            if self._shutdown:
+            if self._shutdown or _leaving:
                 raise ExecutorShutDown(task.name)
             if self._thread is None:
                 self._start_thread()
@@ -74,16 +74,19 @@ class LoopPool(BareCalls):
 
     def _start_thread(self) -> None:
         ready = threading.Event()
+        loop = _new_loop()  # here, so that a failure is the submitter's
         thread = threading.Thread(
-            target=self._run_loop, args=(ready,), name=self._name, daemon=True
+            target=self._run_loop, args=(ready, loop), name=self._name, daemon=True
         )
         thread.start()
         ready.wait()
         self._thread = thread
         _unfinished.add(self)
 
-    def _run_loop(self, ready: threading.Event) -> None:
-        with asyncio.Runner(loop_factory=_new_loop) as runner:
+    def _run_loop(
+        self, ready: threading.Event, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
             runner.run(self._serve(ready))
 
     async def _serve(self, ready: threading.Event) -> None:
@@ -131,7 +134,13 @@ async def _run(task: Task) -> None:
 _unfinished: weakref.WeakSet[LoopPool] = weakref.WeakSet()
 
 
+_leaving = False
+"""Whether the interpreter ends: what comes now would not be waited for."""
+
+
 def _finish_all() -> None:
+    global _leaving
+    _leaving = True
     for pool in list(_unfinished):
         if pool._pid == os.getpid():  # a forked child inherits the set, no threads
             pool.shutdown()

@@ -17,7 +17,7 @@ import typing as t
 import weakref
 from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import RawValue
@@ -157,9 +157,9 @@ class ProcessPool(ProcessPoolExecutor):
             return
         if task.begin():
             outcome, reason = self._worker().run(task.name, payload)
-            if reason:
-                self._warn_once(reason)
             task.finish(outcome)
+            if reason:  # last: a log handler that raises must keep nobody waiting
+                self._warn_once(reason)
 
     def _worker(self) -> _Worker:
         # It lives as long as its minder: a thread's end drops it, and its process
@@ -221,7 +221,11 @@ class _Worker:
         self._begun.value = 0
         self._calls.send_bytes(payload)
         # Under gevent this lets others run; reading alone would not.
-        self._replies.poll(None)
+        # The sentinel, too: what the worker has forked may keep the pipe open.
+        process = t.cast(BaseProcess, self._process)
+        wait([self._replies, process.sentinel])
+        if not self._replies.poll(0):
+            raise EOFError
         return self._replies.recv_bytes()
 
     def _start(self) -> None:
@@ -234,21 +238,22 @@ class _Worker:
     def _launch(self) -> None:
         self._bury_quietly()
         # One way each: a duplex pipe is a socket, which gevent makes non-blocking.
-        their_calls, self._calls = self._mp_context.Pipe(duplex=False)
-        self._replies, their_replies = self._mp_context.Pipe(duplex=False)
-        self._begun = RawValue("b", 0)
-        process = self._mp_context.Process(  # type: ignore[attr-defined]
-            target=serve,
-            args=(their_calls, their_replies, self._begun, self._source),
-            name=self._name,
-        )
-        # multiprocessing keeps its children in a set that only one may change.
+        # multiprocessing keeps its children in a set that only one may change; and a
+        # worker that is forked meanwhile would inherit these pipes.
         with _starting:
+            their_calls, self._calls = self._mp_context.Pipe(duplex=False)
+            self._replies, their_replies = self._mp_context.Pipe(duplex=False)
+            self._begun = RawValue("b", 0)
+            process = self._mp_context.Process(  # type: ignore[attr-defined]
+                target=serve,
+                args=(their_calls, their_replies, self._begun, self._source),
+                name=self._name,
+            )
             _near_ends.update((self._calls, self._replies))
             _workers.add(process)
             process.start()
-        their_calls.close()
-        their_replies.close()
+            their_calls.close()
+            their_replies.close()
         self._process = process
         self._processes[process.pid] = process
 
