@@ -1,33 +1,85 @@
 """Background work for Flask, behind the :mod:`concurrent.futures` API."""
 
+from .current import Progress as Progress
+from .current import current_task as current_task
+from .dispatch import Drained as Drained
 from .errors import AppNotFound as AppNotFound
+from .errors import ArgumentsNotPicklable as ArgumentsNotPicklable
 from .errors import CallNotPicklable as CallNotPicklable
 from .errors import DuplicateKey as DuplicateKey
 from .errors import ExecutorNotInitialized as ExecutorNotInitialized
 from .errors import ExecutorShutDown as ExecutorShutDown
 from .errors import InvalidName as InvalidName
+from .errors import InvalidOption as InvalidOption
 from .errors import InvalidSetting as InvalidSetting
+from .errors import LoopBlocked as LoopBlocked
+from .errors import NoCurrentTask as NoCurrentTask
 from .errors import NotCallable as NotCallable
+from .errors import PoolNotInstalled as PoolNotInstalled
+from .errors import QueueFull as QueueFull
 from .errors import ResultNotPicklable as ResultNotPicklable
+from .errors import TaskCancelled as TaskCancelled
+from .errors import TaskTimeout as TaskTimeout
+from .errors import UnknownOption as UnknownOption
+from .errors import UnsupportedOption as UnsupportedOption
+from .errors import WaitsForItself as WaitsForItself
 from .errors import WorkerLost as WorkerLost
 from .executor import Executor as Executor
+from .executor import ExecutorView as ExecutorView
 from .futures import FutureCollection as FutureCollection
 from .futures import TaskFuture as TaskFuture
+from .groups import Group as Group
 from .jobs import ExecutorJob as ExecutorJob
+from .options import Retry as Retry
+from .signals import task_cancelled as task_cancelled
+from .signals import task_failed as task_failed
+from .signals import task_progressed as task_progressed
+from .signals import task_retrying as task_retrying
+from .signals import task_started as task_started
+from .signals import task_submitted as task_submitted
+from .signals import task_succeeded as task_succeeded
+from .signals import task_timed_out as task_timed_out
+from .task import Task as Task
 
 __all__ = [
     "AppNotFound",
+    "ArgumentsNotPicklable",
     "CallNotPicklable",
+    "Drained",
     "DuplicateKey",
     "Executor",
     "ExecutorJob",
     "ExecutorNotInitialized",
     "ExecutorShutDown",
+    "ExecutorView",
     "FutureCollection",
+    "Group",
     "InvalidName",
+    "InvalidOption",
     "InvalidSetting",
+    "LoopBlocked",
+    "NoCurrentTask",
     "NotCallable",
+    "PoolNotInstalled",
+    "Progress",
+    "QueueFull",
     "ResultNotPicklable",
+    "Retry",
+    "Task",
+    "TaskCancelled",
     "TaskFuture",
+    "TaskTimeout",
+    "UnknownOption",
+    "UnsupportedOption",
+    "WaitsForItself",
     "WorkerLost",
+    "current_task",
+    "task_cancelled",
+    "task_failed",
+    "task_progressed",
+    "task_retrying",
+    "task_started",
+    "task_submitted",
+    "task_succeeded",
+    "task_timed_out",
 ]

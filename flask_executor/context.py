@@ -26,6 +26,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import MapAdapter
 from werkzeug.utils import cached_property
 
+from .current import Inside, running
 from .files import keep_uploads as keep_uploads
 from .files import open_uploads as open_uploads
 from .request import PortableRequest, RequestCopy, close
@@ -331,14 +332,26 @@ class Snapshot:
         return contexts.enter(self.app, self._g, self._request)
 
     def run(
-        self, fn: t.Callable[..., T], args: t.Sequence[t.Any], kwargs: dict[str, t.Any]
+        self,
+        fn: t.Callable[..., T],
+        args: t.Sequence[t.Any],
+        kwargs: dict[str, t.Any],
+        inside: Inside | None = None,
     ) -> T:
-        """Call a function in a fresh restore, on this thread."""
-        return self._variables.copy().run(self._run, fn, args, kwargs)
+        """Call a function in a fresh restore, on this thread.
+
+        :param inside: the task whose code this is, or None.
+        """
+        return self._variables.copy().run(self._run, fn, args, kwargs, inside)
 
     def _run(
-        self, fn: t.Callable[..., T], args: t.Sequence[t.Any], kwargs: dict[str, t.Any]
+        self,
+        fn: t.Callable[..., T],
+        args: t.Sequence[t.Any],
+        kwargs: dict[str, t.Any],
+        inside: Inside | None,
     ) -> T:
+        running.set(inside)
         leave = contexts.enter(self.app, self._g, self._request)
         try:
             result = fn(*args, **kwargs)
@@ -455,7 +468,7 @@ _NO_VARIABLES = contextvars.Context()
 def _without(
     variables: contextvars.Context, *own: contextvars.ContextVar[t.Any]
 ) -> contextvars.Context:
-    there = [variable for variable in own if variable in variables]
+    there = [variable for variable in (*own, running) if variable in variables]
     if len(there) == len(variables):  # most often
         return _NO_VARIABLES
     # Only what is set: a variable that holds None is not the same as one without a

@@ -7,9 +7,12 @@ next step.
 
 from __future__ import annotations
 
+import queue
 import typing as t
-from concurrent.futures import BrokenExecutor
+from concurrent.futures import BrokenExecutor, CancelledError
 from pickle import PicklingError
+
+from werkzeug.exceptions import ServiceUnavailable
 
 
 class InvalidName(ValueError):
@@ -114,6 +117,10 @@ class CallNotPicklable(PicklingError):
         return type(self), (self.name, self.reason)
 
 
+class ArgumentsNotPicklable(CallNotPicklable):
+    """The callable of a call can be sent to a worker process, its arguments cannot."""
+
+
 class ResultNotPicklable(PicklingError):
     """What a call returned or raised in a worker process cannot be sent back."""
 
@@ -167,3 +174,155 @@ class AppNotFound(RuntimeError):
 
     def __reduce__(self) -> tuple[t.Any, ...]:
         return type(self), (self.reference, self.reason)
+
+
+class UnknownOption(TypeError):
+    """An option that there is not."""
+
+    def __init__(self, option: str, known: t.Iterable[str]) -> None:
+        self.option = option
+        self.known = tuple(known)
+        super().__init__(
+            f"{option!r} is no option of a task: there are {', '.join(self.known)}."
+            " Keyword arguments of the callable go to submit, not to using."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.option, self.known)
+
+
+class InvalidOption(ValueError):
+    """An option has a value that is not allowed there."""
+
+    def __init__(self, option: str, value: object, allowed: str) -> None:
+        self.option = option
+        self.value = value
+        self.allowed = allowed
+        super().__init__(
+            f"{option} = {value!r} is not understood: it may be {allowed}."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.option, self.value, self.allowed)
+
+
+class UnsupportedOption(ValueError):
+    """An option that cannot be honoured where it is asked for."""
+
+    def __init__(self, option: str, where: str, instead: str) -> None:
+        self.option = option
+        self.where = where
+        self.instead = instead
+        super().__init__(f"{option} cannot be honoured by {where}: {instead}.")
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.option, self.where, self.instead)
+
+
+class QueueFull(ServiceUnavailable, queue.Full):
+    """As many tasks wait as ``EXECUTOR_MAX_PENDING`` allows; this one was not accepted.
+
+    A view that lets it through answers 503 with a ``Retry-After`` header: it is a
+    :exc:`werkzeug.exceptions.ServiceUnavailable`.
+    """
+
+    RETRY_AFTER: t.ClassVar[int] = 5
+    """Seconds after which the client is asked to come again."""
+
+    def __init__(self, task_name: str, limit: int) -> None:
+        self.task_name = task_name  # the name of an HTTPException is that of its code
+        self.limit = limit
+        super().__init__(
+            f"{task_name} was not accepted, for {limit} tasks wait already"
+            " (EXECUTOR_MAX_PENDING): try again later.",
+            retry_after=self.RETRY_AFTER,
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.task_name, self.limit)
+
+
+class TaskTimeout(TimeoutError):
+    """A task ran for longer than its ``timeout``.
+
+    Only the executor raises it: a :exc:`TimeoutError` that the task itself raised is
+    passed on as it is.
+    """
+
+    def __init__(self, name: str, limit: float) -> None:
+        self.name = name
+        self.limit = limit
+        super().__init__(
+            f"{name} ran for longer than its timeout of {limit:g} seconds: raise the"
+            " timeout, or have the task do less at once."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.name, self.limit)
+
+
+class TaskCancelled(CancelledError):
+    """The running task was asked to stop, and does."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"{name} was asked to stop, and stopped.")
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.name,)
+
+
+class NoCurrentTask(RuntimeError):
+    """``current_task`` was used where no task runs."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "No task runs here: current_task is what code inside a submitted call sees."
+            " From outside, ask future.task."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), ()
+
+
+class LoopBlocked(RuntimeError):
+    """A coroutine on the executor's event loop was about to block it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"Waiting for {name} here would block the event loop that all coroutines of"
+            " this executor run on: use `await future` in place of future.result()."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.name,)
+
+
+class WaitsForItself(RuntimeError):
+    """Code of a task was about to wait for all tasks, itself among them."""
+
+    def __init__(self, verb: str) -> None:
+        self.verb = verb
+        super().__init__(
+            f"{verb} waits for all tasks of this executor, and was called from one of"
+            " them: call it from elsewhere."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.verb,)
+
+
+class PoolNotInstalled(ImportError):
+    """The library that a pool is made of is not installed."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        super().__init__(
+            f"EXECUTOR_TYPE = {kind!r} needs a library that is not installed: run"
+            f" pip install 'Flask-Executor[{kind}]'.",
+            name=kind,
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.kind,)

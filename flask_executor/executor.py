@@ -20,16 +20,31 @@ from dataclasses import fields
 from flask import Flask
 
 from .context import Snapshot, current_app, keep_uploads
-from .dispatch import Dispatcher, is_coroutine_function
-from .errors import ExecutorNotInitialized, InvalidName, NotCallable
+from .dispatch import Dispatcher, Drained, is_coroutine_function
+from .errors import ExecutorNotInitialized, InvalidName, NotCallable, UnsupportedOption
 from .futures import Callback, FutureCollection, TaskFuture
+from .groups import Group
 from .jobs import ExecutorJob as ExecutorJob
+from .options import (
+    Given,
+    JobOptions,
+    NoKey,
+    Options,
+    TaskOptions,
+    checked,
+    unsupported,
+)
 from .pools import pool_module
 from .settings import Settings, config_key, read_key
 from .worker import Call, Chunk, CoroutineChunk
 
 P = t.ParamSpec("P")
 T = t.TypeVar("T")
+
+_NOTHING: Given = {}
+_UNSAID = object()
+
+_NewDispatcher = t.Callable[[Settings, str, Flask], Dispatcher]
 
 _POOL_CLASSES: dict[str, type[concurrent.futures.Executor]] = {
     "thread": ThreadPoolExecutor,
@@ -45,51 +60,38 @@ def propagate_exceptions_callback(future: Future[t.Any]) -> None:
         raise error
 
 
-class Executor(concurrent.futures.Executor):
-    """Run calls in the background, each with a copy of the context it came from.
+class Submitting(concurrent.futures.Executor):
+    """The verbs that an executor and its views have in common."""
 
-    It is a :class:`concurrent.futures.Executor`, and answers for the pool under it:
-    ``isinstance(executor, ThreadPoolExecutor)`` holds where its type is ``'thread'``.
+    options: Given = _NOTHING
+    """What was given for all its tasks, as it counts."""
 
-    :param app: the app to initialize, or None to call :meth:`init_app` later.
-    :param name: for several executors on one app; it stands in front of the config
-        keys, in upper case and with an underscore.
-    :raises InvalidName: a :exc:`ValueError`, for anything but letters, digits and
-        underscores.
-    """
+    @property
+    def _desk(self) -> Executor:
+        """The executor itself."""
+        raise NotImplementedError
 
-    def __init__(self, app: Flask | None = None, name: str = "") -> None:
-        _check_name(name)
-        self.name = name
-        self._prefix = f"{name.upper()}_" if name else ""
-        self._default_done_callbacks: list[Callback] = []
-        self._states: weakref.WeakKeyDictionary[Flask, _AppState] = (
-            weakref.WeakKeyDictionary()
-        )
-        self._last_app: Flask | None = None
-        if app is not None:
-            self.init_app(app)
+    def using(self, **options: t.Unpack[TaskOptions]) -> ExecutorView:
+        """A view of the executor whose tasks have these options.
 
-    def init_app(self, app: Flask) -> None:
-        """Make the executor work for an app.
+        It is a :class:`concurrent.futures.Executor` itself, immutable and cheap, and
+        goes wherever one goes. Options given to a view are added to those it has; a
+        job's own options give way to them.
 
-        Called again for the same app, it starts anew: the pool that was there is shut
-        down, and what it had accepted still runs.
-
-        :raises InvalidSetting: for an ``EXECUTOR_TYPE`` that is none; every other key
-            is read at first use.
+        :raises UnknownOption: a :exc:`TypeError`.
+        :raises InvalidOption: a :exc:`ValueError`.
+        :raises UnsupportedOption: a :exc:`ValueError`, where the pool cannot honour
+            one; at submit, where the app is not known yet.
         """
-        # People pass current_app, in a view.
-        app = getattr(app, "_get_current_object", lambda: app)()
-        kind = read_key(app.config, self._prefix, "type")
-        for spec in fields(Settings):
-            app.config.setdefault(config_key(self._prefix, spec.name), spec.default)
-        replaced = self._states.get(app)
-        self._states[app] = _AppState(app, self.name, self._prefix, kind)
-        self._last_app = app
-        app.extensions[self.name + "executor"] = self
-        if replaced is not None:
-            replaced.here().retire()
+        given = self._desk.check_call(options)
+        return ExecutorView(self._desk, {**self.options, **given})
+
+    def group(self, name: str = "") -> Group:
+        """A group: many tasks, one handle; see :class:`.Group`.
+
+        :param name: for people.
+        """
+        return Group(self, name)
 
     @t.overload
     def submit(
@@ -116,11 +118,11 @@ class Executor(concurrent.futures.Executor):
         :raises ExecutorNotInitialized: a :exc:`RuntimeError`, where there is no app.
         :raises ExecutorShutDown: a :exc:`RuntimeError`, after :meth:`shutdown`.
         :raises CallNotPicklable: where no worker process could import the callable.
+        :raises QueueFull: where ``EXECUTOR_MAX_PENDING`` tasks wait already.
         :raises werkzeug.exceptions.HTTPException: where the request's body, which
             nobody has read yet, is too large or was broken off.
         """
-        dispatcher = self._state().dispatcher
-        return self._submit(dispatcher, TaskFuture(dispatcher.app), fn, args, kwargs)
+        return self._desk._accept(self.options, fn, args, kwargs)
 
     @t.overload
     def submit_stored(
@@ -156,14 +158,7 @@ class Executor(concurrent.futures.Executor):
         :raises DuplicateKey: a :exc:`ValueError`, where the key is taken; nothing was
             submitted then.
         """
-        dispatcher = self._state().dispatcher
-        future: TaskFuture[t.Any] = TaskFuture(dispatcher.app, future_key)
-        self.futures.add(future_key, future)
-        try:
-            return self._submit(dispatcher, future, fn, args, kwargs)
-        except BaseException:
-            self.futures.discard(future_key, future)
-            raise
+        return self._desk._accept(self.options, fn, args, kwargs, key=future_key)
 
     def map(
         self,
@@ -181,34 +176,150 @@ class Executor(concurrent.futures.Executor):
             then :exc:`TimeoutError`.
         :param chunksize: how many calls make one task, run one after another in one
             context. A failure loses the earlier results of its chunk.
-        :raises ValueError: for a chunksize below 1.
+        :raises ValueError: for a chunksize below 1, and with the option ``key``, which
+            names one task.
         """
         if chunksize < 1:
             raise ValueError(f"chunksize must be >= 1, not {chunksize!r}.")
+        job = fn if isinstance(fn, ExecutorJob) else None
+        if "key" in {**self.options, **(job.options if job else {})}:
+            raise UnsupportedOption(
+                "key", "map", "it names one task, and map makes many; use submit_stored"
+            )
         deadline = None if timeout is None else time.monotonic() + timeout
         calls = zip(*iterables, strict=False)
         if chunksize == 1:
-            return _results(self._submit_all(fn, calls), deadline)
+            return _results(self._submit_all(fn, calls, job), deadline)
         chunks = iter(lambda: list(itertools.islice(calls, chunksize)), [])
-        run = CoroutineChunk(fn) if is_coroutine_function(fn) else Chunk(fn)
-        futures = self._submit_all(run, ((chunk,) for chunk in chunks))
+        called = fn if job is None else job.declared
+        run = CoroutineChunk(fn) if is_coroutine_function(fn) else Chunk(called)
+        futures = self._submit_all(run, ((chunk,) for chunk in chunks), job)
         return _one_by_one(_results(futures, deadline))
 
-    def job(self, fn: t.Callable[P, T]) -> ExecutorJob[P, T]:
+    def _submit_all(
+        self,
+        fn: t.Callable[..., t.Any],
+        calls: t.Iterable[t.Sequence[t.Any]],
+        job: ExecutorJob[..., t.Any] | None,
+    ) -> list[TaskFuture[t.Any]]:
+        accept = self._desk._accept
+        futures: list[TaskFuture[t.Any]] = []
+        try:
+            for args in calls:
+                futures.append(accept(self.options, fn, args, {}, job=job))
+        except BaseException:  # nobody will have the handles
+            for future in futures:
+                future.cancel()
+            raise
+        return futures
+
+
+class Executor(Submitting):
+    """Run calls in the background, each with a copy of the context it came from.
+
+    It is a :class:`concurrent.futures.Executor`, and answers for the pool under it:
+    ``isinstance(executor, ThreadPoolExecutor)`` holds where its type is ``'thread'``.
+
+    :param app: the app to initialize, or None to call :meth:`init_app` later.
+    :param name: for several executors on one app; it stands in front of the config
+        keys, in upper case and with an underscore.
+    :raises InvalidName: a :exc:`ValueError`, for anything but letters, digits and
+        underscores.
+    """
+
+    def __init__(self, app: Flask | None = None, name: str = "") -> None:
+        _check_name(name)
+        self.name = name
+        self._prefix = f"{name.upper()}_" if name else ""
+        self._default_done_callbacks: list[Callback] = []
+        self._states: weakref.WeakKeyDictionary[Flask, _AppState] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._last_app: Flask | None = None
+        self._last_state: _AppState | None = None
+        # Tests have other ones made: flask_executor.testing.
+        self._new_dispatcher: _NewDispatcher = Dispatcher
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Make the executor work for an app.
+
+        Called again for the same app, it starts anew: the pool that was there is shut
+        down, and what it had accepted still runs.
+
+        :raises InvalidSetting: for an ``EXECUTOR_TYPE`` that is none; every other key
+            is read at first use.
+        """
+        # People pass current_app, in a view.
+        app = getattr(app, "_get_current_object", lambda: app)()
+        kind = read_key(app.config, self._prefix, "type")
+        for spec in fields(Settings):
+            app.config.setdefault(config_key(self._prefix, spec.name), spec.default)
+        replaced = self._states.get(app)
+        new = self._new_dispatcher
+        state = _AppState(app, self.name, self._prefix, kind, new)
+        self._states[app] = self._last_state = state
+        self._last_app = app
+        app.extensions[self.name + "executor"] = self
+        if replaced is not None:
+            replaced.here().retire()
+
+    @t.overload
+    def job(self, fn: t.Callable[P, T], /) -> ExecutorJob[P, T]: ...
+
+    @t.overload
+    def job(
+        self, /, **options: t.Unpack[JobOptions]
+    ) -> t.Callable[[t.Callable[P, T]], ExecutorJob[P, T]]: ...
+
+    def job(self, fn: t.Any = _UNSAID, /, **options: t.Any) -> t.Any:
         """Declare a job: a function with ``submit``, ``submit_stored`` and ``map``.
 
-        It works before :meth:`init_app`, too.
+        With options, as in ``@executor.job(priority=5)``, they count for each of its
+        tasks, unless the call says otherwise. It works before :meth:`init_app`, too.
 
         :raises NotCallable: a :exc:`TypeError`.
         :raises CallNotPicklable: where the type is ``'process'`` and the function is
             not at the top level of its module.
+        :raises UnknownOption: a :exc:`TypeError`.
+        :raises InvalidOption: a :exc:`ValueError`.
+        :raises UnsupportedOption: a :exc:`ValueError`, where the pool cannot honour
+            one; at submit, where the app is not known yet.
         """
+        if fn is _UNSAID:
+            return lambda fn: self._declare(fn, options)
+        return self._declare(fn, options)
+
+    def _declare(self, fn: t.Any, options: Given) -> ExecutorJob[..., t.Any]:
         if not callable(fn):
             raise NotCallable(fn)
         state = self._known_state()
         if state is not None:
             state.check_job(fn)
-        return ExecutorJob(self, fn)
+        return ExecutorJob(self, fn, self._checked(options, fn))
+
+    def check_call(self, options: Given, fn: t.Any = None) -> Given:
+        """The options of a call, checked, as they count.
+
+        :param fn: what is called, where that is known.
+
+        :raises UnsupportedOption: for what the pool cannot honour, or only a job.
+        """
+        if "max_concurrency" in options:
+            raise UnsupportedOption(
+                "max_concurrency",
+                "one call",
+                "it counts the tasks of a job: @executor.job(max_concurrency=2)",
+            )
+        return self._checked(options, fn)
+
+    def _checked(self, options: Given, fn: t.Any) -> Given:
+        given = checked(options)
+        state = self._known_state()
+        if given and state is not None:
+            state.refuse_unsupported(given, fn)
+        return given
 
     def add_default_done_callback(self, fn: Callback) -> None:
         """Call ``fn(future)`` at the end of every call submitted from now on, in a
@@ -231,6 +342,23 @@ class Executor(concurrent.futures.Executor):
     def futures(self) -> None:
         vars(self).pop("futures", None)
 
+    def drain(self, timeout: float | None = None) -> Drained:
+        """Accept nothing more for the current app, and give its tasks the time to end.
+
+        What is not due yet is cancelled at once, what has not begun when the time is
+        over is cancelled then; the log says what became of each. Leaving the process
+        does the same, as on SIGTERM under gunicorn.
+
+        :param timeout: seconds; None is ``EXECUTOR_DRAIN_TIMEOUT``, and where that is
+            None as long as it takes.
+        :return: what finished, what was cancelled, and what still runs.
+        :raises WaitsForItself: a :exc:`RuntimeError`, from within a task.
+        """
+        dispatcher = self._state().dispatcher
+        if timeout is None:
+            timeout = dispatcher.settings.drain_timeout
+        return dispatcher.drain(timeout)
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept nothing more for the current app, as
         :meth:`concurrent.futures.Executor.shutdown`.
@@ -241,6 +369,47 @@ class Executor(concurrent.futures.Executor):
         if self._last_app is not None:
             self._state().shutdown(wait, cancel_futures)
 
+    @property
+    def _desk(self) -> Executor:
+        return self
+
+    def _accept(
+        self,
+        given: Given,
+        fn: t.Callable[..., t.Any],
+        args: t.Sequence[t.Any],
+        kwargs: dict[str, t.Any],
+        *,
+        key: t.Any = NoKey,
+        job: ExecutorJob[..., t.Any] | None = None,
+    ) -> TaskFuture[t.Any]:
+        dispatcher = self._state().dispatcher
+        if type(fn) is ExecutorJob:
+            # Of all its views, only the job that was declared pickles by its name.
+            job, fn = fn, fn.declared
+        options = dispatcher.defaults
+        if given or job is not None:
+            options = dispatcher.options_of(job, given)
+            key = options.key if key is NoKey else key
+            job = None if job is None else job.declared
+        if key is NoKey:
+            future: TaskFuture[t.Any] = TaskFuture(dispatcher.app)
+            self._submit(dispatcher, future, fn, args, kwargs, options, job)
+            return future
+        return self._accept_stored(dispatcher, key, fn, args, kwargs, options, job)
+
+    def _accept_stored(
+        self, dispatcher: Dispatcher, key: t.Hashable, *call: t.Any
+    ) -> TaskFuture[t.Any]:
+        future: TaskFuture[t.Any] = TaskFuture(dispatcher.app, key)
+        self.futures.add(key, future)
+        try:
+            self._submit(dispatcher, future, *call)
+        except BaseException:
+            self.futures.discard(key, future)
+            raise
+        return future
+
     def _submit(
         self,
         dispatcher: Dispatcher,
@@ -248,19 +417,12 @@ class Executor(concurrent.futures.Executor):
         fn: t.Callable[..., t.Any],
         args: t.Sequence[t.Any],
         kwargs: dict[str, t.Any],
-    ) -> TaskFuture[t.Any]:
+        options: Options,
+        job: ExecutorJob[..., t.Any] | None,
+    ) -> None:
         call = _with_context(dispatcher, future.app, fn, args, kwargs)
-        dispatcher.submit(future, call, self._callbacks(dispatcher.settings))
-        return future
-
-    def _submit_all(
-        self, fn: t.Callable[..., t.Any], calls: t.Iterable[t.Sequence[t.Any]]
-    ) -> list[TaskFuture[t.Any]]:
-        dispatcher = self._state().dispatcher
-        return [
-            self._submit(dispatcher, TaskFuture(dispatcher.app), fn, args, {})
-            for args in calls
-        ]
+        callbacks = self._callbacks(dispatcher.settings)
+        dispatcher.submit(future, call, options, callbacks, job=job)
 
     def _callbacks(self, settings: Settings) -> list[Callback]:
         if settings.propagate_exceptions:
@@ -275,7 +437,10 @@ class Executor(concurrent.futures.Executor):
 
     def _known_state(self) -> _AppState | None:
         app = current_app() or self._last_app
-        state = None if app is None else self._states.get(app)
+        if app is self._last_app:  # most often, and quicker than to look it up
+            state = self._last_state
+        else:
+            state = self._states.get(t.cast(Flask, app))
         return None if state is None else state.here()
 
     @property
@@ -313,6 +478,32 @@ class Executor(concurrent.futures.Executor):
         return f"<Executor {self.name!r} of {app!r}>"
 
 
+class ExecutorView(Submitting):
+    """An executor whose tasks have certain options; see :meth:`.Executor.using`."""
+
+    def __init__(self, executor: Executor, options: Given) -> None:
+        self.executor = executor
+        """The executor of which this is a view."""
+        self.options = options
+        """What was given, as it counts."""
+
+    @property
+    def _desk(self) -> Executor:
+        return self.executor
+
+    @property
+    def futures(self) -> FutureCollection:
+        """The stored futures of the current app, by key."""
+        return self.executor.futures
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Shut the executor down: a view has no pool of its own."""
+        self.executor.shutdown(wait, cancel_futures=cancel_futures)
+
+    def __repr__(self) -> str:
+        return f"<ExecutorView of {self.executor!r} with {self.options!r}>"
+
+
 def _check_name(name: object) -> None:
     if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9_]*", name)):
         raise InvalidName(name)
@@ -339,9 +530,12 @@ class _AppState:
     made at first use.
     """
 
-    def __init__(self, app: Flask, name: str, prefix: str, kind: str) -> None:
+    def __init__(
+        self, app: Flask, name: str, prefix: str, kind: str, new: _NewDispatcher
+    ) -> None:
         self.app = weakref.ref(app)
         self.kind = kind
+        self.new_dispatcher = new
         # Here and not at first use, beside which a server may fork: the lock of a
         # module that is being imported stays locked in the child.
         pool_module(kind)
@@ -369,7 +563,8 @@ class _AppState:
 
     def _made_anew(self) -> _AppState:
         app = t.cast(Flask, self.app())
-        return _AppState(app, self._name, self._prefix, self.kind)
+        new = self.new_dispatcher
+        return _AppState(app, self._name, self._prefix, self.kind, new)
 
     @property
     def settings(self) -> Settings:
@@ -399,7 +594,7 @@ class _AppState:
     def _make_dispatcher(self) -> Dispatcher:
         with self._lock:
             if self._dispatcher is None:
-                self._dispatcher = Dispatcher(
+                self._dispatcher = self.new_dispatcher(
                     self.settings, self._thread_name(), t.cast(Flask, self.app())
                 )
             return self._dispatcher
@@ -410,6 +605,17 @@ class _AppState:
             from .pools._parcels import check_declared
 
             check_declared(fn)
+
+    def refuse_unsupported(self, given: Given, fn: t.Any) -> None:
+        """Refuse options that this app's pool cannot honour for that callable."""
+        if fn is None:  # a coroutine function may come
+            kinds = [self.kind, "loop"]
+        else:
+            kinds = ["loop" if is_coroutine_function(fn) else self.kind]
+        options = Options().overlaid(given)
+        refusals = [unsupported(options, pool_module(kind).POOL) for kind in kinds]
+        if refusals[0] is not None and all(refusals):
+            raise refusals[0]
 
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
         """Accept nothing more."""

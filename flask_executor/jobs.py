@@ -10,6 +10,7 @@ from functools import update_wrapper
 
 from .dispatch import is_coroutine_function
 from .futures import TaskFuture
+from .options import Given, TaskOptions
 from .task import name_of
 
 if t.TYPE_CHECKING:
@@ -18,6 +19,8 @@ if t.TYPE_CHECKING:
 P = t.ParamSpec("P")
 T = t.TypeVar("T")
 R = t.TypeVar("R")
+
+_NOTHING: Given = {}
 
 
 class ExecutorJob(t.Generic[P, T]):
@@ -28,21 +31,45 @@ class ExecutorJob(t.Generic[P, T]):
 
     :param executor: where it is submitted.
     :param fn: the function.
+    :param options: what counts for each of its tasks, unless the call says otherwise.
+    :param declared: the job of which this is a view, or None.
     """
 
     executor: Executor
     """The executor on which it was declared."""
     fn: t.Callable[P, T]
     """The function itself."""
+    options: Given
+    """What was given for it, as it counts."""
     __name__: str
     __qualname__: str
 
-    def __init__(self, executor: Executor, fn: t.Callable[P, T]) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        fn: t.Callable[P, T],
+        options: Given = _NOTHING,
+        declared: ExecutorJob[P, T] | None = None,
+    ) -> None:
         update_wrapper(self, fn)
         self.executor = executor
         self.fn = fn
+        self.options = options
+        self._declared = declared
         if is_coroutine_function(fn):
             _mark_coroutine_function(self)
+
+    def using(self, **options: t.Unpack[TaskOptions]) -> ExecutorJob[P, T]:
+        """The same job with other options, as :meth:`.Executor.using`."""
+        given = self.executor.check_call(options, self.fn)
+        return ExecutorJob(
+            self.executor, self.fn, {**self.options, **given}, self.declared
+        )
+
+    @property
+    def declared(self) -> ExecutorJob[P, T]:
+        """The job as it was declared: itself, or that of which this is a view."""
+        return self._declared or self
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self.fn(*args, **kwargs)

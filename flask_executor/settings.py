@@ -90,6 +90,13 @@ def _seconds(value: object) -> float:
     return number
 
 
+def _some_seconds(value: object) -> float:
+    seconds = _seconds(value)
+    if seconds == 0:
+        raise _Refused("a number of seconds above 0")
+    return seconds
+
+
 def _app_reference(value: object) -> str:
     module, _, name = str(value).partition(":")
     if not (isinstance(value, str) and module and name):
@@ -105,7 +112,7 @@ def _key(default: t.Any, parse: Parser) -> t.Any:
     return field(default=default, metadata={"parse": parse})
 
 
-_POOLS = ("thread", "process", "sync")
+_POOLS = ("thread", "process", "pebble", "sync")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,6 +143,14 @@ class Settings:
     start_method: str | None = _key(None, _optional(_start_method))
     """How worker processes start; None is ``forkserver``, or ``spawn`` where there is
     none."""
+    max_pending: int | None = _key(None, _optional(_positive_int))
+    """How many tasks may wait; beyond it a submit raises ``QueueFull``."""
+    timeout: float | None = _key(None, _optional(_some_seconds))
+    """Seconds that each run of a task may take, where it does not say so itself."""
+    retry: int | None = _key(None, _optional(_positive_int))
+    """How often a failing task runs at most, where it does not say so itself."""
+    drain_timeout: float | None = _key(None, _optional(_seconds))
+    """Seconds that leaving the process waits for tasks; None waits for all."""
     app: str | None = _key(None, _optional(_app_reference))
     """Where worker processes find the app: ``'module:app'`` or ``'module:factory'``."""
 

@@ -4,79 +4,217 @@ from __future__ import annotations
 
 import typing as t
 from concurrent.futures import Future
+from datetime import UTC, datetime
 from functools import partial
+from types import FunctionType
+from uuid import uuid4
 
+from .current import Progress
+from .options import Options
 from .worker import Call, Chunk, Outcome, run
 
-Judge = t.Callable[["Task", Outcome], None]
+Stage = t.Literal["delayed", "waiting", "running", "retrying"]
+"""Where a task is that has not ended. ``delayed``: not due yet. ``waiting``: for a
+worker. ``retrying``: an attempt has failed, and the pause before the next one lasts."""
+
+End = t.Literal["succeeded", "failed", "timed_out", "cancelled"]
+"""How a task has ended."""
+
+DEFAULTS = Options()
+
+
+class Owner(t.Protocol):
+    """Who decides what becomes of a task."""
+
+    def begin(self, task: Task) -> bool:
+        """Whether the task is to run now; asked on the thread that would run it."""
+
+    def finish(self, task: Task, outcome: Outcome) -> None:
+        """Judge what came of the call; called once for each :meth:`begin` that said
+        yes, on the thread that ran it.
+        """
+
+    def cancel(self, task: Task) -> bool:
+        """Cancel the task if it waits; whether it is cancelled now."""
+
+    def request_cancel(self, task: Task) -> bool:
+        """Cancel it if it waits, ask it to stop if it runs; False if it has ended."""
+
+    def reported(self, task: Task) -> None:
+        """Announce the progress of a running task."""
+
+    def wait_inside(self, task: Task, timeout: float | None) -> float | None:
+        """See that the task runs: the code of another one is about to wait for it; how
+        long it is to wait.
+        """
+
+    def waited_for(self, task: Task) -> None:
+        """Likewise, for who waits without asking for the result."""
+
+    def now(self) -> float:
+        """Seconds that only grow."""
 
 
 class Task:
-    """One submitted call, its future, and who judges what comes of it.
+    """One submitted call: what is known of it, and what it needs to run.
 
-    :param future: the caller's handle; its end is decided by the judge alone.
-    :param call: dropped as soon as it has run or was cancelled.
-    :param judge: called once with the outcome, on the thread that ran the call.
+    :param future: the caller's handle; let go when the task has ended.
+    :param call: the call, or what the pool has made of it to send it away; let go
+        likewise.
+    :param owner: decides what becomes of it.
+    :param options: what counts for it.
+    :param key: under which its future is stored, or None.
     """
 
-    __slots__ = ("__weakref__", "_name", "call", "future", "judge")
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_id",
+        "_name",
+        "attempt",
+        "call",
+        "end",
+        "finished",
+        "future",
+        "key",
+        "options",
+        "owner",
+        "stage",
+        "started",
+        "submitted",
+    )
 
-    def __init__(self, future: Future[t.Any], call: Call, judge: Judge) -> None:
-        self.future: Future[t.Any] = future
-        self.call: Call | None = call
-        self.judge: Judge = judge
-        self._name = ""
+    # What most tasks never have costs them nothing.
+    pool: t.Any = None
+    gate: t.Any = None
+    progress: Progress | None = None
+    """What the task has reported last, or None."""
+    overrun: bool = False
+    """Whether its timeout is over and its run is not, for nothing could stop it."""
+    cancel_requested: bool = False
+    """Whether it was asked to stop."""
+    deadline: float | None = None
+    """When its timeout is over, on the clock of :func:`time.monotonic`, or None."""
+    alarm: t.Any = None
+    error: BaseException | None = None
+    thread: int | None = None
+    timed_out: bool = False
+    wanted_by: Task | None = None
+    stand_in: t.Any = None
+    was_held: bool = False
+    depth: int = 0
+
+    def __init__(
+        self,
+        future: Future[t.Any],
+        call: Call,
+        owner: Owner,
+        options: Options = DEFAULTS,
+        key: t.Hashable | None = None,
+    ) -> None:
+        self.future: t.Any = future
+        self.call: t.Any = call
+        self.owner: Owner = owner
+        self.options: Options = options
+        self.key: t.Hashable | None = key
+        """The key under which its future is stored, or None."""
+        self.stage: Stage = "waiting"
+        self.end: End | None = None
+        self.attempt = 0
+        """How often it has been begun: 0 while it waits, 1 in its first attempt."""
+        self.submitted = 0.0
+        self.started: float | None = None
+        self.finished: float | None = None
+        self._id: str | None = None
+        self._name: str | None = options.name
+
+    @property
+    def id(self) -> str:
+        """Unique among all tasks; the same for all attempts."""
+        if self._id is None:  # most are never asked, and a random id takes its time
+            # Of two that ask at once, both get the first. A lock might be held for
+            # ever in a forked child.
+            self._id = t.cast(str, vars(self).setdefault("first_id", uuid4().hex))
+        return self._id
+
+    @property
+    def state(self) -> Stage | End:
+        """Where the task is: ``delayed``, ``waiting``, ``running``, ``retrying``, then
+        ``succeeded``, ``failed``, ``timed_out`` or ``cancelled``.
+        """
+        return self.end or self.stage
 
     @property
     def name(self) -> str:
-        """The callable's name, for logs; without the call, as it was remembered."""
-        return self._name if self.call is None else name_of(self.call.fn)
+        """The option ``name``, or the callable's module and qualified name."""
+        call = self.call  # first: it is let go after its name was noted
+        return name_of(call.fn) if self._name is None else self._name
 
-    def begin(self) -> bool:
-        """Whether the call is to run: it was not cancelled while it waited."""
-        if self.future.set_running_or_notify_cancel():
-            return True
-        self.drop_call()
-        return False
+    @property
+    def submitted_at(self) -> datetime:
+        """When it was submitted, in UTC."""
+        return datetime.fromtimestamp(self.submitted, UTC)
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When its last attempt began, in UTC, or None."""
+        return _moment(self.started)
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When it ended, in UTC, or None."""
+        return _moment(self.finished)
+
+    def remaining(self) -> float | None:
+        """Seconds until the deadline, below 0 after it; None where there is none."""
+        return None if self.deadline is None else self.deadline - self.owner.now()
+
+    def report(self, progress: Progress) -> None:
+        """Note how far it is, and have it announced; nothing, once it has ended."""
+        if self.end is None:
+            self.progress = progress
+            self.owner.reported(self)
 
     def run(self, _context: object = None) -> None:
-        """Run the call on this thread, unless it was cancelled.
+        """Run the call on this thread, unless its owner says no.
 
         :param _context: what the threads of Python 3.14 pass to their work items.
         """
-        if self.begin():
-            self.finish(run(self.call))  # type: ignore[arg-type]
+        call = self.call  # before it begins: its timeout may end it at any time then
+        if self.owner.begin(self):
+            self.owner.finish(self, run(call, self))
         # The traceback of a failure refers to the frames of those who called it, this
         # one among them: without this, the future would refer to itself.
-        del self
+        del self, call
 
-    def finish(self, outcome: Outcome) -> None:
-        """Hand the outcome to the judge; nothing here refers to the call any more."""
-        if outcome.error is not None:
-            self._name = self.name
-        self.call = None
-        self.judge(self, outcome)
+    def send_away(self, packed: t.Any) -> None:
+        """Keep what a pool has made of the call, in place of the call."""
+        self._name = self.name
+        self.call = packed
 
-    def abandon(self) -> None:
-        """Cancel a call that nobody will run, and tell those who wait for it."""
-        if self.future.cancel():
-            self.future.set_running_or_notify_cancel()
-        self.drop_call()
-
-    def drop_call(self, *, remember: str = "") -> None:
-        """Let go of the callable, its arguments and its context.
-
-        :param remember: what to be called from now on.
-        """
-        self._name = remember or self._name
-        self.call = None
+    def let_go(self) -> None:
+        """Drop the callable, its arguments, its context and the future."""
+        if self._name is None:
+            self._name = name_of(self.call.fn)
+        self.call = self.future = None
+        if self.error is not None:
+            self.error = None
+        if self.wanted_by is not None:
+            self.wanted_by = None
 
     def __repr__(self) -> str:
-        return f"<Task {self.name} {self.future!r}>"
+        key = "" if self.key is None else f" (key {self.key!r})"
+        return f"<Task {self.name}{key} {self.state}>"
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def name_of(fn: t.Any) -> str:
     """What to call a callable in logs: its module and qualified name."""
+    if type(fn) is FunctionType:  # most often
+        return f"{fn.__module__ or 'builtins'}.{fn.__qualname__}"
     while isinstance(fn, partial | Chunk):
         fn = fn.func
     name = getattr(fn, "__qualname__", None)

@@ -10,6 +10,7 @@ import typing as t
 from dataclasses import dataclass
 
 from .context import Snapshot, open_uploads
+from .current import Inside, running
 
 
 @dataclass(slots=True)
@@ -30,25 +31,40 @@ class Call:
     snapshot: Snapshot | None
 
 
-def run(call: Call) -> Outcome:
-    """Run a call in a fresh restore of its snapshot, on this thread."""
+def run(call: Call, inside: Inside) -> Outcome:
+    """Run a call in a fresh restore of its snapshot, on this thread.
+
+    :param inside: what its code finds behind ``current_task``.
+    """
     fn, args, kwargs, snapshot = call.fn, call.args, call.kwargs, call.snapshot
     try:
         if snapshot is None:
-            return Outcome(fn(*args, **kwargs))
+            return Outcome(_run_here(inside, fn, args, kwargs))
         if args or kwargs:
             args, kwargs = open_uploads(args), open_uploads(kwargs)
-        return Outcome(snapshot.run(fn, args, kwargs))
+        return Outcome(snapshot.run(fn, args, kwargs, inside))
     except BaseException as error:
         return Outcome(error=error)
 
 
-async def run_coroutine(call: Call) -> Outcome:
+def _run_here(
+    inside: Inside, fn: t.Any, args: t.Sequence[t.Any], kwargs: dict[str, t.Any]
+) -> t.Any:
+    """In the caller's own context, which is not to keep what is set here."""
+    before = running.set(inside)
+    try:
+        return fn(*args, **kwargs)
+    finally:
+        running.reset(before)
+
+
+async def run_coroutine(call: Call, inside: Inside) -> Outcome:
     """Run a coroutine function likewise.
 
     Its snapshot is entered in the context of the current asyncio task, which the
     caller makes from :meth:`.Snapshot.variables`.
     """
+    running.set(inside)
     try:
         return Outcome(await _run_coroutine(call))
     except BaseException as error:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import pickle
+import queue
 import typing as t
-from concurrent.futures import BrokenExecutor
+from concurrent.futures import BrokenExecutor, CancelledError
 
 import pytest
 from flask import Flask
@@ -47,6 +48,45 @@ CASES: list[tuple[Exception, type[Exception], list[str]]] = [
         errors.AppNotFound("m:app", "no module"),
         RuntimeError,
         ["EXECUTOR_APP = 'm:app'", "no module", "module:factory"],
+    ),
+    (
+        errors.ArgumentsNotPicklable("m.f", "a lock"),
+        errors.CallNotPicklable,
+        ["m.f", "a lock", "plain data"],
+    ),
+    (
+        errors.UnknownOption("urgency", ("priority", "timeout")),
+        TypeError,
+        ["'urgency' is no option", "priority, timeout", "submit, not to using"],
+    ),
+    (
+        errors.InvalidOption("priority", 101, "a whole number"),
+        ValueError,
+        ["priority = 101", "a whole number"],
+    ),
+    (
+        errors.UnsupportedOption("retry", "EXECUTOR_TYPE = 'dask'", "use 'thread'"),
+        ValueError,
+        ["retry cannot", "by EXECUTOR_TYPE = 'dask'", "use 'thread'"],
+    ),
+    (
+        errors.QueueFull("m.f", 100),
+        queue.Full,
+        ["m.f was not accepted", "100 tasks wait", "EXECUTOR_MAX_PENDING"],
+    ),
+    (
+        errors.TaskTimeout("m.f", 1.5),
+        TimeoutError,
+        ["m.f ran for longer", "1.5 seconds", "raise the timeout"],
+    ),
+    (errors.TaskCancelled("m.f"), CancelledError, ["m.f was asked to stop"]),
+    (errors.NoCurrentTask(), RuntimeError, ["No task runs here", "future.task"]),
+    (errors.LoopBlocked("m.f"), RuntimeError, ["Waiting for m.f", "`await future`"]),
+    (errors.WaitsForItself("drain"), RuntimeError, ["drain waits", "from elsewhere"]),
+    (
+        errors.PoolNotInstalled("pebble"),
+        ImportError,
+        ["'pebble'", "pip install 'Flask-Executor[pebble]'"],
     ),
 ]
 IDS = [type(error).__name__ for error, *_ in CASES]

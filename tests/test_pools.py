@@ -19,8 +19,10 @@ import pytest
 from conftest import LIMIT
 
 from flask_executor.errors import ExecutorShutDown
+from flask_executor.options import Options
 from flask_executor.pools import Pool, deliver
 from flask_executor.pools.loop import LoopPool
+from flask_executor.pools.pebble import PebblePool
 from flask_executor.pools.process import ProcessPool
 from flask_executor.pools.sync import SyncPool
 from flask_executor.pools.thread import ThreadPool
@@ -40,6 +42,7 @@ class Kind(t.NamedTuple):
 KINDS = {
     "thread": Kind(lambda: ThreadPool(1, "executor-pool")),
     "process": Kind(lambda: ProcessPool(1, "executor-pool")),
+    "pebble": Kind(lambda: PebblePool(1, "executor-pool")),
     "loop": Kind(
         lambda: LoopPool("executor-pool"),
         process_app.echo_async,
@@ -50,7 +53,7 @@ KINDS = {
 }
 WAITING = [name for name in KINDS if name != "sync"]
 """The pools where a task can be under way while the test goes on."""
-IN_LINE = ["thread", "process"]
+IN_LINE = ["thread", "process", "pebble"]
 """The pools whose one worker keeps others waiting."""
 
 
@@ -98,10 +101,31 @@ def gate(pool: t.Any) -> t.Iterator[Gate]:
     gate.close()
 
 
-def start(pool: Pool, fn: t.Any, *args: t.Any, judge: t.Any = deliver) -> Future[t.Any]:
-    future: Future[t.Any] = Future()
-    pool.start(Task(future, Call(fn, args, {}, None), judge))
+class Judging(type(deliver)):  # type: ignore[misc]
+    """Delivers, and tells what it was that came."""
+
+    def __init__(self, judge: t.Callable[[Task, Outcome], object]) -> None:
+        self.judge = judge
+
+    def finish(self, task: Task, outcome: Outcome) -> None:
+        self.judge(task, outcome)
+        super().finish(task, outcome)
+
+
+def task_of(fn: t.Any, *args: t.Any, owner: t.Any = deliver, **options: t.Any) -> Task:
+    call = Call(fn, args, {}, None)
+    return Task(Future(), call, owner, Options(**options))
+
+
+def launch(pool: Pool, task: Task) -> Future[t.Any]:
+    future = t.cast("Future[t.Any]", task.future)
+    pool.prepare(task)
+    pool.start(task)
     return future
+
+
+def start(pool: Pool, fn: t.Any, *args: t.Any, owner: t.Any = deliver) -> Future[t.Any]:
+    return launch(pool, task_of(fn, *args, owner=owner))
 
 
 def test_it_is_an_executor_with_flags(pool: t.Any) -> None:
@@ -129,12 +153,8 @@ def test_whatever_a_call_raises_ends_that_call_alone(
 def test_each_task_is_judged_once(pool: t.Any, kind: Kind) -> None:
     """Of many tasks each is judged once."""
     judged: list[int] = []
-
-    def judge(task: Task, outcome: Outcome) -> None:
-        judged.append(outcome.value[0])
-        deliver(task, outcome)
-
-    futures = [start(pool, kind.echo, n, judge=judge) for n in range(50)]
+    judging = Judging(lambda task, outcome: judged.append(outcome.value[0]))
+    futures = [start(pool, kind.echo, n, owner=judging) for n in range(50)]
     concurrent.futures.wait(futures, LIMIT)
     assert sorted(judged) == [*range(50)]
 
@@ -143,12 +163,12 @@ def test_after_shutdown(pool: t.Any, kind: Kind) -> None:
     """A pool that is shut down accepts nothing, and leaves the task as it was."""
     start(pool, kind.echo).result(LIMIT)
     pool.shutdown()
-    future: Future[t.Any] = Future()
-    task = Task(future, Call(kind.echo, (), {}, None), deliver)
+    task = task_of(kind.echo)
+    future = t.cast("Future[t.Any]", task.future)
     with pytest.raises(ExecutorShutDown, match=kind.echo.__name__):
-        pool.start(task)
+        launch(pool, task)
     assert task.call is not None
-    assert repr(task).startswith(f"<Task process_app.{kind.echo.__name__} <Future")
+    assert repr(task) == f"<Task process_app.{kind.echo.__name__} waiting>"
     assert not future.done() and future.cancel()
 
 
@@ -191,7 +211,8 @@ def test_a_cancelled_task_does_not_run(pool: t.Any, kind: Kind, gate: Gate) -> N
     running = start(pool, kind.ask, gate.port)
     gate.reached()
     judged: list[Outcome] = []
-    cancelled = start(pool, kind.echo, judge=lambda task, what: judged.append(what))
+    judging = Judging(lambda task, outcome: judged.append(outcome))
+    cancelled = start(pool, kind.echo, owner=judging)
     last = start(pool, kind.echo, 1)
     assert cancelled.cancel()
     assert not running.cancel()
@@ -204,14 +225,15 @@ def test_a_cancelled_task_does_not_run(pool: t.Any, kind: Kind, gate: Gate) -> N
 def test_shutdown_by_a_callback(pool: t.Any, kind: Kind) -> None:
     """A shutdown on a thread of the pool itself does not wait for that thread."""
     ended = threading.Event()
-    future: Future[t.Any] = Future()
+    task = task_of(kind.echo, 1)
+    future = t.cast("Future[t.Any]", task.future)
 
     def end(future: Future[t.Any]) -> None:
         pool.shutdown(wait=isinstance(pool, LoopPool))
         ended.set()
 
     future.add_done_callback(end)
-    pool.start(Task(future, Call(kind.echo, (1,), {}, None), deliver))
+    launch(pool, task)
     assert ended.wait(LIMIT)
     assert future.result(0) == (1,)
 
@@ -224,12 +246,10 @@ def test_references_are_dropped(pool: t.Any, kind: Kind) -> None:
     """After the end nothing refers to the arguments, not even the kept task."""
     thing = Thing()
     ref = weakref.ref(thing)
-    future: Future[t.Any] = Future()
-    task = Task(
-        future, Call(kind.throw, (KeyError,), {"unknown": thing}, None), deliver
-    )
+    task = task_of(kind.throw, KeyError)
+    task.call.kwargs["unknown"] = thing
     del thing
-    pool.start(task)
+    future = launch(pool, task)
     assert isinstance(future.exception(LIMIT), BaseException)
     future.exception().__traceback__ = None  # type: ignore[union-attr]
     pool.shutdown()

@@ -1,16 +1,19 @@
 """How calls run: the contract of a pool, and what each can do.
 
-A pool is a real :class:`concurrent.futures.Executor` that also takes tasks. It runs
-each accepted task once, by :meth:`.Task.run` or by its parts, and never raises what a
-call raised.
+A pool is a real :class:`concurrent.futures.Executor` that also takes tasks. It has a
+task run by :meth:`.Task.run`, or asks the owner's ``begin`` and ``finish`` itself; it
+never raises what a call raised.
 """
 
 from __future__ import annotations
 
+import threading
 import typing as t
+from collections import deque
 from concurrent.futures import Executor, Future
 from importlib import import_module
 
+from ..options import OPTIONS
 from ..task import Task
 from ..worker import Call, Outcome
 
@@ -18,27 +21,158 @@ from ..worker import Call, Outcome
 class Pool(t.Protocol):
     """What the dispatcher asks of a pool."""
 
+    kind: t.ClassVar[str]
+    """Its name in messages: what ``EXECUTOR_TYPE`` says."""
     runs_in_caller: t.ClassVar[bool]
     """It runs each call at once, in the context of who submits it."""
+    runs_on_threads: t.ClassVar[bool]
+    """A call runs on whichever thread calls :meth:`.Task.run`."""
+    stops_runs: t.ClassVar[bool]
+    """:meth:`interrupt` ends a run."""
+    honours: t.ClassVar[t.Collection[str]]
+    """The options that tasks may have here."""
 
-    def start(self, task: Task) -> None:
-        """Accept a task, to be run once.
+    @property
+    def is_own_thread(self) -> bool:
+        """Whether the current thread is one of the pool's."""
 
+    def prepare(self, task: Task) -> None:
+        """Make what the pool will need to run the task, on the submitter's thread.
+
+        :raises CallNotPicklable: where the pool can never run it.
+        """
+
+    def start(self, task: Task, *, first: bool = False) -> None:
+        """Put a task in line.
+
+        :param first: before all others of its priority.
         :raises ExecutorShutDown: where the pool is shut down; the task is untouched.
-        :raises CallNotPicklable: where the pool can never run this callable.
+        """
+
+    def interrupt(self, task: Task) -> None:
+        """Stop the run of a task where the pool can; else have the task know, where
+        its code cannot see ``task.cancel_requested`` itself.
         """
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept nothing more, as :meth:`concurrent.futures.Executor.shutdown`."""
 
 
+class Plain:
+    """The part of the contract that most pools have in common."""
+
+    runs_in_caller: t.ClassVar[bool] = False
+    runs_on_threads: t.ClassVar[bool] = False
+    stops_runs: t.ClassVar[bool] = False
+    honours: t.ClassVar[t.Collection[str]] = frozenset(OPTIONS)
+
+    @property
+    def is_own_thread(self) -> bool:
+        """It has no threads."""
+        return False
+
+    def prepare(self, task: Task) -> None:
+        """Nothing is needed."""
+
+    def interrupt(self, task: Task) -> None:
+        """The code of the task sees by itself that it is to stop."""
+
+
 def pool_module(kind: str) -> t.Any:
     """The module of a pool, imported when a type names it.
 
     It has a function ``make(settings, name, app)``, which gives a :class:`Pool` whose
-    workers start with the first task.
+    workers start with the first task, and the class itself as ``POOL``.
     """
     return import_module(f".{kind}", __name__)
+
+
+class Line:
+    """Tasks that wait for a worker: by priority, then by arrival.
+
+    It has a row for each priority there has been. Putting and taking need no lock, for
+    each is one step of a deque; and who puts a task in before it calls for a taker may
+    rely on each taker finding one: a taker that reads the rows from the top passes a
+    row by only when it is empty.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[int, deque[Task]] = {0: deque()}
+        self._in_order: tuple[deque[Task], ...] = tuple(self._rows.values())
+        self._adding = threading.Lock()
+
+    def put(self, task: Task, *, first: bool = False) -> None:
+        """Put a task in: behind the others of its priority, or before them."""
+        row = self._rows.get(task.options.priority)
+        if row is None:
+            row = self._new_row(task.options.priority)
+        if first:
+            row.appendleft(task)
+        else:
+            row.append(task)
+
+    def take(self) -> Task | None:
+        """The task whose turn it is, or None."""
+        looked_at: tuple[deque[Task], ...] = ()
+        # A row that is new since it began to look may have what it is to take.
+        while looked_at is not self._in_order:
+            looked_at = self._in_order
+            for row in looked_at:
+                try:
+                    return row.popleft()
+                except IndexError:  # not asked first: others take from it, too
+                    continue
+        return None
+
+    def take_back(self, task: Task) -> bool:
+        """Take out a task that was put in; False where it was taken already."""
+        try:
+            self._rows[task.options.priority].remove(task)
+        except ValueError:
+            return False
+        return True
+
+    def __len__(self) -> int:
+        return sum(map(len, self._in_order))
+
+    def _new_row(self, priority: int) -> deque[Task]:
+        with self._adding:
+            if priority not in self._rows:
+                rows = {**self._rows, priority: deque[Task]()}
+                self._in_order = tuple(rows[key] for key in sorted(rows, reverse=True))
+                # Last: what others put there is to be found.
+                self._rows = rows
+            return self._rows[priority]
+
+
+class _Deliver:
+    """Owns the tasks of whoever uses a pool itself: what came of the call is what the
+    future gets.
+    """
+
+    def begin(self, task: Task) -> bool:
+        return t.cast("Future[t.Any]", task.future).set_running_or_notify_cancel()
+
+    def finish(self, task: Task, outcome: Outcome) -> None:
+        future = t.cast("Future[t.Any]", task.future)
+        task.let_go()
+        if outcome.error is None:
+            future.set_result(outcome.value)
+        else:
+            future.set_exception(outcome.error)
+
+    def cancel(self, task: Task) -> bool:
+        future = t.cast("Future[t.Any]", task.future)
+        if cancelled := future.cancel():
+            future.set_running_or_notify_cancel()
+            task.let_go()
+        return cancelled
+
+    def reported(self, task: Task) -> None:
+        pass
+
+
+deliver = _Deliver()
 
 
 class BareCalls(Executor):
@@ -49,13 +183,8 @@ class BareCalls(Executor):
     ) -> Future[t.Any]:
         """Run a call without a context, as the standard library's pools do."""
         future: Future[t.Any] = Future()
-        t.cast(Pool, self).start(Task(future, Call(fn, args, kwargs, None), deliver))
+        task = Task(future, Call(fn, args, kwargs, None), t.cast(t.Any, deliver))
+        pool = t.cast(Pool, self)
+        pool.prepare(task)
+        pool.start(task)
         return future
-
-
-def deliver(task: Task, outcome: Outcome) -> None:
-    """The plain judge: what came of the call is what the future gets."""
-    if outcome.error is None:
-        task.future.set_result(outcome.value)
-    else:
-        task.future.set_exception(outcome.error)

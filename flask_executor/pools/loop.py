@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import os
 import threading
 import typing as t
 import weakref
+from functools import partial
 
 from ..errors import ExecutorShutDown
 from ..task import Task
-from ..worker import Call, run_coroutine
-from . import BareCalls
+from ..worker import Call, Outcome, run_coroutine
+from . import BareCalls, Line, Plain
 
 
-class LoopPool(BareCalls):
+class LoopPool(Plain, BareCalls):
     """Runs coroutine functions on an event loop of its own.
 
     The thread starts with the first task. Leaving the interpreter runs what was
@@ -25,19 +27,25 @@ class LoopPool(BareCalls):
     :param name: the name of the thread.
     """
 
-    runs_in_caller: t.ClassVar[bool] = False
+    kind: t.ClassVar[str] = "event loop"
+    stops_runs: t.ClassVar[bool] = True
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._shutdown = False
-        self._accepted: list[Task] = []
-        self._running: set[asyncio.Task[None]] = set()
+        self._line = Line()
+        self._running: dict[Task, asyncio.Task[None]] = {}
         self._woken = False
         self._pid = os.getpid()
 
-    def start(self, task: Task) -> None:
+    @property
+    def is_own_thread(self) -> bool:
+        """Whether this is the loop's own thread."""
+        return threading.current_thread() is self._thread
+
+    def start(self, task: Task, *, first: bool = False) -> None:
         """Accept a task; it starts in the loop's next round.
 
         :raises ExecutorShutDown: where the pool is shut down.
@@ -47,11 +55,16 @@ class LoopPool(BareCalls):
                 raise ExecutorShutDown(task.name)
             if self._thread is None:
                 self._start_thread()
-            self._accepted.append(task)
+            self._line.put(task, first=first)
             # One wake-up serves all that come before the loop has looked.
             if not self._woken:
                 self._woken = True
                 self._loop.call_soon_threadsafe(self._start_accepted)
+
+    def interrupt(self, task: Task) -> None:
+        """Cancel a coroutine."""
+        with contextlib.suppress(RuntimeError):  # the loop has just been closed
+            self._loop.call_soon_threadsafe(self._cancel, task)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept nothing more, and end the thread when all accepted have run.
@@ -61,14 +74,12 @@ class LoopPool(BareCalls):
         """
         with self._lock:
             first, self._shutdown = not self._shutdown, True
-            cancelled = self._accepted if cancel_futures else []
-            if cancel_futures:
-                self._accepted = []
             thread = self._thread
             if first and thread is not None:
                 self._loop.call_soon_threadsafe(self._stopping.set)
-        for task in cancelled:  # not under the lock: their callbacks may submit
-            task.abandon()
+        while cancel_futures and (task := self._line.take()) is not None:
+            # Not under the lock: their callbacks may submit.
+            task.owner.cancel(task)
         if wait and thread is not None and thread is not threading.current_thread():
             thread.join()
 
@@ -96,23 +107,39 @@ class LoopPool(BareCalls):
         await self._stopping.wait()
         self._start_accepted()
         while self._running:
-            await asyncio.wait(self._running)
+            await asyncio.wait(self._running.values())
 
     def _start_accepted(self) -> None:
-        with self._lock:
-            self._woken = False
-            accepted, self._accepted = self._accepted, []
-        for task in accepted:
-            if task.begin():
-                self._create(task)
+        self._woken = False  # before it looks: who comes now wakes it again
+        while (task := self._line.take()) is not None:
+            call: Call = task.call  # before it begins, as in Task.run
+            if task.owner.begin(task):
+                self._create(task, call)
 
-    def _create(self, task: Task) -> None:
-        snapshot = t.cast(Call, task.call).snapshot
+    def _create(self, task: Task, call: Call) -> None:
+        snapshot = call.snapshot
         context = None if snapshot is None else snapshot.variables()
-        running = self._loop.create_task(_run(task), context=context)
+        running = self._loop.create_task(self._run(task, call), context=context)
         # The loop itself keeps weak references only.
-        self._running.add(running)
-        running.add_done_callback(self._running.discard)
+        self._running[task] = running
+        running.add_done_callback(partial(self._ended, task))
+
+    def _cancel(self, task: Task) -> None:
+        running = self._running.get(task)
+        # Not the next attempt, which nobody has asked to stop.
+        if running is not None and task.cancel_requested:
+            running.cancel()
+
+    async def _run(self, task: Task, call: Call) -> None:
+        outcome = await run_coroutine(call, task)
+        del self._running[task]
+        task.owner.finish(task, outcome)
+
+    def _ended(self, task: Task, running: asyncio.Task[None]) -> None:
+        # Not the next attempt's, which may have begun meanwhile.
+        if self._running.get(task) is running:  # it was cancelled before its first step
+            del self._running[task]
+            task.owner.finish(task, Outcome(error=asyncio.CancelledError()))
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
@@ -125,10 +152,6 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 async def _nothing(*args: object) -> None:
     """In place of what is not needed."""
-
-
-async def _run(task: Task) -> None:
-    task.finish(await run_coroutine(t.cast(Call, task.call)))
 
 
 _unfinished: weakref.WeakSet[LoopPool] = weakref.WeakSet()
@@ -148,3 +171,6 @@ def _finish_all() -> None:
 
 # atexit alone would be too late for a coroutine that needs a thread: see LoopPool.
 getattr(threading, "_register_atexit", atexit.register)(_finish_all)
+
+
+POOL = LoopPool

@@ -8,6 +8,7 @@ a worker: when a worker is killed, that call is lost and no other.
 from __future__ import annotations
 
 import concurrent.futures.thread as stdlib
+import contextlib
 import multiprocessing
 import multiprocessing.process
 import os
@@ -15,50 +16,43 @@ import sys
 import threading
 import typing as t
 import weakref
-from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from multiprocessing.sharedctypes import RawValue
+from multiprocessing.sharedctypes import RawArray
 
 from flask import Flask
 
-from ..errors import CallNotPicklable, ExecutorShutDown, WorkerLost
+from ..errors import ExecutorShutDown, TaskCancelled, WorkerLost
 from ..settings import Settings
-from ..task import Task, name_of
-from ..worker import Call, Outcome
-from . import BareCalls
+from ..task import Task
+from ..worker import Outcome
+from . import BareCalls, Line, Plain
 from ._apps import AppSource
-from ._parcels import MainModule, describe, pack, pack_callable, serve, unpack_reply
+from ._parcels import (
+    ASKED,
+    BEGUN,
+    MainModule,
+    pack,
+    payload_of,
+    progress_in,
+    serve,
+    unpack_reply,
+)
 
 _STARTS = 3
 """How many workers may die before they begin a call until it is given up."""
 
-_starting = threading.Lock()
+_starting = threading.RLock()
 
 
 def make(settings: Settings, name: str, app: Flask) -> ProcessPool:
     """The pool for an app."""
-    logger = app.logger
-
-    def warn(reason: str) -> None:
-        logger.warning(
-            "Calls on the process pool run without contexts, for no worker finds the"
-            " app (%s): set EXECUTOR_APP to 'module:app' or 'module:factory'.",
-            reason,
-        )
-
-    return ProcessPool(
-        settings.max_workers,
-        name,
-        start_method=settings.start_method,
-        source=AppSource.of(app, settings.app),
-        warn=warn,
-    )
+    return ProcessPool.of(settings, name, app)
 
 
-class ProcessPool(ProcessPoolExecutor):
+class ProcessPool(Plain, ProcessPoolExecutor):
     """Runs calls in worker processes, with their contexts.
 
     :param max_workers: how many; None is the number of processors.
@@ -68,7 +62,7 @@ class ProcessPool(ProcessPoolExecutor):
     :param warn: called once with why calls run without contexts, if they do.
     """
 
-    runs_in_caller: t.ClassVar[bool] = False
+    kind: t.ClassVar[str] = "process"
     submit: t.Callable[..., Future[t.Any]] = BareCalls.submit
 
     def __init__(
@@ -88,8 +82,9 @@ class ProcessPool(ProcessPoolExecutor):
         self._processes: t.Any = {}
         self._shutdown_thread = False
         self._broken = False
-        self._line: deque[tuple[Task, bytes]] = deque()
-        self._putting = threading.Lock()
+        self._line = Line()
+        self._at_work: dict[Task, _Worker] = {}
+        self._workers: weakref.WeakSet[_Worker] = weakref.WeakSet()
         self._minders = ThreadPoolExecutor(self._max_workers, thread_name_prefix=name)
         self._local = threading.local()
         self._main = MainModule()
@@ -98,38 +93,59 @@ class ProcessPool(ProcessPoolExecutor):
         self._warn = warn
         self._warned = False
 
-    def start(self, task: Task) -> None:
-        """Put a task in line, packed for its journey.
+    @classmethod
+    def of(cls, settings: Settings, name: str, app: Flask) -> t.Self:
+        """The pool for an app."""
+        logger = app.logger
 
-        :raises ExecutorShutDown: where the pool is shut down.
+        def warn(reason: str) -> None:
+            logger.warning(
+                "Calls on the %s pool run without contexts, for no worker finds the"
+                " app (%s): set EXECUTOR_APP to 'module:app' or 'module:factory'.",
+                cls.kind,
+                reason,
+            )
+
+        return cls(
+            settings.max_workers,
+            name,
+            start_method=settings.start_method,
+            source=AppSource.of(app, settings.app),
+            warn=warn,
+        )
+
+    @property
+    def is_own_thread(self) -> bool:
+        """Whether this is one of the minders."""
+        return threading.current_thread() in self._minders._threads
+
+    def prepare(self, task: Task) -> None:
+        """Pack a call for its journey.
+
         :raises CallNotPicklable: where no worker could import the callable.
         """
-        call = t.cast(Call, task.call)
+        task.send_away(pack(task.call, self._main))
+
+    def start(self, task: Task, *, first: bool = False) -> None:
+        """Put a task in line.
+
+        :raises ExecutorShutDown: where the pool is shut down.
+        """
         if self._shutdown_thread or stdlib._shutdown:
             raise ExecutorShutDown(task.name)
-        packed_fn = pack_callable(call.fn, self._main)
+        self._line.put(task, first=first)
         try:
-            payload = pack(call, packed_fn)
-        except Exception as error:
-            task.future.set_running_or_notify_cancel()
-            reason = f"its arguments do not pickle ({describe(error)})"
-            task.finish(Outcome(error=CallNotPicklable(name_of(call.fn), reason)))
-            return
-        if not self._put_in_line(task, payload):
-            raise ExecutorShutDown(task.name)
-        task.drop_call(remember=task.name)
+            self._minders.submit(self._run_next)
+        except RuntimeError:  # the pool was shut down, or the interpreter ends
+            # Where it is not there, it was taken: it runs, or was cancelled.
+            if self._line.take_back(task):
+                raise ExecutorShutDown(task.name) from None
 
-    def _put_in_line(self, task: Task, payload: bytes) -> bool:
-        with self._putting:  # so that the last in line is this one
-            self._line.append((task, payload))
-            try:
-                self._minders.submit(self._run_next)
-            except RuntimeError:  # the pool was shut down, or the interpreter ends
-                # Where nothing is left, this one was taken: it runs, or was cancelled.
-                if self._line:
-                    self._line.pop()
-                    return False
-            return True
+    def interrupt(self, task: Task) -> None:
+        """Have the code of a task see that it is asked to stop."""
+        worker = self._at_work.get(task)
+        if worker is not None:
+            worker.ask_to_stop(task)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept nothing more; run or cancel what waits, then let the workers go."""
@@ -139,25 +155,25 @@ class ProcessPool(ProcessPoolExecutor):
             self._abandon_waiting()
         self._minders.shutdown(wait=wait)
         if wait:
+            for worker in list(self._workers):  # whoever may still refer to it
+                worker.retire()
             for process in list(self._processes.values()):
                 process.join()
 
     def _abandon_waiting(self) -> None:
-        while True:
-            try:
-                task, _ = self._line.popleft()
-            except IndexError:  # not asked first: minders take from it, too
-                return
-            task.abandon()
+        while (task := self._line.take()) is not None:
+            task.owner.cancel(task)
 
     def _run_next(self) -> None:
-        try:
-            task, payload = self._line.popleft()
-        except IndexError:  # taken back, or abandoned by shutdown
-            return
-        if task.begin():
-            outcome, reason = self._worker().run(task.name, payload)
-            task.finish(outcome)
+        task = self._line.take()
+        # None where it was taken back, or cancelled by shutdown.
+        if task is not None and task.owner.begin(task):
+            # No variable for the worker, which must go with its thread: the traceback
+            # of a failure would refer to it.
+            self._at_work[task] = self._worker()
+            outcome, reason = self._at_work[task].run(task)
+            self._at_work.pop(task).rest()
+            task.owner.finish(task, outcome)
             if reason:  # last: a log handler that raises must keep nobody waiting
                 self._warn_once(reason)
 
@@ -166,10 +182,15 @@ class ProcessPool(ProcessPoolExecutor):
         # reads the end of the pipe.
         worker: _Worker | None = getattr(self._local, "worker", None)
         if worker is None:
-            worker = self._local.worker = _Worker(
+            worker = self._local.worker = self._worker_type(
                 self._mp, self._name, self._source, self._main, self._processes
             )
+            self._workers.add(worker)
         return worker
+
+    @property
+    def _worker_type(self) -> type[_Worker]:
+        return _Worker
 
     def _warn_once(self, reason: str) -> None:
         if not self._warned:
@@ -194,8 +215,11 @@ class _Worker:
         self._main = main
         self._processes = processes
         self._process: BaseProcess | None = None
+        self._flags: t.Any = None
+        self._task: Task | None = None
+        self._asking = threading.Lock()
 
-    def run(self, name: str, payload: bytes) -> tuple[Outcome, str | None]:
+    def run(self, task: Task) -> tuple[Outcome, str | None]:
         """Have the call run; the outcome, and why it ran without contexts if so.
 
         A worker that is gone before it has begun the call costs nothing: the next one
@@ -204,22 +228,53 @@ class _Worker:
         lost: WorkerLost | None = None
         for _ in range(_STARTS):
             try:
-                reply = self._ask(payload)
+                reply = self._ask(task)
             except Exception as error:  # also what no process could be started for
-                begun = self._begun.value if self._process is not None else 0
-                lost = self._bury(name)
-                lost.__cause__ = error
+                begun = self._process is not None and self._flags[BEGUN]
+                lost = self._bury(task.name)
+                # A traceback would keep these frames, and so this worker.
+                lost.__cause__ = error.with_traceback(None)
                 if begun:
                     break
             else:
-                return unpack_reply(name, reply)
+                if reply is None:
+                    return Outcome(error=TaskCancelled(task.name)), None
+                return unpack_reply(task.name, reply)
         return Outcome(error=lost), None
 
-    def _ask(self, payload: bytes) -> bytes:
+    def retire(self) -> None:
+        """Let the process go; none runs a task any more."""
+        self._bury_quietly()
+
+    def rest(self) -> None:
+        """Have no task any more."""
+        with self._asking:
+            self._task = None
+
+    def ask_to_stop(self, task: Task) -> None:
+        """Have the code of a task see that it is to stop, if it still runs here."""
+        with self._asking:
+            if self._task is task:
+                self._flags[ASKED] = 1
+
+    def _ask(self, task: Task) -> bytes | None:
+        """The worker's reply; None where the task is not to begin any more."""
         if self._process is None or not self._process.is_alive():
             self._start()
-        self._begun.value = 0
-        self._calls.send_bytes(payload)
+        with self._asking:
+            if task.cancel_requested:  # while the worker was started, say
+                return None
+            self._task = task
+            self._flags[BEGUN] = self._flags[ASKED] = 0
+        self._send(task)
+        while (progress := progress_in(message := self._receive())) is not None:
+            task.report(progress)
+        return message
+
+    def _send(self, task: Task) -> None:
+        self._calls.send_bytes(payload_of(task))
+
+    def _receive(self) -> bytes:
         # Under gevent this lets others run; reading alone would not.
         # The sentinel, too: what the worker has forked may keep the pipe open.
         process = t.cast(BaseProcess, self._process)
@@ -243,10 +298,10 @@ class _Worker:
         with _starting:
             their_calls, self._calls = self._mp_context.Pipe(duplex=False)
             self._replies, their_replies = self._mp_context.Pipe(duplex=False)
-            self._begun = RawValue("b", 0)
+            self._flags = RawArray("b", 2)
             process = self._mp_context.Process(  # type: ignore[attr-defined]
                 target=serve,
-                args=(their_calls, their_replies, self._begun, self._source),
+                args=(their_calls, their_replies, self._flags, self._source),
                 name=self._name,
             )
             _near_ends.update((self._calls, self._replies))
@@ -268,10 +323,18 @@ class _Worker:
     def _bury_quietly(self) -> None:
         process, self._process = self._process, None
         if process is not None:
-            self._calls.close()
-            self._replies.close()
+            close_all(self._calls, self._replies)
             process.join()
             self._processes.pop(t.cast(int, process.pid), None)
+
+
+def close_all(*pipes: Connection[t.Any, t.Any]) -> None:
+    """Close pipes while no worker is being forked: in it they would be half closed,
+    with the number of a pipe that was made meanwhile.
+    """
+    with _starting:
+        for pipe in pipes:
+            pipe.close()
 
 
 _near_ends: weakref.WeakSet[Connection[t.Any, t.Any]] = weakref.WeakSet()
@@ -280,11 +343,12 @@ _workers: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
 
 def _start_anew_in_child() -> None:
     global _starting
-    _starting = threading.Lock()  # the old one may be held, for ever
+    _starting = threading.RLock()  # the old one may be held, for ever
     # A forked worker inherits its siblings' pipes: with them open, none of them
     # would read the end of its own.
     for pipe in list(_near_ends):
-        pipe.close()
+        with contextlib.suppress(OSError):  # a thread was about to close it
+            pipe.close()
     _near_ends.clear()
     _disown_workers()
 
@@ -310,3 +374,6 @@ if hasattr(os, "register_at_fork"):
 def _default() -> str:
     methods = multiprocessing.get_all_start_methods()
     return "forkserver" if "forkserver" in methods else "spawn"
+
+
+POOL = ProcessPool

@@ -9,11 +9,12 @@ import typing as t
 
 from flask import Flask
 
+from ..current import Inside, running
 from ..errors import ExecutorShutDown
 from ..settings import Settings
 from ..task import Task
 from ..worker import Call, Outcome, run
-from . import BareCalls
+from . import BareCalls, Plain
 
 
 def make(settings: Settings, name: str, app: Flask) -> SyncPool:
@@ -21,23 +22,32 @@ def make(settings: Settings, name: str, app: Flask) -> SyncPool:
     return SyncPool()
 
 
-class SyncPool(BareCalls):
+class SyncPool(Plain, BareCalls):
     """Runs each call before ``submit`` returns."""
 
+    kind: t.ClassVar[str] = "sync"
     runs_in_caller: t.ClassVar[bool] = True
     _max_workers = 1
 
     def __init__(self) -> None:
         self._shutdown = False
+        self._turns: dict[Task, int] = {}
 
-    def start(self, task: Task) -> None:
+    def start(self, task: Task, *, first: bool = False) -> None:
         """Run a task now.
 
         :raises ExecutorShutDown: where the pool is shut down.
         """
         if self._shutdown:
             raise ExecutorShutDown(task.name)
-        task.run()
+        if task in self._turns:  # tried again, by its own end: not deeper in the stack
+            self._turns[task] += 1
+            return
+        self._turns[task] = 1
+        while self._turns[task]:
+            self._turns[task] -= 1
+            task.run()
+        del self._turns[task]
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept nothing more; nothing waits here."""
@@ -66,10 +76,14 @@ def _on_a_thread(fn: t.Callable[[], t.Any]) -> t.Any:
     outcomes: list[Outcome] = []
     context = contextvars.copy_context()
     call = Call(context.run, (fn,), {}, None)
-    thread = threading.Thread(target=lambda: outcomes.append(run(call)))
+    inside = t.cast(Inside, running.get())
+    thread = threading.Thread(target=lambda: outcomes.append(run(call, inside)))
     thread.start()
     thread.join()
     (outcome,) = outcomes
     if outcome.error is not None:
         raise outcome.error
     return outcome.value
+
+
+POOL = SyncPool

@@ -1,8 +1,9 @@
-"""Calls on threads: the standard library's pool, with our tasks in its queue."""
+"""Calls on threads: the standard library's pool, with our line before it."""
 
 from __future__ import annotations
 
 import concurrent.futures.thread as stdlib
+import threading
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +12,7 @@ from flask import Flask
 from ..errors import ExecutorShutDown
 from ..settings import Settings
 from ..task import Task
+from . import Line, Plain
 
 
 def make(settings: Settings, name: str, app: Flask) -> ThreadPool:
@@ -18,23 +20,34 @@ def make(settings: Settings, name: str, app: Flask) -> ThreadPool:
     return ThreadPool(settings.max_workers, name)
 
 
-class ThreadPool(ThreadPoolExecutor):
+class ThreadPool(Plain, ThreadPoolExecutor):
     """A :class:`~concurrent.futures.ThreadPoolExecutor` that takes tasks.
 
-    A task has what the standard library's own work items have, a ``future`` and a
-    ``run``, so it goes into the same queue: threads, shutdown and the rules at exit
-    stay the standard library's own. Passing a function of ours to its ``submit``
-    would do without its private names, and cost a second future for every call,
-    which is a third of the time of a call and of the memory of a waiting one.
+    Tasks wait in a line of ours. For each of them the standard library's queue gets a
+    *turn*, the same object for all: a work item that runs whichever task is first in
+    line by then. So threads, shutdown and the rules at exit stay the standard
+    library's own.
+
+    Passing a function of ours to its ``submit`` would do without its private names,
+    and cost a second future for every call, which is a third of the time of a call and
+    of the memory of a waiting one.
     """
 
-    runs_in_caller: t.ClassVar[bool] = False
+    kind: t.ClassVar[str] = "thread"
+    runs_on_threads: t.ClassVar[bool] = True
 
     def __init__(self, max_workers: int | None, name: str) -> None:
         super().__init__(max_workers, thread_name_prefix=name)
+        self._line = Line()
+        self._turn: t.Any = _Turn(self._line)
 
-    def start(self, task: Task) -> None:
-        """Put a task in the queue.
+    @property
+    def is_own_thread(self) -> bool:
+        """Whether this is one of the pool's threads."""
+        return threading.current_thread() in self._threads
+
+    def start(self, task: Task, *, first: bool = False) -> None:
+        """Put a task in line.
 
         :raises ExecutorShutDown: where the pool is shut down, or the interpreter
             ends.
@@ -43,5 +56,34 @@ class ThreadPool(ThreadPoolExecutor):
         with self._shutdown_lock, stdlib._global_shutdown_lock:
             if self._shutdown or stdlib._shutdown:
                 raise ExecutorShutDown(task.name)
-            self._work_queue.put(task)  # type: ignore[arg-type]
+            self._line.put(task, first=first)
+            self._work_queue.put(self._turn)
             self._adjust_thread_count()
+
+
+class _Turn:
+    """A work item of the standard library's pool: the turn of who is first in line."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    def run(self, _context: object = None) -> None:
+        """Run the first in line.
+
+        :param _context: what the threads of Python 3.14 pass to their work items.
+        """
+        # Not kept in a variable: the traceback of a failure would refer to it.
+        self._line.take().run()  # type: ignore[union-attr]
+
+    @property
+    def future(self) -> _Turn:
+        """What the standard library cancels when it is shut down that way."""
+        return self
+
+    def cancel(self) -> None:
+        """Cancel the first in line."""
+        task = t.cast(Task, self._line.take())
+        task.owner.cancel(task)
+
+
+POOL = ThreadPool

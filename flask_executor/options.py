@@ -1,0 +1,285 @@
+"""What may be asked of one task, and which of several wishes counts.
+
+Options that are given travel as plain dictionaries, checked where they are written;
+:meth:`Options.resolve` lays them together, call over job over config.
+"""
+
+from __future__ import annotations
+
+import random
+import typing as t
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+
+from .errors import InvalidOption, TaskTimeout, UnknownOption, UnsupportedOption
+from .settings import Settings
+
+Given = t.Mapping[str, t.Any]
+
+
+class NoKey:
+    """The key of a task that has none; None is a key like any other."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retry:
+    """When a failed task is tried again, and for how long it waits before.
+
+    The pause after attempt *n* is ``delay * backoff ** (n - 1)`` seconds, at most
+    ``max_delay``, give or take the share ``jitter`` of it, by chance: so tasks that
+    failed together do not come back together.
+
+    :raises InvalidOption: a :exc:`ValueError`.
+    """
+
+    attempts: int = 3
+    """How often it runs at most, the first time included."""
+    delay: float = 1.0
+    """Seconds before the second attempt."""
+    backoff: float = 2.0
+    """By how much each pause is longer than the one before."""
+    max_delay: float = 300.0
+    """The longest pause, in seconds."""
+    jitter: float = 0.1
+    """Which share of the pause is left to chance: 0 to 1."""
+    on: tuple[type[BaseException], ...] = (Exception,)
+    """The exceptions after which it is tried again. A :exc:`.TaskTimeout` is one where
+    the pool can stop a run: on the event loop and on pebble."""
+
+    def __post_init__(self) -> None:
+        _check("retry.attempts", self.attempts, _is_count, "a whole number above 0")
+        for name in ("delay", "max_delay", "backoff"):
+            value = _seconds(f"retry.{name}", getattr(self, name))
+            object.__setattr__(self, name, value)
+        share = "a number from 0 to 1"
+        _check("retry.jitter", self.jitter, _is_number, share)
+        _check("retry.jitter", self.jitter, lambda value: 0 <= value <= 1, share)
+        given: t.Any = self.on
+        on = given if isinstance(given, tuple) else (given,)
+        _check(
+            "retry.on", on, _are_exceptions, "an exception class, or a tuple of them"
+        )
+        object.__setattr__(self, "on", on)
+
+    def pause_after(
+        self,
+        attempt: int,
+        error: BaseException,
+        chance: t.Callable[[], float] = random.random,
+    ) -> float | None:
+        """Seconds to wait before the next attempt; None where there is none.
+
+        :param attempt: the one that failed; the first is 1.
+        :param chance: gives numbers from 0 to 1.
+        """
+        if attempt >= self.attempts or not isinstance(error, self.on):
+            return None
+        try:
+            pause = min(self.delay * self.backoff ** (attempt - 1), self.max_delay)
+        except OverflowError:
+            pause = self.max_delay
+        return pause * (1 + self.jitter * (2 * chance() - 1))
+
+
+class TaskOptions(t.TypedDict, total=False):
+    """The options of :meth:`.Executor.using` and :meth:`.ExecutorJob.using`."""
+
+    priority: int
+    """−100 to 100; larger is sooner, first come first served among equals."""
+    timeout: float | timedelta | None
+    """Seconds from the start of a run until it ends with :exc:`.TaskTimeout`."""
+    delay: float | timedelta | None
+    """Seconds from now before which it does not start."""
+    run_at: datetime | None
+    """The moment before which it does not start; with a time zone."""
+    retry: int | Retry | None
+    """How a failure is tried again; a number is that of the attempts."""
+    name: str | None
+    """What it is called in logs and signals."""
+    key: t.Hashable
+    """The key under which its future is stored."""
+
+
+class JobOptions(TaskOptions, total=False):
+    """The options of :meth:`.Executor.job`."""
+
+    max_concurrency: int | None
+    """How many tasks of this job run at once."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """What counts for one task."""
+
+    priority: int = 0
+    timeout: float | None = None
+    delay: float | None = None
+    run_at: datetime | None = None
+    retry: Retry | None = None
+    max_concurrency: int | None = None
+    name: str | None = None
+    key: t.Any = NoKey
+
+    @classmethod
+    def of(cls, settings: Settings) -> Options:
+        """What the config says."""
+        retry = None if settings.retry is None else Retry(attempts=settings.retry)
+        return cls(timeout=settings.timeout, retry=retry)
+
+    def overlaid(self, *given: Given) -> Options:
+        """With what is given instead, the last word first: the one place of precedence.
+
+        ``delay`` and ``run_at`` say the same thing, so either takes the other's place.
+        """
+        laid = {name: getattr(self, name) for name in OPTIONS}
+        for layer in given:
+            if "delay" in layer or "run_at" in layer:
+                laid["delay"] = laid["run_at"] = None
+            laid.update(layer)
+        return Options(**laid)
+
+    def wait(self, now: float) -> float | None:
+        """Seconds from now before which it does not start; None where it may at once.
+
+        :param now: seconds since the epoch.
+        """
+        if self.run_at is not None:
+            return max(0.0, self.run_at.timestamp() - now)
+        return self.delay
+
+
+OPTIONS = tuple(field.name for field in fields(Options))
+"""The names of all options."""
+
+_NONE = Options()
+
+
+def checked(given: Given) -> dict[str, t.Any]:
+    """What was written, as it counts: seconds for a timedelta, Retry for a number.
+
+    :raises UnknownOption: a :exc:`TypeError`, for a name that is none.
+    :raises InvalidOption: a :exc:`ValueError`, for a value that is not allowed.
+    """
+    for name in given:
+        if name not in OPTIONS:
+            raise UnknownOption(name, OPTIONS)
+    if given.get("delay") is not None and given.get("run_at") is not None:
+        raise InvalidOption("delay", given["delay"], "given without run_at")
+    return {name: _CHECKS[name](name, value) for name, value in given.items()}
+
+
+def unsupported(options: Options, pool: t.Any) -> UnsupportedOption | None:
+    """What a pool cannot honour, as the error to be raised, or None.
+
+    :param pool: it, or its class, whose flags say what it can do.
+    """
+    where = f"EXECUTOR_TYPE = {pool.kind!r}"
+    for name in OPTIONS:
+        if name not in pool.honours and getattr(options, name) != getattr(_NONE, name):
+            return UnsupportedOption(name, where, "use EXECUTOR_TYPE = 'thread'")
+    retry = options.retry
+    if retry is None or pool.stops_runs or not _names_timeouts(retry):
+        return None
+    return UnsupportedOption(
+        "retry on TaskTimeout",
+        where,
+        "a run goes on there after its timeout, and must not run twice at once; a"
+        " coroutine function, or EXECUTOR_TYPE = 'pebble', can be stopped",
+    )
+
+
+def _names_timeouts(retry: Retry) -> bool:
+    return any(issubclass(error, TaskTimeout) for error in retry.on)
+
+
+def _check(
+    name: str, value: t.Any, is_right: t.Callable[[t.Any], bool], allowed: str
+) -> t.Any:
+    if not is_right(value):
+        raise InvalidOption(name, value, allowed)
+    return value
+
+
+def _is_number(value: t.Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: t.Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _are_exceptions(value: tuple[t.Any, ...]) -> bool:
+    return bool(value) and all(
+        isinstance(one, type) and issubclass(one, BaseException) for one in value
+    )
+
+
+def _priority(name: str, value: t.Any) -> int:
+    allowed = "a whole number from -100 to 100"
+    _check(name, value, lambda v: isinstance(v, int) and -100 <= v <= 100, allowed)
+    return int(value)
+
+
+def _seconds(name: str, value: t.Any) -> float:
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    allowed = "a number of seconds, 0 or more, or a timedelta"
+    _check(name, value, _is_number, allowed)
+    return float(_check(name, value, lambda v: 0 <= v < float("inf"), allowed))
+
+
+def _timeout(name: str, value: t.Any) -> float | None:
+    if value is None:
+        return None
+    seconds = _seconds(name, value)
+    return float(_check(name, seconds, bool, "None, or more than 0 seconds"))
+
+
+def _delay(name: str, value: t.Any) -> float | None:
+    return None if value is None else _seconds(name, value)
+
+
+def _run_at(name: str, value: t.Any) -> datetime | None:
+    if value is None:
+        return None
+    allowed = "a datetime with a time zone, as datetime.now(timezone.utc) has"
+    _check(name, value, lambda v: isinstance(v, datetime), allowed)
+    _check(name, value, lambda v: v.utcoffset() is not None, allowed)
+    return t.cast(datetime, value.astimezone(UTC))
+
+
+def _retry(name: str, value: t.Any) -> Retry | None:
+    if value is None or isinstance(value, Retry):
+        return value
+    allowed = "None, a number of attempts above 0, or a Retry"
+    return Retry(attempts=_check(name, value, _is_count, allowed))
+
+
+def _max_concurrency(name: str, value: t.Any) -> int | None:
+    allowed = "None or a whole number above 0"
+    _check(name, value, lambda v: v is None or _is_count(v), allowed)
+    return t.cast("int | None", value)
+
+
+def _name(name: str, value: t.Any) -> str | None:
+    _check(
+        name, value, lambda v: v is None or (isinstance(v, str) and v != ""), "a text"
+    )
+    return t.cast("str | None", value)
+
+
+def _key(name: str, value: t.Any) -> t.Hashable:
+    hash(value)
+    return t.cast(t.Hashable, value)
+
+
+_CHECKS: dict[str, t.Callable[[str, t.Any], t.Any]] = {
+    "priority": _priority,
+    "timeout": _timeout,
+    "delay": _delay,
+    "run_at": _run_at,
+    "retry": _retry,
+    "max_concurrency": _max_concurrency,
+    "name": _name,
+    "key": _key,
+}

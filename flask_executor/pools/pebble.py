@@ -1,0 +1,212 @@
+"""Calls in worker processes that can be killed: the process pool, run by pebble.
+
+Each worker is a pebble pool of its own. In a shared one the workers share a pipe and
+its locks, so one that is killed at the wrong moment, by the system for the memory that
+its result takes, say, would stop all the others.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import typing as t
+import weakref
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from multiprocessing.sharedctypes import RawArray
+
+from flask import Flask
+
+from ..errors import PoolNotInstalled, TaskCancelled, WorkerLost
+from ..settings import Settings
+from ..task import Task
+from ..worker import Outcome
+from . import process
+from ._apps import AppSource
+from ._parcels import ASKED, payload_of, serve_one
+from .process import close_all
+
+try:
+    from pebble import ProcessPool as OfPebble
+except ImportError as missing:
+    raise PoolNotInstalled("pebble") from missing
+
+_NOTICING = 10.0
+"""Seconds that pebble may take to notice that a process has ended; it takes 0.1."""
+
+
+def make(settings: Settings, name: str, app: Flask) -> PebblePool:
+    """The pool for an app."""
+    return PebblePool.of(settings, name, app)
+
+
+class PebblePool(process.ProcessPool):
+    """A process pool that stops a run by having pebble kill its worker."""
+
+    kind: t.ClassVar[str] = "pebble"
+    stops_runs: t.ClassVar[bool] = True
+
+    @property
+    def _worker_type(self) -> type[process._Worker]:
+        return _Worker
+
+
+class _Worker(process._Worker):
+    """One pebble pool with one process; both are replaced when the process dies."""
+
+    _end: t.Callable[[], object]
+    _future: Future[t.Any] | None = None
+
+    def run(self, task: Task) -> tuple[Outcome, str | None]:
+        """Have the call run; a call whose worker was killed on request is cancelled."""
+        outcome, reason = super().run(task)
+        if isinstance(outcome.error, WorkerLost) and (
+            task.cancel_requested or self._is_asked_to_stop
+        ):
+            outcome = Outcome(error=TaskCancelled(task.name))
+        if self._is_asked_to_stop:  # also where the reply was faster
+            self._bury_quietly()
+            self._flags[ASKED] = 0
+        return outcome, reason
+
+    def ask_to_stop(self, task: Task) -> None:
+        """Have pebble kill the process, if the task still runs here."""
+        with self._asking:
+            if self._task is task:
+                self._flags[ASKED] = 1  # for a process that has not begun it
+                self._end()
+
+    @property
+    def _is_asked_to_stop(self) -> bool:
+        return self._flags is not None and bool(self._flags[ASKED])
+
+    def _send(self, task: Task) -> None:
+        self._future = self._pool.schedule(_run_here, (payload_of(task),))
+
+    def _launch(self) -> None:
+        self._bury_quietly()
+        self._future = None
+        with process._starting:
+            self._replies, theirs = self._mp_context.Pipe(duplex=False)
+            process._near_ends.add(self._replies)
+            self._flags = RawArray("b", 2)
+            context = _OneProcess(self._mp_context)
+            self._pool = OfPebble(
+                max_workers=1,
+                initializer=_settle,
+                initargs=(theirs, self._flags, self._source),
+                context=t.cast(t.Any, context),
+            )
+            self._end = _end_with_thread(self._pool, context.pipes, self._name)
+            try:
+                self._pool.active  # noqa: B018 - asking starts it
+            except BaseException:
+                self._end()
+                raise
+            theirs.close()
+            # Now that its own worker has them, other forks are not to keep them open.
+            process._near_ends.update(context.pipes)
+        self._process = made = t.cast(BaseProcess, context.process)
+        self._processes[t.cast(int, made.pid)] = made
+
+    def _bury(self, name: str) -> WorkerLost:
+        if self._future is not None and not self._is_asked_to_stop:
+            # Only then multiprocessing knows the exit code: it is asked for it once.
+            wait_for([self._future], _NOTICING)
+        return super()._bury(name)
+
+    def _bury_quietly(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            close_all(self._replies)
+            self._end()
+            wait([process.sentinel])
+            self._processes.pop(t.cast(int, process.pid), None)
+
+
+class _OneProcess:
+    """The ``multiprocessing`` context of a pebble pool whose process is not replaced.
+
+    When a process has died, pebble starts another one with the same pipe and locks,
+    whatever became of them. Without one, it gives up and says so.
+    """
+
+    def __init__(self, context: BaseContext) -> None:
+        self._context = context
+        self.pipes: list[Connection[t.Any, t.Any]] = []
+        self.process: BaseProcess | None = None
+
+    def Pipe(self, duplex: bool = True) -> tuple[t.Any, t.Any]:
+        ends = self._context.Pipe(duplex)
+        self.pipes += ends
+        return ends
+
+    def Process(self, **how: t.Any) -> BaseProcess:
+        if self.process is not None:
+            raise OSError("This pool of one process has had it.")
+        made: BaseProcess = t.cast(t.Any, self._context).Process(**how)
+        self.process = made
+        process._workers.add(made)
+        return made
+
+    def __getattr__(self, name: str) -> t.Any:
+        return getattr(self._context, name)
+
+
+class _Lease:
+    """Ends with the thread that has it, whatever else a stray traceback keeps."""
+
+
+_leases = threading.local()
+
+
+def _end_with_thread(
+    pool: OfPebble, pipes: list[Connection[t.Any, t.Any]], name: str
+) -> t.Callable[[], object]:
+    """Have a pool of pebble end with this thread, or before, when this is called."""
+    _leases.lease = _Lease()
+    end = weakref.finalize(
+        _leases.lease, _end_soon, partial(_end, pool, pipes), name, os.getpid()
+    )
+    end.atexit = False  # pebble has its own way
+    return end
+
+
+def _end_soon(end: t.Callable[[], None], name: str, pid: int) -> None:
+    if pid == os.getpid():  # else what would end is another process's
+        try:
+            threading.Thread(target=end, name=f"{name}_end", daemon=True).start()
+        except RuntimeError:  # the interpreter ends
+            end()
+
+
+def _end(pool: t.Any, pipes: list[Connection[t.Any, t.Any]]) -> None:
+    """Have pebble end its threads and kill its process, in whatever state they are."""
+    pool.stop()
+    close_all(*pipes)  # pebble would do so with no regard for forks
+    pool.join()
+
+
+# From here on: what runs in the worker process.
+
+_here: tuple[Connection[bytes, t.Any], t.Any, AppSource | None]
+
+
+def _settle(*here: t.Any) -> None:
+    global _here
+    _here = t.cast(t.Any, here)
+
+
+def _run_here(payload: bytes) -> None:
+    try:
+        serve_one(payload, *_here)
+    except BaseException:
+        _here[0].close()  # so that nobody waits at the other end
+        raise
+
+
+POOL = PebblePool
