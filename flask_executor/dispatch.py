@@ -6,25 +6,20 @@ import asyncio
 import atexit
 import concurrent.futures.thread  # noqa: F401 - see _leave_all
 import os
-import sys
 import threading
 import time
-import traceback
 import typing as t
 import weakref
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import wait as wait_for
 from concurrent.futures._base import PENDING, RUNNING
-from contextlib import nullcontext
 from inspect import CO_COROUTINE
-from logging import ERROR, INFO, WARNING
 from types import FunctionType
 
 from blinker import NamedSignal
 from flask import Flask
 
 from .clock import Clock, Timer
-from .context import current_app
 from .current import running
 from .errors import (
     ArgumentsNotPicklable,
@@ -41,9 +36,9 @@ from .gates import Gate
 from .options import Given, Options, unsupported
 from .pools import Pool, pool_module
 from .pools.loop import LoopPool
+from .reports import Drained, Reporter, clear_locals
 from .settings import Settings
 from .signals import (
-    send,
     task_cancelled,
     task_failed,
     task_progressed,
@@ -59,17 +54,6 @@ from .worker import Call, Outcome
 
 _ABSENT = object()
 _system_clock = Clock()
-
-
-class Drained(t.NamedTuple):
-    """What became of the tasks of an executor that was drained."""
-
-    finished: tuple[Task, ...]
-    """Those that ran to their end, well or not."""
-    cancelled: tuple[Task, ...]
-    """Those that had not begun, or were between two attempts."""
-    running: tuple[Task, ...]
-    """Those that were still running when the time was over."""
 
 
 class Dispatcher:
@@ -98,7 +82,7 @@ class Dispatcher:
         self.defaults: Options = Options.of(settings)
         """What counts for a task that says nothing."""
         # Weak: the executor's map of apps must not keep its keys alive.
-        self._app = weakref.ref(app)
+        self._reporter = Reporter(app, settings)
         self._name = name
         self._clock = clock
         self._time = clock.time
@@ -121,7 +105,7 @@ class Dispatcher:
     @property
     def app(self) -> Flask:
         """The app for which the pools were made."""
-        return self._app()  # type: ignore[return-value]
+        return self._reporter.app
 
     def now(self) -> float:
         """Seconds that only grow."""
@@ -165,7 +149,7 @@ class Dispatcher:
         self._admit(task)
         future.task = task
         if task_submitted.receivers:
-            self._announce(task_submitted, task)
+            self._reporter.announce(task_submitted, task)
         if problem is not None:
             self._refuse(task, problem)
         elif future.key is not None and future.cancelled():  # by who found it stored
@@ -241,9 +225,12 @@ class Dispatcher:
 
     def _delay(self, task: Task, wait: float) -> None:
         task.stage = "delayed"
-        task.alarm = self._timer.at(self.now() + wait, self._due, task)
-        if self._leaving or task not in self._waiting:  # since it was admitted
-            self._timer.call_off(task.alarm)
+        self._wake(task, wait)
+
+    def _wake(self, task: Task, wait: float) -> None:
+        alarm = task.alarm = self._timer.at(self.now() + wait, self._due, task)
+        if self._leaving or task not in self._waiting:  # since it waits
+            self._timer.call_off(alarm)
             self._give_up(task)
 
     def _due(self, task: Task) -> None:
@@ -282,7 +269,7 @@ class Dispatcher:
         # Nobody else may change it now, so no lock is needed.
         task.future._state = RUNNING
         if task_started.receivers:
-            self._announce(task_started, task)
+            self._reporter.announce(task_started, task)
         if task.options.timeout is not None:
             self._watch(task, task.options.timeout)
         return True
@@ -307,7 +294,7 @@ class Dispatcher:
     def reported(self, task: Task) -> None:
         """Announce the progress of a running task."""
         if task_progressed.receivers:
-            self._announce(task_progressed, task)
+            self._reporter.announce(task_progressed, task)
 
     def _leave(self, gate: Gate) -> None:
         held = gate.leave()
@@ -351,10 +338,8 @@ class Dispatcher:
         task.alarm = self._timer.at(task.deadline, self._overdue, task)
 
     def _overdue(self, task: Task) -> None:
-        if (
-            task.deadline is None or self.now() < task.deadline
-        ):  # that of an attempt ago
-            return
+        if task.deadline is None or self.now() < task.deadline:
+            return  # it is that of an attempt ago
         error = _timeout_of(task)
         if task.pool.stops_runs and self._pause(task, error) is not None:
             # The next attempt waits until this one has really ended.
@@ -375,17 +360,9 @@ class Dispatcher:
 
     def _end_overrun(self, task: Task, error: TaskTimeout) -> None:
         task.cancel_requested = True
-        stack = "" if task.thread is None else _stack_of(task.thread)
         # Before its call is let go, by which some pools know it.
         task.pool.interrupt(task)
-        if self._logs_failures:
-            self._log(
-                "Task %s (key %r) ran into its timeout of %g seconds%s",
-                task.name,
-                task.key,
-                task.options.timeout,
-                stack and f", and goes on at:\n{stack}",
-            )
+        self._reporter.timed_out(task)
         future = self._end(task, "timed_out", task_timed_out, error=error)
         future.set_exception(error)
         self._note_end()
@@ -394,9 +371,8 @@ class Dispatcher:
         if self._overrun.pop(task, _ABSENT) is _ABSENT or not task.overrun:
             return
         task.overrun = False
-        late = self.now() - t.cast(float, task.deadline)
-        message = "Task %s (key %r) has returned, %.3g seconds after its timeout"
-        self._log(message, task.name, task.key, late, level=WARNING)
+        deadline = t.cast(float, task.deadline)
+        self._reporter.returned_late(task, self.now() - deadline)
 
     # Trying again
 
@@ -408,22 +384,16 @@ class Dispatcher:
             return None
         if isinstance(error, TaskTimeout) and not task.pool.stops_runs:
             return None
-        return retry.pause_after(task.attempt, error)
+        try:
+            return retry.pause_after(task.attempt, error)
+        except Exception as failure:  # people's own policy, say
+            self._reporter.policy_failed(task, failure)
+            return None
 
     def _try_again(self, task: Task, error: BaseException, pause: float) -> None:
         if task.pool.runs_in_caller:
             pause = 0
-        if self._logs_failures:
-            self._log(
-                "Task %s (key %r) failed in attempt %s of %s and is tried again in %.3g"
-                " seconds",
-                task.name,
-                task.key,
-                task.attempt,
-                t.cast(t.Any, task.options.retry).attempts,
-                pause,
-                error=error,
-            )
+        self._reporter.failed_for_now(task, error, pause)
         clear_locals(error)
         task.error = error
         task.stage = "retrying"
@@ -432,14 +402,14 @@ class Dispatcher:
             task.timed_out = task.cancel_requested = False
         _set_pending(task.future)
         if task_retrying.receivers:
-            self._announce(task_retrying, task, error=error, delay=pause)
+            self._reporter.announce(task_retrying, task, error=error, delay=pause)
         self._waiting[task] = None
         if task.cancel_requested:  # since it failed
             self.cancel(task)
         elif self._leaving:
             self._give_up(task)
         elif pause:
-            task.alarm = self._timer.at(self.now() + pause, self._due, task)
+            self._wake(task, pause)
         else:
             self._line_up_again(task)
 
@@ -447,24 +417,31 @@ class Dispatcher:
 
     def cancel(self, task: Task) -> bool:
         """Cancel a task that waits; whether it is cancelled now."""
-        if self._waiting.pop(task, _ABSENT) is _ABSENT:
+        if not self._take_waiting(task):
             return task.end == "cancelled"
-        if task.alarm is not None:
-            self._timer.call_off(task.alarm)
-            task.alarm = None
         self._cancelled(task)
+        return True
+
+    def _take_waiting(self, task: Task) -> bool:
+        """Have a task wait no longer; whether it did."""
+        if self._waiting.pop(task, _ABSENT) is _ABSENT:
+            return False
+        if (alarm := task.alarm) is not None:
+            self._timer.call_off(alarm)
+            task.alarm = None
         return True
 
     def request_cancel(self, task: Task) -> bool:
         """Cancel a task that waits, ask one to stop that runs; False if it ended."""
         if self.cancel(task):
             return True
+        if task.end is not None:
+            return False
         task.cancel_requested = True
         task.timed_out = False
         if task in self._running:
             task.pool.interrupt(task)
-        # It may have failed just now, to be tried again.
-        return task.end is None or task.end == "cancelled"
+        return True
 
     def _cancelled(self, task: Task) -> None:
         future = self._end(task, "cancelled", task_cancelled)
@@ -479,15 +456,14 @@ class Dispatcher:
         """End a task that can wait no longer: as it failed last, or as cancelled."""
         if task.error is None:
             self.cancel(task)
-        elif self._waiting.pop(task, _ABSENT) is not _ABSENT:
+        elif self._take_waiting(task):
             error, task.error = task.error, None
             self._fail(task, error)
 
     # Ending
 
     def _fail(self, task: Task, error: BaseException) -> None:
-        if self._logs_failures:
-            self._log("Task %s (key %r) failed", task.name, task.key, error=error)
+        self._reporter.failed(task, error)
         clear_locals(error)
         future = self._end(task, "failed", task_failed, error=error)
         future.set_exception(error)
@@ -502,41 +478,8 @@ class Dispatcher:
         task.end = end
         task.let_go()
         if signal.receivers:
-            self._announce(signal, task, **facts)
+            self._reporter.announce(signal, task, **facts)
         return future
-
-    @property
-    def _logs_failures(self) -> bool:
-        settings = self.settings
-        return settings.log_exceptions and not settings.propagate_exceptions
-
-    def _log(
-        self,
-        message: str,
-        *values: t.Any,
-        level: int = ERROR,
-        error: BaseException | None = None,
-    ) -> None:
-        try:
-            self.app.logger.log(level, message, *values, exc_info=error)
-        except BaseException:
-            # A broken handler must neither keep those waiting who wait for the task,
-            # nor end the worker. As logging does for its own faults, tell the
-            # standard error.
-            traceback.print_exc()
-
-    def _announce(self, signal: NamedSignal, task: Task, **facts: t.Any) -> None:
-        app = self.app
-
-        def failed(receiver: t.Any, error: BaseException) -> None:
-            message = "The receiver %r of %s failed for %s"
-            self._log(message, receiver, signal.name, task.name, error=error)
-
-        try:
-            with app.app_context() if current_app() is None else nullcontext():
-                send(signal, app, failed, task=task, **facts)
-        except BaseException as error:  # a teardown function, say
-            failed(app, error)
 
     # Waiting inside
 
@@ -628,15 +571,9 @@ class Dispatcher:
         for task in [*self._waiting]:
             self._give_up(task)
         self.shutdown(wait=False, cancel_futures=True)
-        drained = _sorted_by_end(tasks)
-        self._log_drained(drained)
+        drained = Drained.of(tasks)
+        self._reporter.drained(self._name, drained)
         return drained
-
-    def _log_drained(self, drained: Drained) -> None:
-        left = drained.cancelled or drained.running
-        message = "Executor %s is drained: finished %s; cancelled %s; still running %s"
-        shown = [", ".join(map(_shown, tasks)) or "none" for tasks in drained]
-        self._log(message, self._name, *shown, level=WARNING if left else INFO)
 
     def leave(self) -> None:
         """The process ends: see that nothing is lost without a word."""
@@ -685,27 +622,10 @@ def _timeout_of(task: Task) -> TaskTimeout:
     return TaskTimeout(task.name, t.cast(float, task.options.timeout))
 
 
-def _stack_of(thread: int) -> str:
-    frame = sys._current_frames().get(thread)
-    return "".join(traceback.format_stack(frame)) if frame is not None else ""
-
-
 def _set_pending(future: Future[t.Any]) -> None:
     """Have a future that runs be one that waits: it may run again, or be cancelled."""
     with future._condition:
         future._state = PENDING
-
-
-def _sorted_by_end(tasks: list[Task]) -> Drained:
-    still = tuple(task for task in tasks if task.end is None or task.overrun)
-    ended = [task for task in tasks if task not in still]
-    cancelled = tuple(task for task in ended if task.end == "cancelled")
-    finished = tuple(task for task in ended if task.end != "cancelled")
-    return Drained(finished, cancelled, still)
-
-
-def _shown(task: Task) -> str:
-    return task.name if task.key is None else f"{task.name} (key {task.key!r})"
 
 
 def is_coroutine_function(fn: t.Any) -> bool:
@@ -715,25 +635,6 @@ def is_coroutine_function(fn: t.Any) -> bool:
     return asyncio.iscoroutinefunction(fn) or asyncio.iscoroutinefunction(
         getattr(type(fn), "__call__", None)  # noqa: B004
     )
-
-
-def clear_locals(error: BaseException) -> None:
-    """Empty the frames of an exception's traceback, and of those it came from.
-
-    The traceback still prints; it no longer keeps the task's objects alive.
-    """
-    pending: list[BaseException | None] = [error]
-    # What the caller of a 'sync' task is handling is not the task's.
-    cleared = {id(sys.exception())}
-    while pending:
-        current = pending.pop()
-        if current is None or id(current) in cleared:
-            continue
-        cleared.add(id(current))
-        traceback.clear_frames(current.__traceback__)
-        pending += [current.__cause__, current.__context__]
-        if isinstance(current, BaseExceptionGroup):
-            pending += current.exceptions
 
 
 _dispatchers: weakref.WeakSet[Dispatcher] = weakref.WeakSet()

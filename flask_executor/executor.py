@@ -20,7 +20,7 @@ from dataclasses import fields
 from flask import Flask
 
 from .context import Snapshot, current_app, keep_uploads
-from .dispatch import Dispatcher, Drained, is_coroutine_function
+from .dispatch import Dispatcher, is_coroutine_function
 from .errors import ExecutorNotInitialized, InvalidName, NotCallable, UnsupportedOption
 from .futures import Callback, FutureCollection, TaskFuture
 from .groups import Group
@@ -35,6 +35,7 @@ from .options import (
     unsupported,
 )
 from .pools import pool_module
+from .reports import Drained
 from .settings import Settings, config_key, read_key
 from .worker import Call, Chunk, CoroutineChunk
 

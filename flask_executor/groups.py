@@ -266,10 +266,7 @@ class Group:
         app = current_app() or self._submitting._desk._last_app
         if app is None:
             raise ExecutorNotInitialized
-        if self.done() and current_app() is not None and not self._members.is_open:
-            callback = _Callback(fn, app, None)
-        else:
-            callback = _Callback(fn, app, Snapshot.take(app))
+        callback = _Callback(fn, app, Snapshot.take(app))
         self._members.when_done(partial(callback, t.cast(t.Any, self)))
 
     def __enter__(self) -> t.Self:

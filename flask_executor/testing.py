@@ -20,7 +20,7 @@ from functools import partial
 
 from .clock import Clock, Timer
 from .current import running
-from .dispatch import Dispatcher, Drained
+from .dispatch import Dispatcher
 from .errors import ExecutorNotInitialized, ExecutorShutDown
 from .executor import Executor, Submitting
 from .files import open_uploads
@@ -29,8 +29,10 @@ from .jobs import ExecutorJob
 from .options import Options
 from .pools import BareCalls, Line, Plain
 from .pools.sync import run_to_end
+from .reports import Drained
 from .settings import Settings
 from .task import Task, name_of
+from .waiting import waiter
 from .worker import Call, Chunk, Outcome
 
 if t.TYPE_CHECKING:
@@ -375,7 +377,8 @@ class _Dispatcher(Dispatcher):
         super().__init__(replace(settings, type="sync"), name, app, tasks.clock)
         self.settings = settings
         self.pool = _Pool(tasks._runner)
-        self._loop = t.cast(t.Any, _CoroutinePool(tasks._runner))
+        self._coroutines = _CoroutinePool(tasks._runner)
+        self._loop = t.cast(t.Any, self._coroutines)
         self._runner = tasks._runner
         self._tasks = tasks
         tasks._dispatchers.append(self)
@@ -407,9 +410,12 @@ class _Dispatcher(Dispatcher):
 
     def wait_inside(self, task: Task, timeout: float | None) -> float | None:
         """See that a task runs, and that the test does not wait in vain."""
-        if not self._is_inside():
+        if timeout is not None or not self._coroutines.is_own_thread:
+            inside = waiter(task)
+            if inside is not None and task.state == "waiting":
+                self._run_for(inside, task)
             self._runner.check_wait(task, timeout)
-        return super().wait_inside(task, timeout)
+        return timeout if task.end else super().wait_inside(task, timeout)
 
     def drain(self, timeout: float | None) -> Drained:
         """Accept nothing more. Nothing that is held begins while the test waits, so a
@@ -438,12 +444,16 @@ class _Dispatcher(Dispatcher):
         for task in [*self._waiting]:
             self.cancel(task)
 
-    def _lend_worker(self, inside: Task, task: Task, timeout: float | None) -> None:
-        super()._lend_worker(inside, task, timeout)
-        self._runner.check_wait(task, timeout)
-
-    def _stand_in(self, task: Task) -> None:
-        self._runner.run(task)
+    def _run_for(self, inside: Task, task: Task) -> None:
+        gate = inside.gate
+        if gate is None:
+            self._runner.run(task)
+            return
+        self._leave(gate)  # who waits does not run
+        try:
+            self._runner.run(task)
+        finally:
+            gate.enter_again()
 
 
 def _submitted(future: TaskFuture[t.Any], call: Call, options: Options) -> Submitted:

@@ -16,7 +16,8 @@ from conftest import LIMIT
 from flask import Flask
 
 from flask_executor import Executor, ExecutorShutDown
-from flask_executor.dispatch import clear_locals, is_coroutine_function
+from flask_executor.dispatch import is_coroutine_function
+from flask_executor.reports import clear_locals
 
 
 class Secret:
