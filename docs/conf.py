@@ -25,7 +25,12 @@ DOCS = Path(__file__).parent
 
 
 class Bench(SphinxDirective):
-    """The table of the numbers, as ``make bench`` last wrote it, and its chart."""
+    """A table of the numbers, as ``make bench`` last wrote it.
+
+    Its argument names the table. That of the contract has bars, and so a chart.
+    """
+
+    required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         """Parse the table as if it had been written in the page."""
@@ -33,24 +38,90 @@ class Bench(SphinxDirective):
         chart = DOCS / "_static" / "bench.svg"
         for path in (report, chart):
             self.env.note_dependency(str(path))
+        (name,) = self.arguments
         lines = ["Not measured yet in this tree: run ``make bench``."]
         if report.exists():
-            lines = bench_table(json.loads(report.read_text()))
-        if chart.exists():
+            lines = bench_table(json.loads(report.read_text()), name)
+        if name == "contract" and chart.exists():
             lines += ["", ".. raw:: html", "", *_indented(_inlined(chart.read_text()))]
         return self.parse_text_to_nodes(StringList(lines, str(report)))
 
 
-def bench_table(report: dict) -> list[str]:
+def bench_table(report: dict, name: str) -> list[str]:
     """The lines of a list table, and of what it was measured on."""
-    lines = [".. list-table::", "    :header-rows: 1", "    :class: wide", ""]
-    lines += _cells("what, against what", "ratio", "bar", "aim", "holds")
-    for row in report["rows"]:
+    rows = report["tables"][name]
+    lines = _with_bars(rows) if name == "contract" else _without_bars(rows)
+    return [*lines, "", _measured_on(report)]
+
+
+def _with_bars(rows: list[dict]) -> list[str]:
+    lines = _table("what, against what", "ratio", "bar", "aim", "holds")
+    for row in rows:
         holds = "yes" if row["ratio"] <= row["bar"] else "**no**"
         ratio = f"{row['ratio']:.2f}"
         lines += _cells(row["title"], ratio, row["bar"], row["aim"], holds)
+    return lines
+
+
+def _without_bars(rows: list[dict]) -> list[str]:
+    lines = _table("what, against what", "here", "there", "ratio")
+    for row in rows:
+        both = (_figure(row, row[side]) for side in ("ours", "peer"))
+        lines += _cells(row["title"], *both, f"{row['ratio']:.2f}")
+    return lines
+
+
+def _figure(row: dict, value: float) -> str:
+    if row["unit"] == "B":
+        return f"{value:,.0f} bytes"
+    per_second = f" ({1 / value:,.0f}/s)" if row["measure"] == "progress" else ""
+    return f"{value * 1e6:.1f} µs{per_second}"
+
+
+class Soak(SphinxDirective):
+    """What the last ``make soak`` counted."""
+
+    def run(self) -> list[nodes.Node]:
+        """Parse the table as if it had been written in the page."""
+        report = DOCS / "soak.json"
+        self.env.note_dependency(str(report))
+        lines = ["Not run yet in this tree: run ``make soak``."]
+        if report.exists():
+            lines = soak_table(json.loads(report.read_text()))
+        return self.parse_text_to_nodes(StringList(lines, str(report)))
+
+
+def soak_table(report: dict) -> list[str]:
+    """The lines of a list table, and of what else there is to tell."""
+    pools = report["pools"]
+    lines = _table("pool", *next(iter(pools.values())))
+    for name, row in {**pools, "all": _sums(pools)}.items():
+        lines += _cells(name, *(f"{number:,}" for number in row.values()))
+    first, *_, last = report["memory"]
+    left = ", ".join(f"{count} {what}" for what, count in report["left"].items())
+    told = (
+        f"Lost or counted wrong: {len(report['wrong'])}. Left behind: {left}."
+        f" Memory after the first tenth {first} MiB, at the end {last} MiB"
+        f" ({last / first - 1:+.1%}); blocks of memory in use by Python then"
+        f" {report['blocks'][0]:,} and {report['blocks'][-1]:,}."
+        f" Workers killed from outside: {report['killed']}."
+    )
+    return [*lines, "", told, "", _measured_on(report)]
+
+
+def _sums(rows: dict[str, dict[str, int]]) -> dict[str, int]:
+    first, *_ = rows.values()
+    return {name: sum(row[name] for row in rows.values()) for name in first}
+
+
+def _measured_on(report: dict) -> str:
     facts = ", ".join(f"{name} {value}" for name, value in report["machine"].items())
-    return [*lines, "", f"Measured on: {facts}."]
+    return f"Measured on: {facts}."
+
+
+def _table(*names: str) -> list[str]:
+    head = [".. list-table::", "    :header-rows: 1", "    :class: wide", ""]
+    return [*head, *_cells(*names)]
 
 
 def _cells(first: object, *others: object) -> list[str]:
@@ -66,5 +137,6 @@ def _indented(lines: list[str]) -> list[str]:
 
 
 def setup(app: Sphinx) -> None:
-    """Add the one directive."""
+    """Add the directives that show figures."""
     app.add_directive("bench", Bench)
+    app.add_directive("soak", Soak)

@@ -33,14 +33,14 @@ class Alarm:
 
     def __init__(self, fn: t.Callable[[t.Any], object], argument: t.Any) -> None:
         self.fn: t.Callable[[t.Any], object] | None = fn
-        self.argument = argument
+        self.argument: t.Any = argument
 
     def take(self) -> tuple[t.Callable[[t.Any], object], t.Any] | None:
         """What is to be called, and with what; None where it was taken before."""
         if self.fn is None:
             return None
         taken = self.fn, self.argument
-        self.fn = self.argument = None
+        self.fn, self.argument = None, None
         return taken
 
 

@@ -49,7 +49,7 @@ from .signals import (
     task_timed_out,
 )
 from .task import End, Task
-from .waiting import run_for, stand_in_for, waiter
+from .waiting import fellow, run_for, stand_in_for, waiter
 from .worker import Call, Outcome
 
 _ABSENT = object()
@@ -240,13 +240,15 @@ class Dispatcher:
 
     def _line_up_again(self, task: Task, *, first: bool = False) -> None:
         task.stage = "waiting"
-        if task.wanted_by is not None:
-            stand_in_for(task.wanted_by, task, self._stand_in_name)
-            return
+        # By who waits, or by a worker that is free: whoever comes first.
+        wanted_by = task.wanted_by
+        if wanted_by is not None:
+            stand_in_for(wanted_by, task, self._stand_in_name)
         try:
             task.pool.start(task, first=first)
         except ExecutorShutDown:
-            self._give_up(task)
+            if wanted_by is None:
+                self._give_up(task)
 
     # Running
 
@@ -495,17 +497,24 @@ class Dispatcher:
         """
         if self._loop is not None and self._loop.is_own_thread and timeout is None:
             raise LoopBlocked(task.name)
+        inside = fellow(task)
+        if inside is not None and inside.gate is not None:
+            return self._wait_outside(inside, task, timeout)
+        self._lend_worker(task, timeout)
+        return timeout
+
+    def _lend_worker(self, task: Task, timeout: float | None) -> None:
         inside = waiter(task)
-        if inside is None:
-            return timeout
         here = timeout is None and task.options.timeout is None
-        if inside.gate is None:
+        if inside is not None:
             run_for(inside, task, here=here, name=self._stand_in_name)
-            return timeout
-        return self._wait_outside(inside, task, timeout, here=here)
+        elif here and task.pool.runs_on_threads and task.pool.is_own_thread:
+            # A callback, on a worker, after the task: the line may wait for it.
+            if task.state == "waiting":
+                task.run()
 
     def _wait_outside(
-        self, inside: Task, task: Task, timeout: float | None, *, here: bool
+        self, inside: Task, task: Task, timeout: float | None
     ) -> float | None:
         """Wait outside the gate: who waits does not run, so others of its job may, and
         it may be one of them that it waits for.
@@ -514,7 +523,7 @@ class Dispatcher:
         until = None if timeout is None else time.monotonic() + timeout
         self._leave(inside.gate)
         try:
-            run_for(inside, task, here=here, name=self._stand_in_name)
+            self._lend_worker(task, timeout)
             if future is not None:
                 wait_for((future,), timeout)
         finally:
@@ -528,6 +537,20 @@ class Dispatcher:
         inside = waiter(task)
         if inside is not None:
             run_for(inside, task, here=False, name=self._stand_in_name)
+
+    def awaited(
+        self, task: Task, wait: t.Generator[t.Any, None, t.Any]
+    ) -> t.Generator[t.Any, None, t.Any]:
+        """Likewise, for who awaits it on an event loop, by the steps of ``wait``."""
+        self.waited_for(task)
+        inside = fellow(task)
+        if inside is None or inside.gate is None:
+            return (yield from wait)
+        self._leave(inside.gate)
+        try:
+            return (yield from wait)
+        finally:
+            inside.gate.come_back()
 
     @property
     def _stand_in_name(self) -> str:

@@ -181,7 +181,7 @@ class UnknownOption(TypeError):
 
     def __init__(self, option: str, known: t.Iterable[str]) -> None:
         self.option = option
-        self.known = tuple(known)
+        self.known: tuple[str, ...] = tuple(known)
         super().__init__(
             f"{option!r} is no option of a task: there are {', '.join(self.known)}."
             " Keyword arguments of the callable go to submit, not to using."

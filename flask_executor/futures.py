@@ -157,7 +157,11 @@ class TaskFuture(Future[T]):
         super().add_done_callback(_Callback(fn, self.app, snapshot))
 
     def __await__(self) -> t.Generator[t.Any, None, T]:
-        return asyncio.wrap_future(self).__await__()
+        wait = asyncio.wrap_future(self).__await__()
+        task = self.task
+        if task is None or task.end is not None:
+            return wait
+        return task.owner.awaited(task, wait)
 
 
 FutureProxy = TaskFuture

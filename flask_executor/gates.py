@@ -48,6 +48,13 @@ class Gate:
         with self._changed:
             return self._held.take()
 
+    def come_back(self) -> None:
+        """Go on at once after a wait, on an event loop, which must not be blocked: for
+        that moment there may be one more than the limit.
+        """
+        with self._changed:
+            self._inside += 1
+
     def enter_again(self) -> None:
         """Wait for room, on the thread of a task that left while it had to wait for
         another one. Whoever is inside runs, so room there will be.

@@ -77,7 +77,7 @@ class Retry:
         try:
             pause = min(self.delay * self.backoff ** (attempt - 1), self.max_delay)
         except OverflowError:
-            pause = self.max_delay
+            pause = self.max_delay if self.delay else 0.0
         return pause * (1 + self.jitter * (2 * chance() - 1))
 
 

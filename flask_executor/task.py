@@ -51,6 +51,11 @@ class Owner(t.Protocol):
     def waited_for(self, task: Task) -> None:
         """Likewise, for who waits without asking for the result."""
 
+    def awaited(
+        self, task: Task, wait: t.Generator[t.Any, None, t.Any]
+    ) -> t.Generator[t.Any, None, t.Any]:
+        """Likewise, for who awaits it on an event loop, by the steps of ``wait``."""
+
     def now(self) -> float:
         """Seconds that only grow."""
 
@@ -120,9 +125,9 @@ class Task:
         """The key under which its future is stored, or None."""
         self.stage: Stage = "waiting"
         self.end: End | None = None
-        self.attempt = 0
+        self.attempt: int = 0
         """How often it has been begun: 0 while it waits, 1 in its first attempt."""
-        self.submitted = 0.0
+        self.submitted: float = 0.0
         self.started: float | None = None
         self.finished: float | None = None
         self._id: str | None = None

@@ -13,14 +13,20 @@ _DEEPEST = 16
 more, for a stack has an end."""
 
 
-def waiter(task: Task) -> Task | None:
-    """The task whose code this is, if its end may have to wait for the other's worker:
-    both have the same owner, and the other runs on a thread.
-    """
+def fellow(task: Task) -> Task | None:
+    """The task whose code this is, if it has the same owner."""
     inside = running.get()
-    if isinstance(inside, Task) and inside.owner is task.owner:
-        return inside if task.pool.runs_on_threads else None
-    return None
+    return inside if isinstance(inside, Task) and inside.owner is task.owner else None
+
+
+def waiter(task: Task) -> Task | None:
+    """The task whose code this is, if the other one may need its worker to run: both
+    have the same owner, and run on threads.
+    """
+    inside = fellow(task)
+    if inside is None or not inside.pool.runs_on_threads:
+        return None
+    return inside if task.pool.runs_on_threads else None
 
 
 def run_for(inside: Task, task: Task, *, here: bool, name: str) -> None:
@@ -61,9 +67,13 @@ class _StandIn:
         """Run a task, after those that were taken before."""
         with self._lock:
             self._tasks.append(task)
-            if not self._serves:
-                threading.Thread(target=self._serve, name=self._name).start()
-                self._serves = True
+            if self._serves:
+                return
+            self._serves = True
+        try:
+            threading.Thread(target=self._serve, name=self._name).start()
+        except RuntimeError:  # the interpreter ends, or there are too many
+            self._serve()
 
     def _serve(self) -> None:
         while (task := self._next()) is not None:

@@ -11,7 +11,7 @@ import typing as t
 
 from flask import Flask
 
-from flask_executor import Executor, ExecutorJob, FutureCollection, TaskFuture
+from flask_executor import Executor, ExecutorJob, FutureCollection, Group, TaskFuture
 
 executor = Executor()
 
@@ -87,7 +87,7 @@ t.assert_type(executor.map(add, [1], [2], timeout=1.5, chunksize=2), t.Iterator[
 
 # Jobs: callable as the function is, and submitted with its parameters.
 as_job: ExecutorJob[[int, int], str] = executor.job(add)
-executor.job(3)  # type: ignore[arg-type]
+executor.job(3)  # type: ignore[call-overload]
 t.assert_type(double(1, times=3), int)
 t.assert_type(double.submit(1, times=3), TaskFuture[int])
 t.assert_type(double.submit_stored("key", 1), TaskFuture[int])
@@ -136,3 +136,41 @@ async def wait() -> None:
     t.assert_type(await double.submit_stored("key", 1), int)
     number: int = await executor.submit(add, 1)  # type: ignore[call-overload]
     print(number)
+
+
+# Groups: the executor's verbs, and futures of what each call returns.
+group = executor.group("name")
+t.assert_type(group, Group)
+t.assert_type(group.submit(add, 1, b=2), TaskFuture[str])
+t.assert_type(group.submit(fetch, "x"), TaskFuture[bytes])
+t.assert_type(group.submit(double, 1), TaskFuture[int])
+t.assert_type(group.submit_stored("key", add, 1), TaskFuture[str])
+t.assert_type(group.submit_stored("key", fetch, "x"), TaskFuture[bytes])
+t.assert_type(group.map(add, [1, 2]), list[TaskFuture[str]])
+t.assert_type(group.map(fetch, ["x"]), list[TaskFuture[bytes]])
+t.assert_type(group.add(executor.submit(add, 1)), TaskFuture[str])
+t.assert_type(group.using(priority=1), Group)
+t.assert_type(executor.using(priority=1).group(), Group)
+t.assert_type(group.results(1.5), list[t.Any])
+t.assert_type(group.exceptions(), list[BaseException])
+t.assert_type(group.progress.fraction, float | None)
+group.add_done_callback(lambda group: print(group.name, len(group)))
+group.submit(add, "1")  # type: ignore[call-overload]
+group.submit_stored([], add, 1)  # type: ignore[call-overload]
+group.add(real)  # type: ignore[type-var]
+group.using(priority="high")  # type: ignore[arg-type]
+group.add_done_callback(3)  # type: ignore[arg-type]
+
+with executor.group() as entered:
+    t.assert_type(entered, Group)
+    for completed in entered.as_completed(timeout=1):
+        t.assert_type(completed, TaskFuture[t.Any])
+t.assert_type(entered.results(), list[t.Any])
+
+
+async def wait_for_a_group() -> None:
+    async with executor.group() as entered:
+        t.assert_type(entered, Group)
+        async for completed in entered:
+            t.assert_type(completed, TaskFuture[t.Any])
+    t.assert_type(await entered, list[t.Any])

@@ -172,7 +172,7 @@ class _Deliver:
         pass
 
 
-deliver = _Deliver()
+deliver: _Deliver = _Deliver()
 
 
 class BareCalls(Executor):

@@ -32,11 +32,12 @@ from .process import close_all
 
 try:
     from pebble import ProcessPool as OfPebble
-except ImportError as missing:
-    raise PoolNotInstalled("pebble") from missing
+except ImportError as _missing:
+    raise PoolNotInstalled("pebble") from _missing
 
-_NOTICING = 10.0
-"""Seconds that pebble may take to notice that a process has ended; it takes 0.1."""
+_NOTICING = 2.0
+"""Seconds that pebble has to notice that a process has ended; it takes 0.1, and before
+5.2 does not always say so."""
 
 
 def make(settings: Settings, name: str, app: Flask) -> PebblePool:
@@ -64,6 +65,7 @@ class _Worker(process._Worker):
     def run(self, task: Task) -> tuple[Outcome, str | None]:
         """Have the call run; a call whose worker was killed on request is cancelled."""
         outcome, reason = super().run(task)
+        self.rest()  # now, so that who asks after this kills nothing
         if isinstance(outcome.error, WorkerLost) and (
             task.cancel_requested or self._is_asked_to_stop
         ):
