@@ -50,6 +50,7 @@ _NewDispatcher = t.Callable[[Settings, str, Flask], Dispatcher]
 _POOL_CLASSES: dict[str, type[concurrent.futures.Executor]] = {
     "thread": ThreadPoolExecutor,
     "process": ProcessPoolExecutor,
+    "pebble": ProcessPoolExecutor,
 }
 
 
@@ -281,8 +282,8 @@ class Executor(Submitting):
         tasks, unless the call says otherwise. It works before :meth:`init_app`, too.
 
         :raises NotCallable: a :exc:`TypeError`.
-        :raises CallNotPicklable: where the type is ``'process'`` and the function is
-            not at the top level of its module.
+        :raises CallNotPicklable: where the type is ``'process'`` or ``'pebble'`` and
+            the function is not at the top level of its module.
         :raises UnknownOption: a :exc:`TypeError`.
         :raises InvalidOption: a :exc:`ValueError`.
         :raises UnsupportedOption: a :exc:`ValueError`, where the pool cannot honour
@@ -602,7 +603,7 @@ class _AppState:
 
     def check_job(self, fn: t.Any) -> None:
         """Refuse a job that no worker of this app's pool could import."""
-        if self.kind == "process" and not is_coroutine_function(fn):
+        if self.kind in ("process", "pebble") and not is_coroutine_function(fn):
             from .pools._parcels import check_declared
 
             check_declared(fn)

@@ -147,6 +147,8 @@ class TaskFuture(Future[T]):
         if getattr(fn, "__module__", None) == "asyncio.futures":
             # It wakes an event loop that awaits this: no code of the app.
             super().add_done_callback(fn)
+            if (task := self.task) is not None and task.end is None:
+                task.owner.waited_for(task)
         elif self.done() and current_app() is not None:
             _Callback(fn, self.app, None)(self)
         else:
