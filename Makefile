@@ -2,7 +2,8 @@
 # make test   the tests, with coverage
 # make lint   ruff, mypy, pyright
 # make docs   the documentation, warnings are errors
-# make bench  the contract's numbers
+# make bench  the contract's numbers, some minutes
+# make soak   a million tasks over all pools, some minutes: nothing may be lost
 # make clean  drop all of what the above made
 #
 # Each makes .venv and installs into it what it needs, once.
@@ -17,7 +18,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench clean
+.PHONY: help demo test lint docs bench soak clean
 # A failed install must not leave its stamp.
 .DELETE_ON_ERROR:
 
@@ -44,11 +45,14 @@ lint: $(VENV)/.installed-lint
 docs: $(VENV)/.installed-docs
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
-bench: $(VENV)/.installed-example
+bench: $(VENV)/.installed-bench
 	$(BIN)/python bench/run.py
 
+soak: $(VENV)/.installed-bench
+	$(BIN)/python bench/soak.py
+
 clean:
-	rm -rf $(VENV) .ci-venvs docs/_build build dist *.egg-info
+	rm -rf $(VENV) .ci-venvs .bench docs/_build build dist *.egg-info
 	rm -rf .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -111,7 +111,7 @@ class _SplitContexts:
         return context.app, context.g, self._request_variable.get(None)
 
     def without_own(self, variables: contextvars.Context) -> contextvars.Context:
-        return _without(variables, self._app_variable, self._request_variable)
+        return _without(variables, self._app_variable, self._request_variable, running)
 
     def enter(
         self, app: Flask, g: dict[str, t.Any], request: RequestCopy | None
@@ -185,7 +185,7 @@ class _MergedContexts:
         return context.app, context.g, context if context.has_request else None
 
     def without_own(self, variables: contextvars.Context) -> contextvars.Context:
-        return _without(variables, self._variable)
+        return _without(variables, self._variable, running)
 
     def enter(
         self, app: Flask, g: dict[str, t.Any], request: RequestCopy | None
@@ -468,7 +468,7 @@ _NO_VARIABLES = contextvars.Context()
 def _without(
     variables: contextvars.Context, *own: contextvars.ContextVar[t.Any]
 ) -> contextvars.Context:
-    there = [variable for variable in (*own, running) if variable in variables]
+    there = [variable for variable in own if variable in variables]
     if len(there) == len(variables):  # most often
         return _NO_VARIABLES
     # Only what is set: a variable that holds None is not the same as one without a

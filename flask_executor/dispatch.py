@@ -79,6 +79,8 @@ class Dispatcher:
     ) -> None:
         self.settings: Settings = settings
         """What the config said at first use."""
+        self.g_carried: str = settings.g_carried
+        """Which names of ``g`` a task sees."""
         self.defaults: Options = Options.of(settings)
         """What counts for a task that says nothing."""
         # Weak: the executor's map of apps must not keep its keys alive.
@@ -176,19 +178,19 @@ class Dispatcher:
         """Choose the pool, and make what it needs; why the task cannot run, if so."""
         if not callable(call.fn):
             return NotCallable(call.fn)
-        pool = task.pool = self._pool_for(call)
+        is_plain = not is_coroutine_function(call.fn)
+        pool = task.pool = self.pool if is_plain else self._pool_for_coroutine(call)
         own = task.options is not self.defaults
         if own and (refusal := unsupported(task.options, pool)):
             raise refusal
-        try:
-            pool.prepare(task)
-        except ArgumentsNotPicklable as error:
-            return error
+        if pool.packs:
+            try:
+                pool.pack(task)
+            except ArgumentsNotPicklable as error:
+                return error
         return None
 
-    def _pool_for(self, call: Call) -> Pool:
-        if not is_coroutine_function(call.fn):
-            return self.pool
+    def _pool_for_coroutine(self, call: Call) -> Pool:
         if self.pool.runs_in_caller:
             from .pools.sync import run_to_end
 
@@ -246,7 +248,7 @@ class Dispatcher:
             stand_in_for(wanted_by, task, self._stand_in_name)
         try:
             task.pool.start(task, first=first)
-        except ExecutorShutDown:
+        except Exception:  # the interpreter ends, or there are no threads left
             if wanted_by is None:
                 self._give_up(task)
 
@@ -289,7 +291,7 @@ class Dispatcher:
             self._returned_late(task)
         else:
             future = self._end(task, "succeeded", task_succeeded)
-            future.set_result(outcome.value)
+            future.end_with(outcome.value)
             if self._closed:
                 self._note_end()
 
@@ -319,10 +321,10 @@ class Dispatcher:
         self._note_end()
 
     def _judge(self, task: Task, error: BaseException) -> None:
-        if isinstance(error, CancelledError | asyncio.CancelledError):
-            if task.timed_out:
-                error = _timeout_of(task)
-            elif task.cancel_requested or isinstance(error, TaskCancelled):
+        if task.timed_out:  # whatever it raised when it was stopped
+            error = _timeout_of(task)
+        elif isinstance(error, CancelledError | asyncio.CancelledError):
+            if task.cancel_requested or isinstance(error, TaskCancelled):
                 self._cancelled(task)
                 return
         pause = self._pause(task, error)
@@ -335,6 +337,8 @@ class Dispatcher:
 
     def _watch(self, task: Task, timeout: float) -> None:
         task.deadline = self.now() + timeout
+        if task.timed_out:  # the attempt before
+            task.timed_out = False
         if task.pool.runs_on_threads or task.pool.runs_in_caller:
             task.thread = threading.get_ident()
         task.alarm = self._timer.at(task.deadline, self._overdue, task)
@@ -364,10 +368,7 @@ class Dispatcher:
         task.cancel_requested = True
         # Before its call is let go, by which some pools know it.
         task.pool.interrupt(task)
-        self._reporter.timed_out(task)
-        future = self._end(task, "timed_out", task_timed_out, error=error)
-        future.set_exception(error)
-        self._note_end()
+        self._time_out(task, error)
 
     def _returned_late(self, task: Task) -> None:
         if self._overrun.pop(task, _ABSENT) is _ABSENT or not task.overrun:
@@ -401,7 +402,7 @@ class Dispatcher:
         task.stage = "retrying"
         task.deadline = None
         if task.timed_out:
-            task.timed_out = task.cancel_requested = False
+            task.cancel_requested = False
         _set_pending(task.future)
         if task_retrying.receivers:
             self._reporter.announce(task_retrying, task, error=error, delay=pause)
@@ -465,21 +466,35 @@ class Dispatcher:
     # Ending
 
     def _fail(self, task: Task, error: BaseException) -> None:
+        if task.timed_out:
+            self._time_out(task, error)
+            return
         self._reporter.failed(task, error)
         clear_locals(error)
-        future = self._end(task, "failed", task_failed, error=error)
+        future = self._end(task, "failed", task_failed, error)
+        future.set_exception(error)
+        self._note_end()
+
+    def _time_out(self, task: Task, error: BaseException) -> None:
+        self._reporter.timed_out(task)
+        future = self._end(task, "timed_out", task_timed_out, error)
         future.set_exception(error)
         self._note_end()
 
     def _end(
-        self, task: Task, end: End, signal: NamedSignal, **facts: t.Any
-    ) -> Future[t.Any]:
+        self,
+        task: Task,
+        end: End,
+        signal: NamedSignal,
+        error: BaseException | None = None,
+    ) -> TaskFuture[t.Any]:
         """Note that a task has ended, and announce it; its future, to be ended now."""
-        future: Future[t.Any] = task.future
+        future: TaskFuture[t.Any] = task.future
         task.finished = self._time()
         task.end = end
         task.let_go()
         if signal.receivers:
+            facts = {} if error is None else {"error": error}
             self._reporter.announce(signal, task, **facts)
         return future
 
@@ -495,23 +510,31 @@ class Dispatcher:
         :return: the seconds that are left to wait.
         :raises LoopBlocked: a :exc:`RuntimeError`, on the event loop's own thread.
         """
-        if self._loop is not None and self._loop.is_own_thread and timeout is None:
+        inside = running.get()
+        if timeout is None and self._loop is not None and self._loop.is_own_thread:
             raise LoopBlocked(task.name)
-        inside = fellow(task)
-        if inside is not None and inside.gate is not None:
-            return self._wait_outside(inside, task, timeout)
-        self._lend_worker(task, timeout)
+        if inside is None:
+            self._run_for_callback(task, timeout)
+        elif (of_ours := fellow(task)) is not None and of_ours.gate is not None:
+            return self._wait_outside(of_ours, task, timeout)
+        else:
+            self._lend_worker(task, timeout)
         return timeout
+
+    def _run_for_callback(self, task: Task, timeout: float | None) -> None:
+        """Where code on a worker waits that is no task's, a done-callback's, say, the
+        line may wait for it: run the task first.
+        """
+        pool = task.pool
+        if timeout is None and task.stage == "waiting" and pool.runs_on_threads:
+            if pool.is_own_thread:
+                task.run()
 
     def _lend_worker(self, task: Task, timeout: float | None) -> None:
         inside = waiter(task)
-        here = timeout is None and task.options.timeout is None
         if inside is not None:
+            here = timeout is None and task.options.timeout is None
             run_for(inside, task, here=here, name=self._stand_in_name)
-        elif here and task.pool.runs_on_threads and task.pool.is_own_thread:
-            # A callback, on a worker, after the task: the line may wait for it.
-            if task.state == "waiting":
-                task.run()
 
     def _wait_outside(
         self, inside: Task, task: Task, timeout: float | None
@@ -602,7 +625,9 @@ class Dispatcher:
         """The process ends: see that nothing is lost without a word."""
         self._closed = True
         if self._live() or self._overrun:
-            self.drain(self.settings.drain_timeout)
+            # The process ends when those have that can be stopped, or that ask.
+            for task in self.drain(self.settings.drain_timeout).running:
+                self.request_cancel(task)
 
     def _is_inside(self) -> bool:
         """Whether this is code of a task of ours, or one of our threads."""

@@ -385,7 +385,8 @@ class Executor(Submitting):
         key: t.Any = NoKey,
         job: ExecutorJob[..., t.Any] | None = None,
     ) -> TaskFuture[t.Any]:
-        dispatcher = self._state().dispatcher
+        state = self._known_state() or self._state()
+        dispatcher = state.dispatcher
         if type(fn) is ExecutorJob:
             # Of all its views, only the job that was declared pickles by its name.
             job, fn = fn, fn.declared
@@ -394,42 +395,21 @@ class Executor(Submitting):
             options = dispatcher.options_of(job, given)
             key = options.key if key is NoKey else key
             job = None if job is None else job.declared
-        if key is NoKey:
-            future: TaskFuture[t.Any] = TaskFuture(dispatcher.app)
-            self._submit(dispatcher, future, fn, args, kwargs, options, job)
-            return future
-        return self._accept_stored(dispatcher, key, fn, args, kwargs, options, job)
-
-    def _accept_stored(
-        self, dispatcher: Dispatcher, key: t.Hashable, *call: t.Any
-    ) -> TaskFuture[t.Any]:
-        future: TaskFuture[t.Any] = TaskFuture(dispatcher.app, key)
-        self.futures.add(key, future)
+        app = t.cast(Flask, state.app())
+        future: TaskFuture[t.Any] = TaskFuture(app, None if key is NoKey else key)
+        if key is not NoKey:
+            self.futures.add(key, future)
         try:
-            self._submit(dispatcher, future, *call)
+            call = _with_context(dispatcher, app, fn, args, kwargs)
+            callbacks = self._default_done_callbacks
+            if dispatcher.settings.propagate_exceptions:
+                callbacks = [*callbacks, propagate_exceptions_callback]
+            dispatcher.submit(future, call, options, callbacks, job=job)
         except BaseException:
-            self.futures.discard(key, future)
+            if key is not NoKey:
+                self.futures.discard(key, future)
             raise
         return future
-
-    def _submit(
-        self,
-        dispatcher: Dispatcher,
-        future: TaskFuture[t.Any],
-        fn: t.Callable[..., t.Any],
-        args: t.Sequence[t.Any],
-        kwargs: dict[str, t.Any],
-        options: Options,
-        job: ExecutorJob[..., t.Any] | None,
-    ) -> None:
-        call = _with_context(dispatcher, future.app, fn, args, kwargs)
-        callbacks = self._callbacks(dispatcher.settings)
-        dispatcher.submit(future, call, options, callbacks, job=job)
-
-    def _callbacks(self, settings: Settings) -> list[Callback]:
-        if settings.propagate_exceptions:
-            return [*self._default_done_callbacks, propagate_exceptions_callback]
-        return self._default_done_callbacks
 
     def _state(self) -> _AppState:
         state = self._known_state()
@@ -521,7 +501,7 @@ def _with_context(
     """A call with what it is to see, taken now."""
     if dispatcher.pool.runs_in_caller and current_app() is not None:
         return Call(fn, args, kwargs, None)
-    snapshot = Snapshot.take(app, copy_g=dispatcher.settings.g_carried)
+    snapshot = Snapshot.take(app, copy_g=dispatcher.g_carried)
     if args or kwargs:
         args, kwargs = keep_uploads(args), keep_uploads(kwargs)
     return Call(fn, args, kwargs, snapshot)

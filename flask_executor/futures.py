@@ -10,7 +10,7 @@ import typing as t
 import weakref
 from collections import deque
 from concurrent.futures import Future as Future
-from concurrent.futures._base import PENDING
+from concurrent.futures._base import FINISHED, PENDING
 from functools import partial
 
 from flask import Flask
@@ -81,6 +81,21 @@ class TaskFuture(Future[T]):
         self.key = key
         self.app = app
 
+    def end_with(self, value: T) -> None:
+        """End with a value, as ``set_result`` does, where nobody else may end it.
+
+        The base class asks for what is known here: a third of the time of a task's end.
+        """
+        condition = self._condition
+        with condition._lock:  # type: ignore[attr-defined]
+            self._result = value
+            self._state = FINISHED
+            for waiter in self._installed:
+                waiter.add_result(self)
+            if condition._waiters:  # type: ignore[attr-defined]
+                condition.notify_all()
+        self._invoke_callbacks()  # type: ignore[attr-defined]
+
     def cancel(self) -> bool:
         """Cancel the task if it waits: for a worker, for its time, or between attempts.
 
@@ -114,7 +129,10 @@ class TaskFuture(Future[T]):
             raises :exc:`.TaskTimeout`.
         :raises concurrent.futures.CancelledError: where it was cancelled.
         """
-        return super().result(self._about_to_wait(timeout))
+        task = self.task
+        if task is not None and task.end is None:
+            timeout = task.owner.wait_inside(task, timeout)
+        return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What the task raised, or None, waiting for it as :meth:`result` does."""

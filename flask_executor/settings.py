@@ -124,7 +124,7 @@ class Settings:
     """
 
     type: str = _key("thread", _one_of(*_POOLS))
-    """Which pool runs calls: ``'thread'``, ``'process'``, ``'pebble'`` or ``'sync'``."""
+    """Which pool runs calls: ``'thread'``, ``'process'``, ``'pebble'``, ``'sync'``."""
     max_workers: int | None = _key(None, _optional(_positive_int))
     """How many calls run at once; None is the standard library's default."""
     futures_max_length: int | None = _key(None, _optional(_positive_int))

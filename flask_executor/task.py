@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import typing as t
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from functools import partial
 from types import FunctionType
-from uuid import uuid4
 
 from .current import Progress
 from .options import Options
@@ -84,13 +84,13 @@ class Task:
         "key",
         "options",
         "owner",
+        "pool",
         "stage",
         "started",
         "submitted",
     )
 
     # What most tasks never have costs them nothing.
-    pool: t.Any = None
     gate: t.Any = None
     progress: Progress | None = None
     """What the task has reported last, or None."""
@@ -120,6 +120,7 @@ class Task:
         self.future: t.Any = future
         self.call: t.Any = call
         self.owner: Owner = owner
+        self.pool: t.Any = None
         self.options: Options = options
         self.key: t.Hashable | None = key
         """The key under which its future is stored, or None."""
@@ -139,7 +140,8 @@ class Task:
         if self._id is None:  # most are never asked, and a random id takes its time
             # Of two that ask at once, both get the first. A lock might be held for
             # ever in a forked child.
-            self._id = t.cast(str, vars(self).setdefault("first_id", uuid4().hex))
+            made = os.urandom(16).hex()
+            self._id = t.cast(str, vars(self).setdefault("first_id", made))
         return self._id
 
     @property

@@ -504,6 +504,7 @@ class _Pool(Plain, BareCalls):
 class _CoroutinePool(_Pool):
     """The same for coroutine functions, each on an event loop of its own."""
 
+    packs: t.ClassVar[bool] = True
     stops_runs: t.ClassVar[bool] = True
 
     def __init__(self, runner: _Runner) -> None:
@@ -515,7 +516,7 @@ class _CoroutinePool(_Pool):
         """Whether this is code of a coroutine."""
         return running.get() in self._cancels
 
-    def prepare(self, task: Task) -> None:
+    def pack(self, task: Task) -> None:
         """Make a plain function of it."""
         call: Call = task.call
 

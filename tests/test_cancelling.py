@@ -244,8 +244,8 @@ def test_cancelled_by_key_while_it_is_submitted(app: Flask) -> None:
         )
         wait([future], LIMIT)
         assert executor.submit(control_app.pid).result(LIMIT)
-    assert future.cancelled() is answers[0]
-    assert "started" not in journal.of(future.task) if answers[0] else True
+    assert answers == [True] and future.cancelled()
+    assert journal.of(future.task) == ["submitted", "cancelled"]
     executor.shutdown()
 
 
@@ -310,7 +310,6 @@ def test_a_thread_that_asks(app: Flask, executor: Executor) -> None:
             future.result(LIMIT)
     assert future.cancelled() and state_of(future) == "cancelled"
     assert journal.of(task) == ["submitted", "started", "cancelled"]
-    assert not future.request_cancel() or future.cancelled()
 
 
 def test_raise_if_cancelled_without_need(executor: Executor) -> None:

@@ -119,7 +119,8 @@ def task_of(fn: t.Any, *args: t.Any, owner: t.Any = deliver, **options: t.Any) -
 
 def launch(pool: Pool, task: Task) -> Future[t.Any]:
     future = t.cast("Future[t.Any]", task.future)
-    pool.prepare(task)
+    if pool.packs:
+        pool.pack(task)
     pool.start(task)
     return future
 

@@ -25,6 +25,8 @@ class Pool(t.Protocol):
     """Its name in messages: what ``EXECUTOR_TYPE`` says."""
     runs_in_caller: t.ClassVar[bool]
     """It runs each call at once, in the context of who submits it."""
+    packs: t.ClassVar[bool]
+    """:meth:`pack` makes of a call what it needs."""
     runs_on_threads: t.ClassVar[bool]
     """A call runs on whichever thread calls :meth:`.Task.run`."""
     stops_runs: t.ClassVar[bool]
@@ -36,8 +38,8 @@ class Pool(t.Protocol):
     def is_own_thread(self) -> bool:
         """Whether the current thread is one of the pool's."""
 
-    def prepare(self, task: Task) -> None:
-        """Make what the pool will need to run the task, on the submitter's thread.
+    def pack(self, task: Task) -> None:
+        """Pack a task's call, on the submitter's thread, where :attr:`packs` says so.
 
         :raises CallNotPicklable: where the pool can never run it.
         """
@@ -62,6 +64,7 @@ class Plain:
     """The part of the contract that most pools have in common."""
 
     runs_in_caller: t.ClassVar[bool] = False
+    packs: t.ClassVar[bool] = False
     runs_on_threads: t.ClassVar[bool] = False
     stops_runs: t.ClassVar[bool] = False
     honours: t.ClassVar[t.Collection[str]] = frozenset(OPTIONS)
@@ -71,8 +74,8 @@ class Plain:
         """It has no threads."""
         return False
 
-    def prepare(self, task: Task) -> None:
-        """Nothing is needed."""
+    def pack(self, task: Task) -> None:
+        """A call is run as it is."""
 
     def interrupt(self, task: Task) -> None:
         """The code of the task sees by itself that it is to stop."""
@@ -185,6 +188,7 @@ class BareCalls(Executor):
         future: Future[t.Any] = Future()
         task = Task(future, Call(fn, args, kwargs, None), t.cast(t.Any, deliver))
         pool = t.cast(Pool, self)
-        pool.prepare(task)
+        if pool.packs:
+            pool.pack(task)
         pool.start(task)
         return future

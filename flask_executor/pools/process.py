@@ -12,6 +12,7 @@ import contextlib
 import multiprocessing
 import multiprocessing.process
 import os
+import select
 import sys
 import threading
 import typing as t
@@ -63,6 +64,7 @@ class ProcessPool(Plain, ProcessPoolExecutor):
     """
 
     kind: t.ClassVar[str] = "process"
+    packs: t.ClassVar[bool] = True
     submit: t.Callable[..., Future[t.Any]] = BareCalls.submit
 
     def __init__(
@@ -119,7 +121,7 @@ class ProcessPool(Plain, ProcessPoolExecutor):
         """Whether this is one of the minders."""
         return threading.current_thread() in self._minders._threads
 
-    def prepare(self, task: Task) -> None:
+    def pack(self, task: Task) -> None:
         """Pack a call for its journey.
 
         :raises CallNotPicklable: where no worker could import the callable.
@@ -275,11 +277,7 @@ class _Worker:
         self._calls.send_bytes(payload_of(task))
 
     def _receive(self) -> bytes:
-        # Under gevent this lets others run; reading alone would not.
-        # The sentinel, too: what the worker has forked may keep the pipe open.
-        process = t.cast(BaseProcess, self._process)
-        wait([self._replies, process.sentinel])
-        if not self._replies.poll(0):
+        if not self._ear.hears():
             raise EOFError
         return self._replies.recv_bytes()
 
@@ -289,6 +287,7 @@ class _Worker:
         if self._main.is_forgotten:  # the script ended just then; the worker lacks it
             self._main.recall()
             self._launch()
+        self._ear = _Ear(self._replies, t.cast(BaseProcess, self._process).sentinel)
 
     def _launch(self) -> None:
         self._bury_quietly()
@@ -326,6 +325,29 @@ class _Worker:
             close_all(self._calls, self._replies)
             process.join()
             self._processes.pop(t.cast(int, process.pid), None)
+
+
+class _Ear:
+    """Waits until a worker has sent something, or has ended: what it has forked may
+    keep its pipe open. Under gevent others run meanwhile; reading alone lets none.
+    """
+
+    def __init__(self, pipe: Connection[bytes, t.Any], sentinel: int) -> None:
+        self._pipe = pipe
+        self._sentinel = sentinel
+        # Made once: wait() makes one for each call, which takes longer than the wait.
+        self._poll = select.poll() if hasattr(select, "poll") else None
+        if self._poll is not None:
+            self._poll.register(pipe.fileno(), select.POLLIN)
+            self._poll.register(sentinel, select.POLLIN)
+
+    def hears(self) -> bool:
+        """Wait; whether there is something to read."""
+        if self._poll is None:  # Windows
+            wait([self._pipe, self._sentinel])
+            return self._pipe.poll(0)
+        heard = self._poll.poll()
+        return any(number == self._pipe.fileno() for number, _ in heard)
 
 
 def close_all(*pipes: Connection[t.Any, t.Any]) -> None:

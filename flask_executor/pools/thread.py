@@ -58,7 +58,8 @@ class ThreadPool(Plain, ThreadPoolExecutor):
                 raise ExecutorShutDown(task.name)
             self._line.put(task, first=first)
             self._work_queue.put(self._turn)
-            self._adjust_thread_count()
+            if len(self._threads) < self._max_workers:  # asking costs a semaphore
+                self._adjust_thread_count()
 
 
 class _Turn:

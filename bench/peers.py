@@ -1,0 +1,55 @@
+"""Peers that have our import name: each in a folder of its own under ``.bench/``."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / ".bench"
+ONE = FOLDER / "flask-executor-1"
+"""Flask-Executor 1.0.0."""
+BEFORE_COMMIT = "48dbcad"
+BEFORE = FOLDER / f"before-{BEFORE_COMMIT}"
+"""This package as it was before options, retries, timeouts and signals."""
+
+
+def folder_of(side: str) -> Path:
+    """Where a contender finds the ``flask_executor`` that it measures."""
+    return {"one": ONE, "before": BEFORE}.get(side, ROOT)
+
+
+def install_one() -> None:
+    """Flask-Executor 1.0.0, from PyPI."""
+    if not ONE.exists():
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+        subprocess.run(
+            [*command, "--target", str(ONE), "Flask-Executor==1.0.0"], check=True
+        )
+
+
+def unpack_before() -> str | None:
+    """The package as it was, from this repository's history; why not, if so."""
+    if BEFORE.exists():
+        return None
+    command = ["git", "archive", "--format=tar", BEFORE_COMMIT, "flask_executor"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    except FileNotFoundError:
+        return "there is no git"
+    except subprocess.CalledProcessError as error:
+        return f"commit {BEFORE_COMMIT}: {error.stderr.decode().strip()}"
+    FOLDER.mkdir(exist_ok=True)
+    # Whole or not at all.
+    with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
+        with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+            archive.extractall(folder, filter="data")
+        os.chmod(folder, 0o755)
+        Path(folder).rename(BEFORE)
+        Path(folder).mkdir()  # which the block takes away
+    return None

@@ -1,0 +1,53 @@
+"""The harness of the figures works; what the figures are is not tested."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+BENCH = Path(__file__).parent.parent / "bench"
+PATIENCE = 120
+"""Seconds that a script may take."""
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=BENCH,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+
+
+def test_each_row_of_the_bench_names_a_measure_that_there_is() -> None:
+    """A row that is renamed on one side only would end ``make bench`` half-way."""
+    script = (
+        "import contenders, run\n"
+        "rows = [row for table in run.TABLES.values() for row in table]\n"
+        "unknown = {row.measure for row in rows} - set(contenders.MEASURES)\n"
+        "assert rows and not unknown, unknown\n"
+    )
+    done = run("-c", script)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_short_soak_on_threads_and_the_loop_loses_nothing() -> None:
+    """All kinds of tasks end as they may, announced once and logged once."""
+    done = run("soak.py", "--tasks", "4000", "--pools", "thread", "loop", "sync")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "nothing is lost" in done.stdout
+
+
+def test_a_soak_notes_a_task_that_ends_as_it_must_not() -> None:
+    """A check that notes nothing would find nothing."""
+    script = (
+        "import lanes, soak\n"
+        "wrong = [kind._replace(ends='failed') for kind in lanes.LANES['sync'].kinds]\n"
+        "lanes.LANES['sync'] = lanes.LANES['sync']._replace(kinds=wrong)\n"
+        "raise SystemExit(soak.main(1000, 1, ['sync']))\n"
+    )
+    done = run("-c", script)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "ended as succeeded" in done.stderr
