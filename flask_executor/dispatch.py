@@ -323,10 +323,9 @@ class Dispatcher:
     def _judge(self, task: Task, error: BaseException) -> None:
         if task.timed_out:  # whatever it raised when it was stopped
             error = _timeout_of(task)
-        elif isinstance(error, CancelledError | asyncio.CancelledError):
-            if task.cancel_requested or isinstance(error, TaskCancelled):
-                self._cancelled(task)
-                return
+        elif _is_cancelling(task, error):
+            self._cancelled(task)
+            return
         pause = self._pause(task, error)
         if pause is None:
             self._fail(task, error)
@@ -348,9 +347,10 @@ class Dispatcher:
             return  # it is that of an attempt ago
         error = _timeout_of(task)
         if task.pool.stops_runs and self._pause(task, error) is not None:
-            # The next attempt waits until this one has really ended.
-            task.timed_out = task.cancel_requested = True
-            task.pool.interrupt(task)
+            if task in self._running:  # it has not ended just now
+                # The next attempt waits until this one has really ended.
+                task.timed_out = task.cancel_requested = True
+                task.pool.interrupt(task)
         elif self._take_overrun(task):
             self._end_overrun(task, error)
 
@@ -525,10 +525,9 @@ class Dispatcher:
         """Where code on a worker waits that is no task's, a done-callback's, say, the
         line may wait for it: run the task first.
         """
-        pool = task.pool
-        if timeout is None and task.stage == "waiting" and pool.runs_on_threads:
-            if pool.is_own_thread:
-                task.run()
+        pool, may_run = task.pool, timeout is None and task.stage == "waiting"
+        if may_run and pool.runs_on_threads and pool.is_own_thread:
+            task.run()
 
     def _lend_worker(self, task: Task, timeout: float | None) -> None:
         inside = waiter(task)
@@ -654,7 +653,11 @@ class Dispatcher:
             pool.shutdown(wait=True)
 
     def _note_end(self) -> None:
-        if self._closed and not (self._waiting or self._running or self._judged):
+        if not self._closed:
+            return
+        # In the order in which a task goes round, and once more: none is missed.
+        judged, waiting = self._judged, self._waiting
+        if not (judged or waiting or self._running or judged or waiting):
             self._shut_pools(wait=False)
             self._timer.close(wait=False)
             self._emptied.set()
@@ -664,6 +667,13 @@ def _may_come_back(task: Task) -> bool:
     """Whether a task may have to be put in line once more."""
     options = task.options
     return bool(options.retry or task.gate or task.state in ("delayed", "retrying"))
+
+
+def _is_cancelling(task: Task, error: BaseException) -> bool:
+    """Whether that is how a task stops that was asked to."""
+    if isinstance(error, CancelledError | asyncio.CancelledError):
+        return task.cancel_requested or isinstance(error, TaskCancelled)
+    return False
 
 
 def _timeout_of(task: Task) -> TaskTimeout:

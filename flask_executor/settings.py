@@ -150,7 +150,7 @@ class Settings:
     retry: int | None = _key(None, _optional(_positive_int))
     """How often a failing task runs at most, where it does not say so itself."""
     drain_timeout: float | None = _key(None, _optional(_seconds))
-    """Seconds that leaving the process waits for tasks; None waits for all."""
+    """Seconds that leaving the process gives its tasks to end; None is no bound."""
     app: str | None = _key(None, _optional(_app_reference))
     """Where worker processes find the app: ``'module:app'`` or ``'module:factory'``."""
 

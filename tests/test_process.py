@@ -391,7 +391,7 @@ def test_refused_beside_a_shutdown(executor: Executor) -> None:
     pool._minders.shutdown()  # as far as another thread may have come
     with pytest.raises(ExecutorShutDown):
         executor.submit(abs, -1)
-    assert not pool._line
+    assert not pool._minders._line
 
 
 def test_shutdown_leaves_no_process(executor: Executor, tmp_path: Path) -> None:

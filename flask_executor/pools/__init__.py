@@ -121,9 +121,11 @@ class Line:
         while looked_at is not self._in_order:
             looked_at = self._in_order
             for row in looked_at:
+                if not row:  # an exception for each would take far longer
+                    continue
                 try:
                     return row.popleft()
-                except IndexError:  # not asked first: others take from it, too
+                except IndexError:  # another thread was faster
                     continue
         return None
 

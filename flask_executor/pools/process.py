@@ -7,7 +7,6 @@ a worker: when a worker is killed, that call is lost and no other.
 
 from __future__ import annotations
 
-import concurrent.futures.thread as stdlib
 import contextlib
 import multiprocessing
 import multiprocessing.process
@@ -17,7 +16,7 @@ import sys
 import threading
 import typing as t
 import weakref
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -25,11 +24,11 @@ from multiprocessing.sharedctypes import RawArray
 
 from flask import Flask
 
-from ..errors import ExecutorShutDown, TaskCancelled, WorkerLost
+from ..errors import TaskCancelled, WorkerLost
 from ..settings import Settings
 from ..task import Task
 from ..worker import Outcome
-from . import BareCalls, Line, Plain
+from . import BareCalls, Plain
 from ._apps import AppSource
 from ._parcels import (
     ASKED,
@@ -41,6 +40,7 @@ from ._parcels import (
     serve,
     unpack_reply,
 )
+from .thread import ThreadPool
 
 _STARTS = 3
 """How many workers may die before they begin a call until it is given up."""
@@ -84,10 +84,9 @@ class ProcessPool(Plain, ProcessPoolExecutor):
         self._processes: t.Any = {}
         self._shutdown_thread = False
         self._broken = False
-        self._line = Line()
         self._at_work: dict[Task, _Worker] = {}
         self._workers: weakref.WeakSet[_Worker] = weakref.WeakSet()
-        self._minders = ThreadPoolExecutor(self._max_workers, thread_name_prefix=name)
+        self._minders = ThreadPool(self._max_workers, name)
         self._local = threading.local()
         self._main = MainModule()
         self._name = name
@@ -119,7 +118,7 @@ class ProcessPool(Plain, ProcessPoolExecutor):
     @property
     def is_own_thread(self) -> bool:
         """Whether this is one of the minders."""
-        return threading.current_thread() in self._minders._threads
+        return self._minders.is_own_thread
 
     def pack(self, task: Task) -> None:
         """Pack a call for its journey.
@@ -133,15 +132,7 @@ class ProcessPool(Plain, ProcessPoolExecutor):
 
         :raises ExecutorShutDown: where the pool is shut down.
         """
-        if self._shutdown_thread or stdlib._shutdown:
-            raise ExecutorShutDown(task.name)
-        self._line.put(task, first=first)
-        try:
-            self._minders.submit(self._run_next)
-        except RuntimeError:  # the pool was shut down, or the interpreter ends
-            # Where it is not there, it was taken: it runs, or was cancelled.
-            if self._line.take_back(task):
-                raise ExecutorShutDown(task.name) from None
+        self._minders.start_with(self._run, task, first=first)
 
     def interrupt(self, task: Task) -> None:
         """Have the code of a task see that it is asked to stop."""
@@ -152,24 +143,15 @@ class ProcessPool(Plain, ProcessPoolExecutor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept nothing more; run or cancel what waits, then let the workers go."""
         self._shutdown_thread = True
-        self._minders.shutdown(wait=False)
-        if cancel_futures:
-            self._abandon_waiting()
-        self._minders.shutdown(wait=wait)
+        self._minders.shutdown(wait, cancel_futures=cancel_futures)
         if wait:
             for worker in list(self._workers):  # whoever may still refer to it
                 worker.retire()
             for process in list(self._processes.values()):
                 process.join()
 
-    def _abandon_waiting(self) -> None:
-        while (task := self._line.take()) is not None:
-            task.owner.cancel(task)
-
-    def _run_next(self) -> None:
-        task = self._line.take()
-        # None where it was taken back, or cancelled by shutdown.
-        if task is not None and task.owner.begin(task):
+    def _run(self, task: Task) -> None:
+        if task.owner.begin(task):
             # No variable for the worker, which must go with its thread: the traceback
             # of a failure would refer to it.
             self._at_work[task] = self._worker()

@@ -39,7 +39,7 @@ class ThreadPool(Plain, ThreadPoolExecutor):
     def __init__(self, max_workers: int | None, name: str) -> None:
         super().__init__(max_workers, thread_name_prefix=name)
         self._line = Line()
-        self._turn: t.Any = _Turn(self._line)
+        self._turn: t.Any = _Turn(self._line, Task.run)
 
     @property
     def is_own_thread(self) -> bool:
@@ -52,12 +52,22 @@ class ThreadPool(Plain, ThreadPoolExecutor):
         :raises ExecutorShutDown: where the pool is shut down, or the interpreter
             ends.
         """
+        self._put(task, first, self._turn)
+
+    def start_with(
+        self, run: t.Callable[[Task], object], task: Task, *, first: bool = False
+    ) -> None:
+        """Likewise, where a thread is to do something else with it."""
+        # Not kept: the pool must not refer to who has it.
+        self._put(task, first, _Turn(self._line, run))
+
+    def _put(self, task: Task, first: bool, turn: t.Any) -> None:
         # The second lock is held by whoever ends the interpreter or forks.
         with self._shutdown_lock, stdlib._global_shutdown_lock:
             if self._shutdown or stdlib._shutdown:
                 raise ExecutorShutDown(task.name)
             self._line.put(task, first=first)
-            self._work_queue.put(self._turn)
+            self._work_queue.put(turn)
             if len(self._threads) < self._max_workers:  # asking costs a semaphore
                 self._adjust_thread_count()
 
@@ -65,8 +75,9 @@ class ThreadPool(Plain, ThreadPoolExecutor):
 class _Turn:
     """A work item of the standard library's pool: the turn of who is first in line."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Line, run: t.Callable[[Task], object]) -> None:
         self._line = line
+        self._run = run
 
     def run(self, _context: object = None) -> None:
         """Run the first in line.
@@ -74,7 +85,7 @@ class _Turn:
         :param _context: what the threads of Python 3.14 pass to their work items.
         """
         # Not kept in a variable: the traceback of a failure would refer to it.
-        self._line.take().run()  # type: ignore[union-attr]
+        self._run(self._line.take())  # type: ignore[arg-type]
 
     @property
     def future(self) -> _Turn:
