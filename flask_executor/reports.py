@@ -106,6 +106,8 @@ class Reporter:
     def announce(self, signal: NamedSignal, task: Task, **facts: t.Any) -> None:
         """Send a signal to its receivers, in an app context."""
         app = self.app
+        if not signal.has_receivers_for(app):  # but for another app
+            return
 
         def failed(receiver: t.Any, error: BaseException) -> None:
             message = "The receiver %r of %s failed for %s"

@@ -8,10 +8,15 @@ import threading
 import typing as t
 
 import pytest
+from blinker import NamedSignal
 from flask import Flask
 from flask.globals import _cv_app
 
-from flask_executor import Executor
+from flask_executor import Executor, signals
+
+SIGNALS: list[NamedSignal] = [
+    value for value in vars(signals).values() if isinstance(value, NamedSignal)
+]
 
 LIMIT = 30
 """Seconds after which a wait in a test has failed."""
@@ -41,11 +46,13 @@ def gate() -> t.Iterator[threading.Event]:
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> t.Iterator[None]:
-    """No test leaks a context, a thread of an executor or a worker process."""
+    """No test leaks a context, a receiver, a thread of an executor or a process."""
     before = set(threading.enumerate())
     yield
     assert _cv_app.get(None) is None, "a context is still pushed"
     gc.collect()
+    left = [signal for signal in SIGNALS if signal.receivers]
+    assert not left, f"{left} have receivers"
     for thread in set(threading.enumerate()) - before:
         if "executor" in thread.name:
             thread.join(LIMIT)

@@ -106,7 +106,7 @@ class Journal:
 
     def __exit__(self, *exc: object) -> None:
         for signal, receiver in self._receivers:
-            signal.disconnect(receiver, sender=self.app)
+            signal.disconnect(receiver)
 
     def of(self, task: Task | None) -> list[str]:
         """What was sent for a task."""

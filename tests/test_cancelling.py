@@ -276,7 +276,7 @@ def test_cancelled_by_a_receiver(app: Flask, executor: Executor) -> None:
                 executor.using(priority=5, timeout=5).submit(abs, -1),
             ]
         finally:
-            signals.task_submitted.disconnect(cancel, sender=app)
+            signals.task_submitted.disconnect(cancel)
     executor.shutdown()
     for future in futures:
         assert future.cancelled() and state_of(future) == "cancelled"
@@ -394,7 +394,7 @@ def test_asked_while_it_fails(app: Flask, executor: Executor) -> None:
         future = executor.using(retry=Retry(delay=60)).submit(divmod, 1, 0)
         wait([future], LIMIT)
     finally:
-        signals.task_retrying.disconnect(ask, sender=app)
+        signals.task_retrying.disconnect(ask)
     executor.shutdown()
     assert answers == [True] and future.cancelled() and clock.is_idle
 

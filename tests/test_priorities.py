@@ -6,6 +6,7 @@ import asyncio
 import queue
 import threading
 import typing as t
+from collections import deque
 from concurrent.futures import wait
 from datetime import UTC, datetime, timedelta
 from unittest import mock
@@ -163,6 +164,22 @@ def test_the_line_under_many_threads() -> None:
     for thread in threads:
         thread.join(LIMIT)
     assert not problems and len(set(taken)) == 16_000 and line.take() is None
+
+
+def test_a_row_that_comes_while_somebody_looks() -> None:
+    """What another thread puts into a new row, past which one has looked, is found."""
+    line = Line()
+    low = bare_task(priority=-5)
+
+    class Row(deque[Task]):
+        def __bool__(self) -> bool:
+            if not line._rows.keys() - {0}:
+                line.put(low)  # as the other thread would, just now
+            return False
+
+    line._rows = {0: Row()}
+    line._in_order = tuple(line._rows.values())
+    assert line.take() is low and line.take() is None
 
 
 # Delays
@@ -415,6 +432,18 @@ def test_who_waited_comes_before_those_held() -> None:
     assert not back.is_alive()
     assert gate.leave() is held
     assert gate.enter(held)
+
+
+def test_who_was_let_go_on_waits_no_longer_than_others() -> None:
+    """One that may go on and finds the gate taken is the next of those held."""
+    gate = Gate(1)
+    running, held, later, sooner = (bare_task() for _ in range(4))
+    assert gate.enter(running)
+    assert not gate.enter(held) and not gate.enter(later)
+    assert gate.leave() is held
+    assert gate.enter(sooner)  # on another worker
+    assert not gate.enter(held)
+    assert [gate.leave(), gate.next_held()] == [held, later]
 
 
 def test_the_limit_of_coroutines(executor: Executor) -> None:

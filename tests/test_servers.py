@@ -330,7 +330,7 @@ def test_an_upload_that_is_broken_off(server: Server, chunked: bool) -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in GUNICORNS if kind != "gevent"])
 def test_the_example(tmp_path: Path, kind: str) -> None:
-    """The example's three uses work under gunicorn, with one worker as it says."""
+    """The example's uses work under gunicorn, with one worker as it says."""
     options = [option if option != "2" else "1" for option in GUNICORNS[kind]]
     root = str(HERE.parent)
     with gunicorn(tmp_path, *options, "--chdir", root, app="example_app:app") as server:
@@ -346,7 +346,7 @@ def test_the_example(tmp_path: Path, kind: str) -> None:
             )
             key = json.loads(server.ask(path, body, FORM_TYPE))["key"]
             ended = follow(server, key)
-            assert ended["state"] == "done", ended
+            assert ended["state"] == "succeeded", ended
         assert ended["result"] == 144
         (mail,) = json.loads(server.ask("/inbox"))
         assert mail["to"] == "ada@example.org"
@@ -357,6 +357,6 @@ def follow(server: Server, key: str) -> t.Any:
     deadline = time.monotonic() + LIMIT
     while time.monotonic() < deadline:
         status = json.loads(server.ask(f"/tasks/{key}"))
-        if status["state"] in ("done", "failed"):
+        if status["state"] in ("succeeded", "failed"):
             return status
     raise AssertionError(f"the task {key} did not end")

@@ -283,7 +283,7 @@ def test_a_receiver_that_raises(
                 check_all_ends(executor, after)
         finally:
             for signal in SIGNALS:
-                signal.disconnect(broken, sender=app)
+                signal.disconnect(broken)
     assert len(before.entries) == len(after.entries)
     messages = [r.getMessage() for r in caplog.records if "receiver" in r.getMessage()]
     assert len(messages) == len(after.entries)

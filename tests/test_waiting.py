@@ -216,6 +216,36 @@ def test_awaiting_inside_a_task(executor: Executor) -> None:
     assert executor.submit(lambda: asyncio.run(main())).result(LIMIT) == 45
 
 
+def test_awaiting_as_asyncio_does(executor: Executor) -> None:
+    """Also through asyncio's own wrap_future, and its gather and wait."""
+
+    async def main() -> list[int]:
+        futures = [executor.submit(abs, -n) for n in range(5)]
+        return await asyncio.gather(*map(asyncio.wrap_future, futures))
+
+    total = executor.submit(lambda: sum(asyncio.run(main())))
+    assert total.result(LIMIT) == 10
+
+
+def test_coroutines_take_no_worker(executor: Executor, gate: threading.Event) -> None:
+    """A coroutine that awaits holds no worker, so nothing stands in for it."""
+    occupy(executor, gate)
+    children: list[TaskFuture[int]] = []
+    awaiting = threading.Event()
+
+    async def parent() -> int:
+        children.append(executor.submit(abs, -1))
+        asyncio.get_running_loop().call_soon(awaiting.set)
+        return await children[0]
+
+    future = executor.submit(parent)
+    assert awaiting.wait(LIMIT)
+    names = {thread.name for thread in threading.enumerate()}
+    assert "executor_stand_in" not in names and not children[0].done()
+    gate.set()
+    assert future.result(LIMIT) == 1
+
+
 # Children that cannot begin yet
 
 
