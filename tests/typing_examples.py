@@ -8,10 +8,22 @@ from __future__ import annotations
 
 import concurrent.futures
 import typing as t
+from datetime import datetime, timedelta
 
 from flask import Flask
 
-from flask_executor import Executor, ExecutorJob, FutureCollection, Group, TaskFuture
+from flask_executor import (
+    Executor,
+    ExecutorJob,
+    ExecutorView,
+    FutureCollection,
+    Group,
+    Progress,
+    Retry,
+    Task,
+    TaskFuture,
+    current_task,
+)
 
 executor = Executor()
 
@@ -174,3 +186,35 @@ async def wait_for_a_group() -> None:
         async for completed in entered:
             t.assert_type(completed, TaskFuture[t.Any])
     t.assert_type(await entered, list[t.Any])
+
+
+# Options: on the executor, on jobs, in the declaration.
+urgent = executor.using(priority=1, timeout=timedelta(seconds=1), retry=3)
+t.assert_type(urgent, ExecutorView)
+t.assert_type(urgent.submit(add, 1), TaskFuture[str])
+t.assert_type(urgent.submit(fetch, "x"), TaskFuture[bytes])
+t.assert_type(urgent.using(name="x").map(add, [1]), t.Iterator[str])
+t.assert_type(double.using(key=("a", 1)).submit(1), TaskFuture[int])
+double.using(delay=1).submit("1")  # type: ignore[arg-type]
+executor.using(priorty=1)  # type: ignore[call-arg]
+executor.using(priority="x")  # type: ignore[arg-type]
+executor.using(max_concurrency=2)  # type: ignore[call-arg]
+
+
+@executor.job(retry=Retry(attempts=5, on=(OSError,)), max_concurrency=2)
+def limited(number: int) -> str:
+    return str(number)
+
+
+t.assert_type(limited.submit(1), TaskFuture[str])
+limited.submit("1")  # type: ignore[arg-type]
+
+# Tasks: what is known from outside, and from inside.
+task = executor.submit(add, 1).task
+t.assert_type(task, Task | None)
+if task is not None:
+    t.assert_type(task.progress, Progress | None)
+    t.assert_type(task.started_at, datetime | None)
+for item in current_task.track([1, 2]):
+    t.assert_type(item, int)
+t.assert_type(executor.drain(timeout=1).running, tuple[Task, ...])

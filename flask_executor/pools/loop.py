@@ -131,7 +131,10 @@ class LoopPool(Plain, BareCalls):
             running.cancel()
 
     async def _run(self, task: Task, call: Call) -> None:
-        outcome = await run_coroutine(call, task)
+        running = run_coroutine(call, task)
+        # The traceback of a failure refers to this frame, as in Task.run.
+        del call
+        outcome = await running
         del self._running[task]
         task.owner.finish(task, outcome)
 
