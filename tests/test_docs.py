@@ -13,6 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from conftest import SIGNALS
 
 from flask_executor.settings import Settings, read_key
 
@@ -69,6 +70,15 @@ def run_file(path: Path) -> None:
     assert done.returncode == 0, f"{path.name}: {done.stdout}{done.stderr}"
 
 
+@pytest.fixture
+def forgotten_receivers() -> t.Iterator[None]:
+    """A reader's receivers are connected for good."""
+    yield
+    for signal in SIGNALS:
+        signal.receivers.clear()
+
+
+@pytest.mark.usefixtures("forgotten_receivers")
 @pytest.mark.parametrize("page", WITH_EXAMPLES, ids=by_name)
 def test_examples_run(page: Path, tmp_path: Path) -> None:
     """The examples of a page run: those in files by themselves, the others in turn."""
