@@ -1,4 +1,4 @@
-# make demo   the three uses in the terminal, then the page
+# make demo   its uses in the terminal, then the page
 # make test   the tests, with coverage
 # make lint   ruff, mypy, pyright
 # make docs   the documentation, warnings are errors

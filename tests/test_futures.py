@@ -668,3 +668,12 @@ def test_a_callback_added_late_runs_where_it_is_added(
         future.add_done_callback(lambda f: setattr(g, "noted", f))
         seen.append(g.noted)
     assert seen == [future]
+
+
+def test_it_has_all_that_a_future_has(app: Flask) -> None:
+    """What the base class would make is there, for it is made here in its place."""
+    future: TaskFuture[int] = TaskFuture(app)
+    assert {name for name in vars(Future()) if not hasattr(future, name)} == set()
+    assert future._state == Future()._state
+    future.end_with(3)
+    assert future.done() and future.result(0) == 3
