@@ -116,10 +116,7 @@ class Dispatcher:
     # Taking in
 
     def options_of(self, job: t.Any, given: Given) -> Options:
-        """What counts for a call: what it says, over its job, over the config.
-
-        :raises UnsupportedOption: where that could not be told before.
-        """
+        """What counts for a call: what it says, over its job, over the config."""
         layers = (given,) if job is None else (job.options, given)
         if not any(layers):
             return self.defaults
@@ -141,6 +138,7 @@ class Dispatcher:
         :raises ExecutorShutDown: after :meth:`shutdown`.
         :raises QueueFull: where too many wait.
         :raises CallNotPicklable: where no worker process could import the callable.
+        :raises UnsupportedOption: where that could not be told before.
         """
         task = Task(future, call, self, options, future.key)
         for callback in callbacks:

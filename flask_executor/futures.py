@@ -129,6 +129,7 @@ class TaskFuture(Future[T]):
             raises :exc:`.TaskTimeout`.
         :raises concurrent.futures.CancelledError: where it was cancelled.
         """
+        # As _about_to_wait, which is one call more in what everybody calls.
         task = self.task
         if task is not None and task.end is None:
             timeout = task.owner.wait_inside(task, timeout)
