@@ -19,6 +19,7 @@ from types import FunctionType
 from blinker import NamedSignal
 from flask import Flask
 
+from .calls import Call, Outcome
 from .clock import Clock, Timer
 from .current import running
 from .errors import (
@@ -50,7 +51,6 @@ from .signals import (
 )
 from .task import End, Task
 from .waiting import fellow, run_for, stand_in_for, waiter
-from .worker import Call, Outcome
 
 _ABSENT = object()
 _system_clock = Clock()

@@ -19,7 +19,8 @@ from dataclasses import fields
 
 from flask import Flask
 
-from .context import Snapshot, current_app, keep_uploads
+from .calls import Call, Chunk, CoroutineChunk
+from .contexts import Snapshot, current_app, keep_uploads
 from .dispatch import Dispatcher, is_coroutine_function
 from .errors import ExecutorNotInitialized, InvalidName, NotCallable, UnsupportedOption
 from .futures import Callback, FutureCollection, TaskFuture
@@ -37,7 +38,6 @@ from .options import (
 from .pools import pool_module
 from .reports import Drained
 from .settings import Settings, config_key, read_key
-from .worker import Call, Chunk, CoroutineChunk
 
 P = t.ParamSpec("P")
 T = t.TypeVar("T")

@@ -15,7 +15,7 @@ from functools import partial
 
 from flask import Flask
 
-from .context import Snapshot, current_app
+from .contexts import Snapshot, current_app
 from .errors import DuplicateKey
 from .task import Task
 

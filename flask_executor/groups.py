@@ -12,7 +12,7 @@ from concurrent.futures import CancelledError, Future
 from functools import partial
 from types import TracebackType
 
-from .context import Snapshot, current_app
+from .contexts import Snapshot, current_app
 from .current import Progress, running
 from .errors import ExecutorNotInitialized, TaskCancelled, UnsupportedOption
 from .futures import TaskFuture, _Callback

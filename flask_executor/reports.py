@@ -12,7 +12,7 @@ from logging import ERROR, INFO, WARNING
 from blinker import NamedSignal
 from flask import Flask
 
-from .context import current_app
+from .contexts import current_app
 from .settings import Settings
 from .signals import send
 from .task import Task

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from functools import partial
 from types import FunctionType
 
+from .calls import Call, Chunk, Outcome, run
 from .current import Progress
 from .options import Options
-from .worker import Call, Chunk, Outcome, run
 
 Stage = t.Literal["delayed", "waiting", "running", "retrying"]
 """Where a task is that has not ended. ``delayed``: not due yet. ``waiting``: for a

@@ -18,12 +18,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
+from .calls import Call, Chunk, Outcome
 from .clock import Clock, Timer
+from .contexts import open_uploads
 from .current import running
 from .dispatch import Dispatcher
 from .errors import ExecutorNotInitialized, ExecutorShutDown
 from .executor import Executor, Submitting
-from .files import open_uploads
 from .futures import Callback, TaskFuture
 from .jobs import ExecutorJob
 from .options import Options
@@ -33,7 +34,6 @@ from .reports import Drained
 from .settings import Settings
 from .task import Task, name_of
 from .waiting import waiter
-from .worker import Call, Chunk, Outcome
 
 if t.TYPE_CHECKING:
     from flask import Flask

@@ -35,8 +35,8 @@ from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.local import LocalProxy
 from werkzeug.test import encode_multipart
 
-from flask_executor import Executor, ExecutorNotInitialized, context
-from flask_executor.context import PortableSnapshot, Snapshot
+from flask_executor import Executor, ExecutorNotInitialized
+from flask_executor.contexts import PortableSnapshot, Snapshot, flask_versions
 
 BIG = 700_000
 
@@ -887,4 +887,4 @@ def test_what_stays_is_told_once_by_its_name(
 def test_a_context_of_flask_3_0() -> None:
     """There the session is a plain attribute, whose use marks nothing."""
     old = SimpleNamespace(session=object())
-    assert context._open_session(old) is old.session
+    assert flask_versions.session_of(old) is old.session

@@ -28,9 +28,8 @@ from flask import (
 from flask.sessions import SecureCookieSessionInterface
 
 from flask_executor import Executor
-from flask_executor.context import (
-    PortableSnapshot,
-    Snapshot,
+from flask_executor.contexts import PortableSnapshot, Snapshot
+from flask_executor.contexts.flask_versions import (
     _detect,
     _MergedContexts,
     _SplitContexts,

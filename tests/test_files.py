@@ -27,8 +27,15 @@ from werkzeug.datastructures import (
 )
 from werkzeug.test import encode_multipart
 
-from flask_executor import Executor, files
-from flask_executor.files import Content, Reader, Upload, keep_uploads, open_uploads
+from flask_executor import Executor
+from flask_executor.contexts import uploads
+from flask_executor.contexts.uploads import (
+    Content,
+    Reader,
+    Upload,
+    keep_uploads,
+    open_uploads,
+)
 
 SMALL = b"name,age\r\nada,36\r\ngrace,85\r\n"
 BIG = bytes(range(256)) * 2800
@@ -267,7 +274,7 @@ def test_a_disk_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     def full() -> t.Any:
         return io.BufferedWriter(Full(os.open(os.devnull, os.O_WRONLY), "w"))
 
-    monkeypatch.setattr(files.tempfile, "TemporaryFile", full)
+    monkeypatch.setattr(uploads.tempfile, "TemporaryFile", full)
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
         Content.rest_of(io.BytesIO(BIG))
     monkeypatch.undo()
@@ -684,7 +691,7 @@ def test_submit_on_a_full_disk(
 
     @app.post("/")
     def view() -> str:
-        monkeypatch.setattr(files.tempfile, "TemporaryFile", full)
+        monkeypatch.setattr(uploads.tempfile, "TemporaryFile", full)
         with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
             executor.submit_stored("key", ran.append, 1)
         monkeypatch.undo()

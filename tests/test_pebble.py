@@ -25,12 +25,12 @@ from test_exit import cannot_at_exit
 from werkzeug.datastructures import FileStorage
 
 from flask_executor import Executor, ExecutorShutDown, WorkerLost
+from flask_executor.calls import Call
 from flask_executor.errors import PoolNotInstalled, TaskCancelled, TaskTimeout
 from flask_executor.pools import deliver, pebble, process
 from flask_executor.pools._parcels import Channel, payload_of, reply_to, unpack_reply
 from flask_executor.signals import task_progressed, task_started
 from flask_executor.task import Task
-from flask_executor.worker import Call
 
 METHODS = multiprocessing.get_all_start_methods()
 

@@ -18,6 +18,7 @@ import process_app
 import pytest
 from conftest import LIMIT
 
+from flask_executor.calls import Call, Outcome
 from flask_executor.errors import ExecutorShutDown
 from flask_executor.options import Options
 from flask_executor.pools import Pool, deliver
@@ -27,7 +28,6 @@ from flask_executor.pools.process import ProcessPool
 from flask_executor.pools.sync import SyncPool
 from flask_executor.pools.thread import ThreadPool
 from flask_executor.task import Task
-from flask_executor.worker import Call, Outcome
 
 
 class Kind(t.NamedTuple):

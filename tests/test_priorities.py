@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 from werkzeug.exceptions import ServiceUnavailable
 
 from flask_executor import Executor, ExecutorShutDown, QueueFull
+from flask_executor.calls import Call
 from flask_executor.gates import Gate
 from flask_executor.options import Options
 from flask_executor.pools import Line
 from flask_executor.task import Task
-from flask_executor.worker import Call
 
 Doors = t.Iterator[Door]
 

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from werkzeug.datastructures import ImmutableMultiDict, MultiDict
 
-from flask_executor import values
-from flask_executor.values import own_copy, packed, same, unpacked
+from flask_executor.contexts import pickling
+from flask_executor.contexts.copying import own_copy, same
+from flask_executor.contexts.pickling import packed, unpacked
 
 plain = st.none() | st.booleans() | st.integers() | st.text() | st.binary()
 nested = st.recursive(
@@ -171,8 +172,8 @@ def test_the_log_is_not_flooded(
 ) -> None:
     """Names that are always new are told only so often."""
     caplog.set_level("DEBUG", "flask_executor")
-    monkeypatch.setattr(values, "_told", set())
-    monkeypatch.setattr(values, "_MOST_TOLD", 3)
+    monkeypatch.setattr(pickling, "_told", set())
+    monkeypatch.setattr(pickling, "_MOST_TOLD", 3)
     for number in range(10):
         packed({f"name {number}": lambda: 1}, "a test")
     assert len(caplog.records) == 3

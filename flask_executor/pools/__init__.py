@@ -13,9 +13,9 @@ from collections import deque
 from concurrent.futures import Executor, Future
 from importlib import import_module
 
+from ..calls import Call, Outcome
 from ..options import OPTIONS
 from ..task import Task
-from ..worker import Call, Outcome
 
 
 class Pool(t.Protocol):

@@ -17,7 +17,8 @@ import typing as t
 from multiprocessing.connection import Connection
 from traceback import format_exception
 
-from ..context import PortableSnapshot
+from ..calls import Call, Outcome, run
+from ..contexts import PortableSnapshot
 from ..current import Progress
 from ..errors import (
     AppNotFound,
@@ -27,7 +28,6 @@ from ..errors import (
     TaskCancelled,
 )
 from ..task import Task, name_of
-from ..worker import Call, Outcome, run
 from ._apps import AppSource
 
 

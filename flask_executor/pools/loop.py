@@ -11,9 +11,9 @@ import typing as t
 import weakref
 from functools import partial
 
+from ..calls import Call, Outcome, run_coroutine
 from ..errors import ExecutorShutDown
 from ..task import Task
-from ..worker import Call, Outcome, run_coroutine
 from . import BareCalls, Line, Plain
 
 

@@ -21,10 +21,10 @@ from multiprocessing.sharedctypes import RawArray
 
 from flask import Flask
 
+from ..calls import Outcome
 from ..errors import PoolNotInstalled, TaskCancelled, WorkerLost
 from ..settings import Settings
 from ..task import Task
-from ..worker import Outcome
 from . import process
 from ._apps import AppSource
 from ._parcels import ASKED, payload_of, serve_one

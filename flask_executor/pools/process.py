@@ -24,10 +24,10 @@ from multiprocessing.sharedctypes import RawArray
 
 from flask import Flask
 
+from ..calls import Outcome
 from ..errors import TaskCancelled, WorkerLost
 from ..settings import Settings
 from ..task import Task
-from ..worker import Outcome
 from . import BareCalls, Plain
 from ._apps import AppSource
 from ._parcels import (

@@ -9,11 +9,11 @@ import typing as t
 
 from flask import Flask
 
+from ..calls import Call, Outcome, run
 from ..current import Inside, running
 from ..errors import ExecutorShutDown
 from ..settings import Settings
 from ..task import Task
-from ..worker import Call, Outcome, run
 from . import BareCalls, Plain
 
 

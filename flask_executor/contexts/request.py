@@ -15,8 +15,9 @@ from werkzeug.routing import Rule
 from werkzeug.utils import cached_property
 from werkzeug.wsgi import LimitedStream
 
-from .files import Content, Upload
-from .values import own_copy, packed, unpacked
+from .copying import own_copy
+from .pickling import packed, unpacked
+from .uploads import Content, Upload
 
 _REBUILT = frozenset(
     {

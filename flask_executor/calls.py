@@ -9,7 +9,7 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass
 
-from .context import Snapshot, open_uploads
+from .contexts import Snapshot, open_uploads
 from .current import Inside, running
 
 

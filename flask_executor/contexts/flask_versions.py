@@ -1,0 +1,268 @@
+"""Flask's context classes: the only module that knows them.
+
+Flask 3.0 and 3.1 have an app context and a request context; the coming 3.2 has one
+class for both. Which of the two shapes is there is detected once, by :func:`_detect`.
+
+A copied context is not pushed as Flask would push it: that matches the URL again,
+opens the session again, and on its way out closes the view's uploads and runs
+``teardown_request`` for a request that did not end. A task gets a request, a session
+and a ``g`` of its own instead, and only ``teardown_appcontext`` runs after it.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import typing as t
+
+import flask.ctx
+import flask.globals
+from flask import Flask
+from flask.sessions import SessionMixin
+from flask.wrappers import Request
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import MapAdapter
+from werkzeug.utils import cached_property
+
+from ..current import running
+from .request import RequestCopy, close
+
+Scope = t.Callable[[BaseException | None], None]
+"""Closes what a restore opened, with the exception of the call or None."""
+
+Seen = tuple[Flask, t.Any, t.Any]
+"""What the running code sees: the app, its ``g``, and Flask's own context object that
+has the request, or None."""
+
+
+class OnDemand:
+    """What a task's context has of a request: made when the task first asks for it.
+
+    Most tasks never do, and each part costs more than the rest of a restore. A
+    subclass has Flask's own context class beside it.
+    """
+
+    app: Flask
+    request: Request
+    _copy: RequestCopy | None = None
+    _request_entry: t.ClassVar[str]
+    """Where its request is, once it is made."""
+
+    def _make_request(self) -> Request:
+        return t.cast(RequestCopy, self._copy).open_request()
+
+    @cached_property
+    def _session(self) -> SessionMixin:
+        copy = t.cast(RequestCopy, self._copy)
+        return copy.open_session(self.app, lambda: self.request)
+
+    @cached_property
+    def url_adapter(self) -> MapAdapter | None:
+        try:
+            return self.app.create_url_adapter(self.request)
+        except HTTPException:
+            return None
+
+    def match_request(self) -> None:
+        """The URL was matched in the view; again would replace ``view_args``."""
+
+    @property
+    def untouched_copy(self) -> RequestCopy | None:
+        """The copy it was made from, while the task has not looked at it."""
+        touched = {self._request_entry, "_session"} & vars(self).keys()
+        return None if touched else self._copy
+
+    def close_request(self) -> None:
+        """Close the uploads that this task has opened."""
+        if self._request_entry in vars(self):
+            close(self.request)
+
+
+class _SplitContexts:
+    """Flask 3.0 and 3.1: an app context and a request context."""
+
+    def __init__(
+        self,
+        request_class: t.Any,
+        app_variable: contextvars.ContextVar[t.Any],
+        request_variable: contextvars.ContextVar[t.Any],
+    ) -> None:
+        self._task_class = type("TaskContext", (_TaskRequestContext, request_class), {})
+        self._app_variable = app_variable
+        self._request_variable = request_variable
+
+    def app(self) -> Flask | None:
+        context = self._app_variable.get(None)
+        return None if context is None else context.app
+
+    def seen(self) -> Seen | None:
+        context = self._app_variable.get(None)
+        if context is None:
+            return None
+        return context.app, context.g, self._request_variable.get(None)
+
+    def without_own(self, variables: contextvars.Context) -> contextvars.Context:
+        return _without(variables, self._app_variable, self._request_variable, running)
+
+    def enter(
+        self, app: Flask, g: dict[str, t.Any], request: RequestCopy | None
+    ) -> Scope:
+        context = app.app_context()
+        if g:
+            vars(context.g).update(g)
+        context.push()
+        if request is None:
+            return lambda error: _pop(context, error)
+        inner = self._task_class(context, request)
+        # As its own push would note it: a nested push, as stream_with_context does,
+        # must find that it is not the outermost one.
+        inner._cv_tokens = [(self._request_variable.set(inner), None)]
+        return t.cast(Scope, inner.leave)
+
+
+class _TaskRequestContext(OnDemand):
+    """A task's request context, in Flask 3.0 and 3.1."""
+
+    _request_entry = "request"
+
+    flashes: t.Any = None
+    _cv_tokens: t.Sequence[t.Any]
+
+    def __init__(self, app_context: t.Any, copy: RequestCopy) -> None:
+        # Not Flask's own: it makes all of it.
+        self.app = app_context.app
+        self._app_context = app_context
+        self._copy = copy
+        self._after_request_functions: list[t.Any] = []
+
+    def leave(self, error: BaseException | None) -> None:
+        """End it, and the app context under it."""
+        # A token refers to the context it was made in, and that to this: a cycle.
+        self._cv_tokens = ()
+        self.close_request()
+        _pop(self._app_context, error)
+
+    request = cached_property(OnDemand._make_request, name="request")
+
+    @property
+    def session(self) -> SessionMixin:
+        self._session.accessed = True
+        return self._session
+
+    def copy(self) -> t.Any:
+        """As ``copy_current_request_context`` asks for it: one of Flask's own."""
+        flask_class = type(self).__mro__[-2]
+        environ, request = self.request.environ, self.request
+        return flask_class(self.app, environ, request=request, session=self._session)
+
+
+class _MergedContexts:
+    """Flask 3.2: one context, with or without a request."""
+
+    def __init__(
+        self, context_class: t.Any, variable: contextvars.ContextVar[t.Any]
+    ) -> None:
+        self._task_class = type("TaskContext", (_TaskAppContext, context_class), {})
+        self._variable = variable
+
+    def app(self) -> Flask | None:
+        context = self._variable.get(None)
+        return None if context is None else context.app
+
+    def seen(self) -> Seen | None:
+        context = self._variable.get(None)
+        if context is None:
+            return None
+        return context.app, context.g, context if context.has_request else None
+
+    def without_own(self, variables: contextvars.Context) -> contextvars.Context:
+        return _without(variables, self._variable, running)
+
+    def enter(
+        self, app: Flask, g: dict[str, t.Any], request: RequestCopy | None
+    ) -> Scope:
+        context = self._task_class(app)
+        vars(context.g).update(g)
+        # Both without a request: push would open all of it, pop would end it.
+        context.push()
+        if request is None:
+            return lambda error: _pop(context, error)
+        context.show(request)
+        return t.cast(Scope, context.leave)
+
+
+class _TaskAppContext(OnDemand):
+    """A task's context, in Flask 3.2."""
+
+    _request_entry = "_request"
+
+    _request = cached_property(OnDemand._make_request, name="_request")
+
+    @property
+    def has_request(self) -> bool:
+        return vars(self).get("_request", self) is not None
+
+    def show(self, copy: RequestCopy) -> None:
+        """Have a request from now on."""
+        self._copy = copy
+        for entry in ("_request", "_session", "url_adapter"):
+            del vars(self)[entry]
+
+    def leave(self, error: BaseException | None) -> None:
+        """End it: as a context without a request, for no request ends."""
+        self.close_request()
+        vars(self)["_request"] = None
+        _pop(self, error)
+
+
+def _pop(context: t.Any, error: BaseException | None) -> None:
+    """Pop a context, which runs ``teardown_appcontext``; the call's own error wins."""
+    try:
+        context.pop(error)
+    except Exception as failure:
+        if error is None:
+            raise
+        error.add_note(f"The teardown of its context failed, too: {failure!r}")
+
+
+def session_of(context: t.Any) -> SessionMixin | None:
+    # The public property marks the session as accessed, which adds a Vary header to
+    # the view's response.
+    if hasattr(context, "_session"):
+        return t.cast("SessionMixin | None", context._session)
+    return t.cast("SessionMixin | None", context.session)
+
+
+def _detect() -> _SplitContexts | _MergedContexts:
+    """Which of the two shapes Flask has; the names of the other one are not touched,
+    for they may warn.
+    """
+    app_variable = flask.globals._cv_app
+    request_variable = getattr(flask.globals, "_cv_request", None)
+    if request_variable is None:
+        return _MergedContexts(flask.ctx.AppContext, app_variable)
+    return _SplitContexts(flask.ctx.RequestContext, app_variable, request_variable)
+
+
+contexts: _SplitContexts | _MergedContexts = _detect()
+"""How this Flask keeps its contexts."""
+
+
+def current_app() -> Flask | None:
+    """The app whose context is current in this thread, or None."""
+    return contexts.app()
+
+
+_NO_VARIABLES = contextvars.Context()
+
+
+def _without(
+    variables: contextvars.Context, *own: contextvars.ContextVar[t.Any]
+) -> contextvars.Context:
+    there = [variable for variable in own if variable in variables]
+    if len(there) == len(variables):  # most often
+        return _NO_VARIABLES
+    # Only what is set: a variable that holds None is not the same as one without a
+    # value to the proxies.
+    for variable in there:
+        variables.run(variable.set, None)
+    return variables
