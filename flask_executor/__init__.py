@@ -2,6 +2,7 @@
 
 from .current import Progress as Progress
 from .current import current_task as current_task
+from .dispatch import Drained as Drained
 from .errors import AppNotFound as AppNotFound
 from .errors import ArgumentsNotPicklable as ArgumentsNotPicklable
 from .errors import CallNotPicklable as CallNotPicklable
@@ -30,7 +31,6 @@ from .futures import TaskFuture as TaskFuture
 from .groups import Group as Group
 from .jobs import ExecutorJob as ExecutorJob
 from .options import Retry as Retry
-from .reports import Drained as Drained
 from .signals import task_cancelled as task_cancelled
 from .signals import task_failed as task_failed
 from .signals import task_progressed as task_progressed

@@ -19,9 +19,9 @@ from dataclasses import fields
 
 from flask import Flask
 
-from .calls import Call, Chunk, CoroutineChunk
+from .calls import Call, Chunk, CoroutineChunk, is_coroutine_function
 from .contexts import Snapshot, current_app, keep_uploads
-from .dispatch import Dispatcher, is_coroutine_function
+from .dispatch import Dispatcher, Drained
 from .errors import ExecutorNotInitialized, InvalidName, NotCallable, UnsupportedOption
 from .futures import Callback, FutureCollection, TaskFuture
 from .groups import Group
@@ -36,7 +36,6 @@ from .options import (
     unsupported,
 )
 from .pools import pool_module
-from .reports import Drained
 from .settings import Settings, config_key, read_key
 
 P = t.ParamSpec("P")
@@ -397,17 +396,20 @@ class Executor(Submitting):
             job = None if job is None else job.declared
         app = t.cast(Flask, state.app())
         future: TaskFuture[t.Any] = TaskFuture(app, None if key is NoKey else key)
-        if key is not NoKey:
-            self.futures.add(key, future)
+        call = Call(fn, args, kwargs)
+        task = dispatcher.register(future, call, options)
         try:
-            call = _with_context(dispatcher, app, fn, args, kwargs)
+            if key is not NoKey:
+                self.futures.add(key, future)
+            _take_context(dispatcher, app, call)
             callbacks = self._default_done_callbacks
             if dispatcher.settings.propagate_exceptions:
                 callbacks = [*callbacks, propagate_exceptions_callback]
-            dispatcher.submit(future, call, options, callbacks, job=job)
+            dispatcher.submit(task, callbacks, job=job)
         except BaseException:
             if key is not NoKey:
                 self.futures.discard(key, future)
+            dispatcher.withdraw(task)
             raise
         return future
 
@@ -491,20 +493,13 @@ def _check_name(name: object) -> None:
         raise InvalidName(name)
 
 
-def _with_context(
-    dispatcher: Dispatcher,
-    app: Flask,
-    fn: t.Any,
-    args: t.Sequence[t.Any],
-    kwargs: dict[str, t.Any],
-) -> Call:
-    """A call with what it is to see, taken now."""
+def _take_context(dispatcher: Dispatcher, app: Flask, call: Call) -> None:
+    """Take what a call is to see, now."""
     if dispatcher.pool.runs_in_caller and current_app() is not None:
-        return Call(fn, args, kwargs, None)
-    snapshot = Snapshot.take(app, copy_g=dispatcher.g_carried)
-    if args or kwargs:
-        args, kwargs = keep_uploads(args), keep_uploads(kwargs)
-    return Call(fn, args, kwargs, snapshot)
+        return
+    call.snapshot = Snapshot.take(app, copy_g=dispatcher.g_carried)
+    if call.args or call.kwargs:
+        call.args, call.kwargs = keep_uploads(call.args), keep_uploads(call.kwargs)
 
 
 class _AppState:
@@ -584,9 +579,7 @@ class _AppState:
     def check_job(self, fn: t.Any) -> None:
         """Refuse a job that no worker of this app's pool could import."""
         if self.kind in ("process", "pebble") and not is_coroutine_function(fn):
-            from .pools._parcels import check_declared
-
-            check_declared(fn)
+            pool_module(self.kind).POOL.check_declared(fn)
 
     def refuse_unsupported(self, given: Given, fn: t.Any) -> None:
         """Refuse options that this app's pool cannot honour for that callable."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 import traceback
@@ -10,14 +11,19 @@ import typing as t
 import weakref
 from collections import deque
 from concurrent.futures import Future as Future
-from concurrent.futures._base import FINISHED, PENDING
+from concurrent.futures._base import (
+    CANCELLED,
+    CANCELLED_AND_NOTIFIED,
+    FINISHED,
+    PENDING,
+)
 from functools import partial
 
 from flask import Flask
 
 from .contexts import Snapshot, current_app
 from .errors import DuplicateKey
-from .task import Task
+from .task import Task, Wait
 
 T = t.TypeVar("T")
 Callback = t.Callable[[t.Any], object]
@@ -66,6 +72,9 @@ class TaskFuture(Future[T]):
     app: Flask
     """The app for which it was submitted."""
 
+    _installed: tuple[t.Any, ...] = ()
+    _callbacks_run: bool = False
+
     task: Task | None = None
     """What is known of the task: its id, its state, its progress, and more. None only
     in a future that no executor made."""
@@ -76,16 +85,15 @@ class TaskFuture(Future[T]):
         self._state = PENDING
         self._result = None
         self._exception = None
-        self._installed: list[t.Any] = []
         self._done_callbacks: list[t.Any] = []
         self.key = key
         self.app = app
 
-    def end_with(self, value: T) -> None:
-        """End with a value, as ``set_result`` does, where nobody else may end it.
+    # How the dispatcher ends it. Nobody else does, so nothing is asked that is known
+    # here: a third of the time of a task's end.
 
-        The base class asks for what is known here: a third of the time of a task's end.
-        """
+    def end_with(self, value: T) -> None:
+        """End with a value; :meth:`run_callbacks` must follow."""
         condition = self._condition
         with condition._lock:  # type: ignore[attr-defined]
             self._result = value
@@ -94,16 +102,39 @@ class TaskFuture(Future[T]):
                 waiter.add_result(self)
             if condition._waiters:  # type: ignore[attr-defined]
                 condition.notify_all()
-        self._invoke_callbacks()  # type: ignore[attr-defined]
+
+    def end_failed(self, error: BaseException) -> None:
+        """End with an exception; :meth:`run_callbacks` must follow."""
+        with self._condition:
+            self._exception = error
+            self._state = FINISHED
+            for waiter in self._installed:
+                waiter.add_exception(self)
+            self._condition.notify_all()
+
+    def end_cancelled(self) -> None:
+        """End as cancelled; :meth:`run_callbacks` must follow."""
+        with self._condition:
+            if self._state == CANCELLED:  # as it was submitted: they have run
+                self._callbacks_run = True
+            self._state = CANCELLED_AND_NOTIFIED
+            for waiter in self._installed:
+                waiter.add_cancelled(self)
+            self._condition.notify_all()
+
+    def run_callbacks(self) -> None:
+        """Run the done-callbacks, on this thread."""
+        if self._done_callbacks and not self._callbacks_run:
+            self._invoke_callbacks()  # type: ignore[attr-defined]
 
     def cancel(self) -> bool:
         """Cancel the task if it waits: for a worker, for its time, or between attempts.
 
-        :return: whether it is cancelled now; what runs is not, see
+        :return: True if it is cancelled now; what runs is not, see
             :meth:`request_cancel`.
         """
         task = self.task
-        return super().cancel() if task is None else task.owner.cancel(task)
+        return super().cancel() if task is None else task._owner.cancel(task)
 
     def request_cancel(self) -> bool:
         """Cancel the task if it waits, or ask it to stop if it runs.
@@ -111,82 +142,201 @@ class TaskFuture(Future[T]):
         A coroutine is cancelled at its next ``await``, a pebble worker killed. A thread
         or process goes on until its code asks ``current_task.cancel_requested``, or
         calls ``raise_if_cancelled`` or ``track``. The future is cancelled when the run
-        has stopped; where it returns all the same, the future has its result.
+        has stopped; if it returns all the same, the future has its result.
 
-        :return: False where the task has ended, other than cancelled.
+        :return: False if the task has ended other than cancelled.
         """
         task = self.task
-        return super().cancel() if task is None else task.owner.request_cancel(task)
+        return super().cancel() if task is None else task._owner.request_cancel(task)
 
     def result(self, timeout: float | None = None) -> T:
-        """What the task returned, waiting for it.
+        """Return what the task returned, waiting for it.
 
         Within a task of the same executor, one that has not begun runs on this thread,
         so a task can wait for others in a pool of any size.
 
         :param timeout: seconds to wait at most, or None.
-        :raises TimeoutError: when it is over; a task that ran into its own timeout
-            raises :exc:`.TaskTimeout`.
-        :raises concurrent.futures.CancelledError: where it was cancelled.
+        :raises TimeoutError: if it is over; a task that ran into its own timeout raises
+            :exc:`.TaskTimeout`.
+        :raises concurrent.futures.CancelledError: if it was cancelled.
         """
-        # As _about_to_wait, which is one call more in what everybody calls.
-        task = self.task
-        if task is not None and task.end is None:
-            timeout = task.owner.wait_inside(task, timeout)
-        return super().result(timeout)
+        wait = self._start_waiting(timeout)
+        if wait is None:
+            return super().result(timeout)
+        try:
+            return super().result(timeout)
+        finally:
+            wait.end()
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """What the task raised, or None, waiting for it as :meth:`result` does."""
-        return super().exception(self._about_to_wait(timeout))
+        """Return what the task raised, or None, waiting for it as :meth:`result`."""
+        wait = self._start_waiting(timeout)
+        if wait is None:
+            return super().exception(timeout)
+        try:
+            return super().exception(timeout)
+        finally:
+            wait.end()
 
     @property
-    def _waiters(self) -> list[t.Any]:  # type: ignore[override]
+    def _waiters(self) -> _Waiters:  # type: ignore[override]
         """Where the standard library's ``wait`` and ``as_completed`` put themselves."""
-        task = self.task
-        if task is not None and task.end is None:
-            task.owner.waited_for(task)
-        return self._installed
+        return _Waiters(self)
 
-    def _about_to_wait(self, timeout: float | None) -> float | None:
+    def _start_waiting(self, timeout: float | None) -> Wait | None:
         task = self.task
-        if task is None or task.end is not None:
-            return timeout
-        return task.owner.wait_inside(task, timeout)
+        if task is None or task._finished is not None:
+            return None
+        return task._owner.start_waiting(task, timeout)
 
     def add_done_callback(self, fn: Callback) -> None:
         """Call ``fn(future)`` once the task has ended.
 
         It runs in a copy of the app and request context in which it was added, or in
-        an app context where there was none: on the thread that ended the task, or at
-        once where the task has ended already. What it raises is logged and stops no
-        other callback.
+        an app context if there was none: on the thread that ended the task, or at once
+        if the task has ended already. What it raises is logged and stops no other
+        callback.
 
         :param fn: a callable that takes this future.
         """
         if getattr(fn, "__module__", None) == "asyncio.futures":
             # It wakes an event loop that awaits this: no code of the app.
-            super().add_done_callback(fn)
-            if (task := self.task) is not None and task.end is None:
-                task.owner.waited_for(task)
+            self._wake_loop(fn)
         elif self.done() and current_app() is not None:
             _Callback(fn, self.app, None)(self)
         else:
             self.add_callback_in(Snapshot.take(self.app), fn)
 
     def add_callback_in(self, snapshot: Snapshot | None, fn: Callback) -> None:
-        """Likewise, in a snapshot that is there already; None: wherever it runs."""
+        """Same as :meth:`add_done_callback`, in a snapshot that is there already; None:
+        in whatever context it runs.
+        """
         super().add_done_callback(_Callback(fn, self.app, snapshot))
 
-    def __await__(self) -> t.Generator[t.Any, None, T]:
-        wait = asyncio.wrap_future(self).__await__()
+    def _wake_loop(self, fn: Callback) -> None:
+        wait = self._start_awaiting()
+        if wait is None:
+            super().add_done_callback(fn)
+        else:
+            wake = partial(wait.end_then, partial(fn, self))
+            super().add_done_callback(lambda future: wake())
+
+    def _start_awaiting(self) -> Wait | None:
         task = self.task
-        if task is None or task.end is not None:
-            return wait
-        return task.owner.awaited(task, wait)
+        if task is None or task._finished is not None:
+            return None
+        return task._owner.start_awaiting(task)
+
+    def __await__(self) -> t.Generator[t.Any, None, T]:
+        if not self.done():
+            yield from self._until_done()
+        if self.cancelled():
+            raise asyncio.CancelledError
+        return super().result()
+
+    def _until_done(self) -> t.Generator[t.Any, None, None]:
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        wait = self._start_awaiting()
+        super().add_done_callback(partial(_wake, loop, done))
+        try:
+            yield from done
+        except asyncio.CancelledError:
+            self.cancel()  # as asyncio.wrap_future does
+            raise
+        finally:
+            if wait is not None:
+                wait.end()
+
+    def __repr__(self) -> str:
+        if self.task is None:
+            return super().__repr__()
+        state = self._state.lower()
+        return f"<{type(self).__name__} {state} of {self.task!r}>"
 
 
 FutureProxy = TaskFuture
 """The name of :class:`TaskFuture` in 1.0.0."""
+
+
+def _wake(
+    loop: asyncio.AbstractEventLoop, done: asyncio.Future[None], future: object
+) -> None:
+    """Wake what awaits a future on an event loop."""
+    with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+        loop.call_soon_threadsafe(_set_done, done)
+
+
+def _set_done(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)
+
+
+class _Waiters:
+    """The waiters that the standard library has installed in a future.
+
+    They wait for an event, which gets one of ours in its place: so a task that waits
+    in this way lends its worker and gives up its place, as in any other. All methods
+    are called under the future's lock.
+    """
+
+    def __init__(self, future: TaskFuture[t.Any]) -> None:
+        self._future = future
+
+    def append(self, waiter: t.Any) -> None:
+        """Install a waiter."""
+        future = self._future
+        if type(waiter.event) is threading.Event:
+            waiter.event = _WaitEvent()
+        if type(waiter.event) is _WaitEvent and future.task is not None:
+            waiter.event.tasks.append(future.task)
+        future._installed = (*future._installed, waiter)
+
+    def remove(self, waiter: t.Any) -> None:
+        """Take a waiter away."""
+        installed = list(self._future._installed)
+        installed.remove(waiter)
+        self._future._installed = tuple(installed)
+
+    def __iter__(self) -> t.Iterator[t.Any]:
+        return iter(self._future._installed)
+
+    def __len__(self) -> int:
+        return len(self._future._installed)
+
+
+class _WaitEvent(threading.Event):
+    """An event that one thread waits for until one of some tasks has ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tasks: list[Task] = []
+        """The tasks that are waited for."""
+        self._of_owners: dict[t.Any, list[Task]] = {}
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until a future has ended."""
+        waits = [] if self.is_set() else self._start(has_timeout=timeout is not None)
+        try:
+            return super().wait(timeout)
+        finally:
+            for wait in waits:
+                wait.end()
+
+    def _start(self, *, has_timeout: bool) -> list[Wait]:
+        # as_completed waits many times: the tasks are told apart, and told, once.
+        new, self.tasks = self.tasks, []
+        for task in new:
+            self._of_owners.setdefault(task._owner, []).append(task)
+        waits = []
+        for owner, tasks in self._of_owners.items():
+            while tasks and tasks[-1]._has_ended:
+                tasks.pop()
+            if tasks:
+                also = tasks if new else ()
+                wait = owner.start_awaiting(tasks[-1], also, has_timeout=has_timeout)
+                waits += [] if wait is None else [wait]
+        return waits
 
 
 class _Callback:

@@ -12,6 +12,7 @@ from concurrent.futures import CancelledError, Future
 from functools import partial
 from types import TracebackType
 
+from .attempt import Attempt
 from .contexts import Snapshot, current_app
 from .current import Progress, running
 from .errors import ExecutorNotInitialized, TaskCancelled, UnsupportedOption
@@ -310,15 +311,17 @@ class Group:
 
     def _outlast(self) -> None:
         members = self._members
+        undo = self._stop_with_task()
         try:
             while not members.close():
-                self._pass_on_request()
-                members.wait_for_next()
+                members.wait(None)
         except BaseException:
             # As at Ctrl-C in asyncio and trio: no member outlives the block.
             self.cancel()
             members.wait(None)
             raise
+        finally:
+            undo()
 
     async def _outlast_awaiting(self) -> None:
         try:
@@ -331,13 +334,15 @@ class Group:
                     await self._all_ended()
             raise
 
-    def _pass_on_request(self) -> None:
-        """Where the task that waits here was asked to stop, ask its members to."""
+    def _stop_with_task(self) -> t.Callable[[], None]:
+        """Ask the members to stop as soon as the task that waits here is asked to.
+
+        :return: call it to undo this.
+        """
         inside = running.get()
-        if inside is not None and inside.cancel_requested:
-            if not self._members.stopping:
-                self.cancel()
-            self._members.told_to_stop = True
+        if isinstance(inside, Attempt):
+            return inside.call_on_stop(self._members.stop_with_task)
+        return lambda: None
 
     def _raise_failures(self, error: BaseException | None) -> None:
         """Raise what failed, together.
@@ -384,9 +389,9 @@ class Group:
         members.watch(put)
         try:
             for _ in members.each():
-                if finished.empty():
-                    members.lend_thread(deadline)
-                yield finished.get(timeout=_remaining(deadline))
+                with members.waited_for(deadline):
+                    future = finished.get(timeout=_remaining(deadline))
+                yield future
         except queue.Empty:
             raise self._timeout() from None
         finally:
@@ -405,9 +410,9 @@ class Group:
         members.watch(put)
         try:
             for _ in members.each():
-                if finished.empty():
-                    members.lend_stand_in()
-                yield await finished.get()
+                with members.waited_for(None):
+                    future = await finished.get()
+                yield future
         finally:
             members.unwatch(put)
 
@@ -451,6 +456,7 @@ class _Members:
         self._known: set[Member] = set()
         self.unfinished: dict[Member, Task | None] = {}
         self._passed = 0  # before it in the list, all have ended
+        self._waited = 0  # before it in the list, all are known to be waited for
         self._failed = False
         self.is_open: bool = False
         self._left = False
@@ -520,6 +526,11 @@ class _Members:
         # Not under the lock: their callbacks come here.
         asked = [member.request_cancel() for member in members]
         return any(asked)
+
+    def stop_with_task(self) -> None:
+        """The task that waits at the end of the block was asked to stop."""
+        self.told_to_stop = True
+        self.stop()
 
     def failures(self) -> list[BaseException]:
         """What the members that have failed raised, in their order."""
@@ -592,31 +603,36 @@ class _Members:
             return None
 
     def wait(self, deadline: float | None) -> bool:
-        """Wait for all; whether all have ended."""
+        """Wait for all; return True if all have ended."""
         while (future := self.next_unfinished()) is not None:
+            for task in self._not_waited_for():
+                task._owner.want(task)
             if not _wait_for(future, deadline):
                 return False
         return True
 
-    def wait_for_next(self) -> None:
-        """Wait for one of those that have not ended."""
-        if (future := self.next_unfinished()) is not None:
-            _wait_for(future, None)
-
-    def lend_thread(self, deadline: float | None) -> None:
-        """See that one member ends: the code of a task is about to wait for any."""
-        remaining = _remaining(deadline)
+    @contextlib.contextmanager
+    def waited_for(self, deadline: float | None) -> t.Iterator[None]:
+        """The block waits for members: a task that does lends its worker to them."""
         future = self.next_unfinished()
-        if future is not None and remaining != 0:
-            future._about_to_wait(remaining)
+        task = None if future is None else future.task
+        wait = None
+        if task is not None and not task._has_ended:
+            also = self._not_waited_for()
+            has_timeout = deadline is not None
+            wait = task._owner.start_awaiting(task, also, has_timeout=has_timeout)
+        try:
+            yield
+        finally:
+            if wait is not None:
+                wait.end()
 
-    def lend_stand_in(self) -> None:
-        """Likewise, where an event loop runs on the thread of a worker."""
-        inside = running.get()
-        if isinstance(inside, Task) and inside.pool.runs_on_threads:
-            future = self.next_unfinished()
-            if future is not None:
-                future._about_to_wait(0)
+    def _not_waited_for(self) -> list[Task]:
+        """Return the tasks of members that came since this was asked last."""
+        with self._lock:
+            new, self._waited = self.futures[self._waited :], len(self.futures)
+        tasks = (future.task for future in new)
+        return [task for task in tasks if task is not None and not task._has_ended]
 
     def each(self) -> t.Iterator[int]:
         """A turn for each member, those that come meanwhile included."""
@@ -688,7 +704,7 @@ def _share(task: Task | None) -> float:
     """How much of a task that has not been noted as ended is done, 0 to 1."""
     if task is None:
         return 0
-    if task.end is not None:
+    if task._has_ended:
         return 1
     return 0 if task.progress is None else task.progress.fraction or 0
 

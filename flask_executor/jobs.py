@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-import sys
 import typing as t
 from functools import update_wrapper
 
-from .dispatch import is_coroutine_function
+from .calls import is_coroutine_function, mark_coroutine_function
 from .futures import TaskFuture
 from .options import Given, TaskOptions
 from .task import name_of
@@ -57,7 +54,7 @@ class ExecutorJob(t.Generic[P, T]):
         self.options = options
         self._declared = declared
         if is_coroutine_function(fn):
-            _mark_coroutine_function(self)
+            mark_coroutine_function(self)
 
     def using(self, **options: t.Unpack[TaskOptions]) -> ExecutorJob[P, T]:
         """The same job with other options, as :meth:`.Executor.using`."""
@@ -129,10 +126,3 @@ class ExecutorJob(t.Generic[P, T]):
 
     def __repr__(self) -> str:
         return f"<ExecutorJob {name_of(self.fn)}>"
-
-
-def _mark_coroutine_function(fn: t.Any) -> None:
-    if sys.version_info >= (3, 12):
-        inspect.markcoroutinefunction(fn)
-    else:
-        fn._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]

@@ -12,8 +12,7 @@ from conftest import LIMIT
 from flask import Flask
 
 from flask_executor import Executor, Task, signals
-from flask_executor.clock import Clock, Timer
-from flask_executor.dispatch import Dispatcher
+from flask_executor.dispatch import Clock, Dispatcher, Timer
 
 SIGNALS = (
     signals.task_submitted,

@@ -16,8 +16,8 @@ from conftest import LIMIT
 from flask import Flask
 
 from flask_executor import Executor, ExecutorShutDown
-from flask_executor.dispatch import is_coroutine_function
-from flask_executor.reports import clear_locals
+from flask_executor.calls import is_coroutine_function
+from flask_executor.dispatch.events import clear_locals
 
 
 class Secret:
@@ -115,7 +115,7 @@ def test_a_callable_without_a_name(
             return "<Send>"
 
     executor.submit(partial(Send())).exception(LIMIT)
-    assert "Task <Send> (key None) failed" in caplog.text
+    assert "Task <Send> failed" in caplog.text
 
 
 def test_a_repr_that_fails_hangs_nobody(executor: Executor) -> None:

@@ -18,10 +18,11 @@ import process_app
 import pytest
 from conftest import LIMIT
 
+from flask_executor.attempt import Attempt
 from flask_executor.calls import Call, Outcome
 from flask_executor.errors import ExecutorShutDown
 from flask_executor.options import Options
-from flask_executor.pools import Pool, deliver
+from flask_executor.pools.base import Pool, bare_owner
 from flask_executor.pools.loop import LoopPool
 from flask_executor.pools.pebble import PebblePool
 from flask_executor.pools.process import ProcessPool
@@ -101,31 +102,34 @@ def gate(pool: t.Any) -> t.Iterator[Gate]:
     gate.close()
 
 
-class Judging(type(deliver)):  # type: ignore[misc]
+class Judging(type(bare_owner)):  # type: ignore[misc]
     """Delivers, and tells what it was that came."""
 
     def __init__(self, judge: t.Callable[[Task, Outcome], object]) -> None:
         self.judge = judge
 
-    def finish(self, task: Task, outcome: Outcome) -> None:
-        self.judge(task, outcome)
-        super().finish(task, outcome)
+    def finish(self, attempt: Attempt, outcome: Outcome) -> None:
+        self.judge(attempt.task, outcome)
+        super().finish(attempt, outcome)
 
 
-def task_of(fn: t.Any, *args: t.Any, owner: t.Any = deliver, **options: t.Any) -> Task:
-    call = Call(fn, args, {}, None)
+def task_of(
+    fn: t.Any, *args: t.Any, owner: t.Any = bare_owner, **options: t.Any
+) -> Task:
+    call = Call(fn, args, {})
     return Task(Future(), call, owner, Options(**options))
 
 
 def launch(pool: Pool, task: Task) -> Future[t.Any]:
     future = t.cast("Future[t.Any]", task.future)
-    if pool.packs:
-        pool.pack(task)
-    pool.start(task)
+    pool.prepare(task._call)
+    pool.enqueue(task)
     return future
 
 
-def start(pool: Pool, fn: t.Any, *args: t.Any, owner: t.Any = deliver) -> Future[t.Any]:
+def start(
+    pool: Pool, fn: t.Any, *args: t.Any, owner: t.Any = bare_owner
+) -> Future[t.Any]:
     return launch(pool, task_of(fn, *args, owner=owner))
 
 
@@ -168,7 +172,7 @@ def test_after_shutdown(pool: t.Any, kind: Kind) -> None:
     future = t.cast("Future[t.Any]", task.future)
     with pytest.raises(ExecutorShutDown, match=kind.echo.__name__):
         launch(pool, task)
-    assert task.call is not None
+    assert task._call is not None
     assert repr(task) == f"<Task process_app.{kind.echo.__name__} waiting>"
     assert not future.done() and future.cancel()
 
@@ -248,7 +252,7 @@ def test_references_are_dropped(pool: t.Any, kind: Kind) -> None:
     thing = Thing()
     ref = weakref.ref(thing)
     task = task_of(kind.throw, KeyError)
-    task.call.kwargs["unknown"] = thing
+    task._call.kwargs["unknown"] = thing
     del thing
     future = launch(pool, task)
     assert isinstance(future.exception(LIMIT), BaseException)
@@ -256,7 +260,7 @@ def test_references_are_dropped(pool: t.Any, kind: Kind) -> None:
     pool.shutdown()
     gc.collect()
     assert ref() is None
-    assert task.call is None and task.name.startswith("process_app.throw")
+    assert task._call is None and task.name.startswith("process_app.throw")
 
 
 def test_bare_calls(pool: t.Any, kind: Kind) -> None:

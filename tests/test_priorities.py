@@ -22,9 +22,7 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from flask_executor import Executor, ExecutorShutDown, QueueFull
 from flask_executor.calls import Call
-from flask_executor.gates import Gate
 from flask_executor.options import Options
-from flask_executor.pools import Line
 from flask_executor.task import Task
 
 Doors = t.Iterator[Door]

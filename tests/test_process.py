@@ -29,7 +29,7 @@ from flask_executor import (
     ResultNotPicklable,
     WorkerLost,
 )
-from flask_executor.pools.process import _Worker
+from flask_executor.pools.handles import WorkerHandle
 
 METHODS = multiprocessing.get_all_start_methods()
 
@@ -317,7 +317,7 @@ def test_no_worker_can_be_started(
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Worker, "_launch", refuse)
+        patch.setattr(WorkerHandle, "_launch", refuse)
         error = executor.submit(abs, -1).exception(LIMIT)
     assert isinstance(error, WorkerLost)
     assert str(error).startswith(

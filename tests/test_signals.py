@@ -470,7 +470,9 @@ def test_one_end_for_each_task(schedule: list[Step], workers: int, ending: str) 
     for future, step in zip(futures, schedule, strict=True):
         check_order(journal, future, step)
     dispatcher = executor._state().dispatcher
-    assert not (dispatcher._live() or dispatcher._overrun or dispatcher._judged)
+    assert not (
+        dispatcher.table.live or dispatcher.table.late or dispatcher.table.running
+    )
     counts = Counter(name for name, _, _ in journal.entries)
     assert counts["submitted"] == len(schedule)
     assert sum(counts[name] for name in TERMINAL) == len(schedule)
@@ -518,6 +520,6 @@ def check_order(journal: Journal, future: t.Any, step: Step) -> None:
     elif task.state != "cancelled":
         timed_out = isinstance(future.exception(0), TaskTimeout)
         assert timed_out == (task.state == "timed_out"), told
-    assert task.call is None and task.future is None and not task.overrun, told
+    assert task._call is None and task.future is None and not task.overrun, told
     assert task.error is None and task.finished_at is not None, told
     assert (task.started_at is None) == (task.attempt == 0), told

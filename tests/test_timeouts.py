@@ -245,7 +245,7 @@ def test_references_go_with_the_run(executor: Executor, gate: threading.Event) -
     del secret
     assert isinstance(future.exception(LIMIT), TaskTimeout)
     assert future.task is not None
-    assert future.task.call is None and future.task.future is None
+    assert future.task._call is None and future.task.future is None
     gate.set()
     executor.shutdown()
     gc.collect()
@@ -282,7 +282,7 @@ def test_a_receiver_that_is_slow_to_hear_of_the_start(executor: Executor) -> Non
         )
     assert executor.submit(abs, -1).result(LIMIT) == 1
     executor.shutdown()
-    assert not executor._state().dispatcher._overrun
+    assert not executor._state().dispatcher.table.late
 
 
 def test_many_timeouts_and_ends_at_once(
@@ -301,7 +301,7 @@ def test_many_timeouts_and_ends_at_once(
         assert task.state == ("timed_out" if failed else "succeeded")
         *_, last = journal.of(task)
         assert last == ("timed-out" if failed else "succeeded")
-    assert not executor._state().dispatcher._overrun
+    assert not executor._state().dispatcher.table.late
 
 
 def test_log_exceptions_off(
@@ -376,9 +376,7 @@ def test_a_coroutine_is_cancelled(
     task = future.task
     assert task is not None
     assert (task.state, task.overrun) == ("timed_out", False)
-    assert messages(caplog) == [
-        "Task slow (key None) ran into its timeout of 0.05 seconds"
-    ]
+    assert messages(caplog) == ["Task slow ran into its timeout of 0.05 seconds"]
 
 
 def test_a_coroutine_that_has_a_timeout_of_its_own(executor: Executor) -> None:
@@ -529,7 +527,7 @@ def test_a_process_that_overruns(
     assert waiting.result(LIMIT) == pid
     assert not task.overrun
     (late,) = [m for m in messages(caplog, logging.WARNING) if "returned" in m]
-    assert late.startswith("Task slow (key None) has returned, ")
+    assert late.startswith("Task slow has returned, ")
 
 
 def test_code_in_a_process_can_ask(processes: Executor, door: Door) -> None:

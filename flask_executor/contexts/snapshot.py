@@ -117,6 +117,8 @@ class Snapshot:
         try:
             result = fn(*args, **kwargs)
         except BaseException as error:
+            if inside is not None:
+                inside.raised(error)
             leave(error)
             raise
         leave(None)
