@@ -6,8 +6,11 @@ which the submitting side judges.
 
 from __future__ import annotations
 
+import asyncio
 import typing as t
 from dataclasses import dataclass
+from inspect import CO_COROUTINE
+from types import FunctionType
 
 from .contexts import Snapshot, open_uploads
 from .current import Inside, running
@@ -105,3 +108,12 @@ class CoroutineChunk(Chunk):
     async def __call__(self, calls: t.Iterable[t.Any]) -> t.Any:
         """The results, in order."""
         return [await self.func(*args) for args in calls]
+
+
+def is_coroutine_function(fn: t.Any) -> bool:
+    """Whether calling it gives a coroutine: partials and callable objects too."""
+    if type(fn) is FunctionType and not fn.__dict__:  # most often, and ten times faster
+        return bool(fn.__code__.co_flags & CO_COROUTINE)
+    return asyncio.iscoroutinefunction(fn) or asyncio.iscoroutinefunction(
+        getattr(type(fn), "__call__", None)  # noqa: B004
+    )

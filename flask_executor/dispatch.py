@@ -13,13 +13,12 @@ import weakref
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import wait as wait_for
 from concurrent.futures._base import PENDING, RUNNING
-from inspect import CO_COROUTINE
-from types import FunctionType
 
 from blinker import NamedSignal
 from flask import Flask
 
 from .calls import Call, Outcome
+from .calls import is_coroutine_function as is_coroutine_function
 from .clock import Clock, Timer
 from .current import running
 from .errors import (
@@ -682,15 +681,6 @@ def _set_pending(future: Future[t.Any]) -> None:
     """Have a future that runs be one that waits: it may run again, or be cancelled."""
     with future._condition:
         future._state = PENDING
-
-
-def is_coroutine_function(fn: t.Any) -> bool:
-    """Whether calling it gives a coroutine: partials and callable objects too."""
-    if type(fn) is FunctionType and not fn.__dict__:  # most often, and ten times faster
-        return bool(fn.__code__.co_flags & CO_COROUTINE)
-    return asyncio.iscoroutinefunction(fn) or asyncio.iscoroutinefunction(
-        getattr(type(fn), "__call__", None)  # noqa: B004
-    )
 
 
 _dispatchers: weakref.WeakSet[Dispatcher] = weakref.WeakSet()
