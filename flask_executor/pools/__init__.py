@@ -34,9 +34,20 @@ class Pool(t.Protocol):
     honours: t.ClassVar[t.Collection[str]]
     """The options that tasks may have here."""
 
+    stdlib_class: t.ClassVar[type | None]
+    """The standard library's class for which an executor on this pool answers."""
+
     @property
     def is_own_thread(self) -> bool:
         """Whether the current thread is one of the pool's."""
+
+    @classmethod
+    def check_declared(cls, fn: t.Any) -> None:
+        """Refuse a function that could never run here as a job; it is asked where the
+        job is declared.
+
+        :raises CallNotPicklable: where no worker process could import it.
+        """
 
     def pack(self, task: Task) -> None:
         """Pack a task's call, on the submitter's thread, where :attr:`packs` says so.
@@ -60,9 +71,18 @@ class Pool(t.Protocol):
         """Accept nothing more, as :meth:`concurrent.futures.Executor.shutdown`."""
 
 
+POOLS = ("thread", "process", "pebble", "sync")
+"""What ``EXECUTOR_TYPE`` may be: each names a module of this package."""
+
+FOR_COROUTINES = "loop"
+"""The module of the pool that coroutine functions run on, whatever the type is."""
+
+
 class Plain:
     """The part of the contract that most pools have in common."""
 
+    stdlib_class: t.ClassVar[type | None] = None
+    """The standard library's class for which an executor on this pool answers."""
     runs_in_caller: t.ClassVar[bool] = False
     packs: t.ClassVar[bool] = False
     runs_on_threads: t.ClassVar[bool] = False
@@ -73,6 +93,10 @@ class Plain:
     def is_own_thread(self) -> bool:
         """It has no threads."""
         return False
+
+    @classmethod
+    def check_declared(cls, fn: t.Any) -> None:
+        """Any function may be a job here."""
 
     def pack(self, task: Task) -> None:
         """A call is run as it is."""

@@ -34,6 +34,7 @@ from ._parcels import (
     ASKED,
     BEGUN,
     MainModule,
+    check_declared,
     pack,
     payload_of,
     progress_in,
@@ -64,6 +65,7 @@ class ProcessPool(Plain, ProcessPoolExecutor):
     """
 
     kind: t.ClassVar[str] = "process"
+    stdlib_class: t.ClassVar[type | None] = ProcessPoolExecutor
     packs: t.ClassVar[bool] = True
     submit: t.Callable[..., Future[t.Any]] = BareCalls.submit
 
@@ -119,6 +121,14 @@ class ProcessPool(Plain, ProcessPoolExecutor):
     def is_own_thread(self) -> bool:
         """Whether this is one of the minders."""
         return self._minders.is_own_thread
+
+    @classmethod
+    def check_declared(cls, fn: t.Any) -> None:
+        """Refuse a job that no worker could import.
+
+        :raises CallNotPicklable: saying why.
+        """
+        check_declared(fn)
 
     def pack(self, task: Task) -> None:
         """Pack a call for its journey.

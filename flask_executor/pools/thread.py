@@ -34,6 +34,7 @@ class ThreadPool(Plain, ThreadPoolExecutor):
     """
 
     kind: t.ClassVar[str] = "thread"
+    stdlib_class: t.ClassVar[type | None] = ThreadPoolExecutor
     runs_on_threads: t.ClassVar[bool] = True
 
     def __init__(self, max_workers: int | None, name: str) -> None:
