@@ -12,15 +12,13 @@ from concurrent.futures import CancelledError, Future
 from functools import partial
 from types import TracebackType
 
-from .contexts import Snapshot, current_app
+from .contexts import Snapshot
 from .current import Progress, running
 from .errors import ExecutorNotInitialized, TaskCancelled, UnsupportedOption
 from .futures import TaskFuture, _Callback
 from .options import TaskOptions
+from .submitter import Submitter
 from .task import Task, name_of
-
-if t.TYPE_CHECKING:
-    from .executor import Submitting
 
 P = t.ParamSpec("P")
 T = t.TypeVar("T")
@@ -68,7 +66,7 @@ class Group:
     """What it is called, for people."""
 
     def __init__(
-        self, submitting: Submitting, name: str = "", _members: _Members | None = None
+        self, submitting: Submitter, name: str = "", _members: _Members | None = None
     ) -> None:
         self.name = name
         self._submitting = submitting
@@ -263,7 +261,7 @@ class Group:
 
         :param fn: a callable that takes this group.
         """
-        app = current_app() or self._submitting._desk._last_app
+        app = self._submitting._app_here()
         if app is None:
             raise ExecutorNotInitialized
         callback = _Callback(fn, app, Snapshot.take(app))

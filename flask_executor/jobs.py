@@ -8,13 +8,11 @@ import sys
 import typing as t
 from functools import update_wrapper
 
-from .dispatch import is_coroutine_function
+from .calls import is_coroutine_function
 from .futures import TaskFuture
 from .options import Given, TaskOptions
+from .submitter import Declared, Submitter
 from .task import name_of
-
-if t.TYPE_CHECKING:
-    from .executor import Executor
 
 P = t.ParamSpec("P")
 T = t.TypeVar("T")
@@ -23,7 +21,7 @@ R = t.TypeVar("R")
 _NOTHING: Given = {}
 
 
-class ExecutorJob(t.Generic[P, T]):
+class ExecutorJob(Declared, t.Generic[P, T]):
     """A function declared with ``@executor.job``.
 
     Calling it runs the function inline, so a job may call itself. It keeps the
@@ -35,7 +33,7 @@ class ExecutorJob(t.Generic[P, T]):
     :param declared: the job of which this is a view, or None.
     """
 
-    executor: Executor
+    executor: Submitter
     """The executor on which it was declared."""
     fn: t.Callable[P, T]
     """The function itself."""
@@ -46,7 +44,7 @@ class ExecutorJob(t.Generic[P, T]):
 
     def __init__(
         self,
-        executor: Executor,
+        executor: Submitter,
         fn: t.Callable[P, T],
         options: Given = _NOTHING,
         declared: ExecutorJob[P, T] | None = None,

@@ -44,9 +44,13 @@ def _boolean(value: object) -> bool:
         ) from None
 
 
+def _word(value: object) -> str:
+    return str(value).strip().lower()
+
+
 def _one_of(*words: str) -> Parser:
     def parse(value: object) -> str:
-        word = str(value).strip().lower()
+        word = _word(value)
         if word not in words:
             raise _Refused("one of " + ", ".join(map(repr, words)))
         return word
@@ -112,9 +116,6 @@ def _key(default: t.Any, parse: Parser) -> t.Any:
     return field(default=default, metadata={"parse": parse})
 
 
-_POOLS = ("thread", "process", "pebble", "sync")
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """What the config says of one executor, checked.
@@ -123,8 +124,9 @@ class Settings:
     with a name.
     """
 
-    type: str = _key("thread", _one_of(*_POOLS))
-    """Which pool runs calls: ``'thread'``, ``'process'``, ``'pebble'``, ``'sync'``."""
+    type: str = _key("thread", _word)
+    """Which pool runs calls: ``'thread'``, ``'process'``, ``'pebble'``, ``'sync'``. The
+    pools themselves say which words there are."""
     max_workers: int | None = _key(None, _optional(_positive_int))
     """How many calls run at once; None is the standard library's default."""
     futures_max_length: int | None = _key(None, _optional(_positive_int))

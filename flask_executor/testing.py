@@ -24,7 +24,7 @@ from .contexts import open_uploads
 from .current import running
 from .dispatch import Dispatcher
 from .errors import ExecutorNotInitialized, ExecutorShutDown
-from .executor import Executor, Submitting
+from .executor import Executor
 from .futures import Callback, TaskFuture
 from .jobs import ExecutorJob
 from .options import Options
@@ -32,6 +32,7 @@ from .pools import BareCalls, Line, Plain
 from .pools.sync import run_to_end
 from .reports import Drained
 from .settings import Settings
+from .submitter import Submitter
 from .task import Task, name_of
 from .waiting import waiter
 
@@ -314,9 +315,9 @@ class _Runner:
 
 @contextmanager
 def capture(
-    executor: Submitting,
+    executor: Submitter,
     /,
-    *others: Submitting,
+    *others: Submitter,
     hold: bool = False,
     clock: ManualClock | None = None,
 ) -> t.Iterator[CapturedTasks]:
@@ -338,7 +339,7 @@ def capture(
     tasks = CapturedTasks(_Runner(hold), clock or ManualClock())
     with ExitStack() as stack:
         for one in (executor, *others):
-            stack.enter_context(_captured(one._desk, tasks))
+            stack.enter_context(_captured(one._executor, tasks))
         stack.callback(tasks._close)
         yield tasks
         if left := tasks.unfinished:

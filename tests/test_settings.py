@@ -46,7 +46,6 @@ def test_values_are_understood(key: str, value: object, meant: object) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "allowed"),
     [
-        ("TYPE", "celery", "'thread'"),
         ("MAX_WORKERS", "0", "whole number above 0"),
         ("MAX_WORKERS", -1, "None or a whole number"),
         ("MAX_WORKERS", "many", "whole number"),
@@ -61,8 +60,6 @@ def test_values_are_understood(key: str, value: object, meant: object) -> None:
         ("LOG_EXCEPTIONS", None, "True or False"),
         ("PUSH_APP_CONTEXT", "", "True or False"),
         ("PUSH_APP_CONTEXT", "on", "True or False"),
-        ("TYPE", None, "'process'"),
-        ("TYPE", "", "'sync'"),
         ("MAX_WORKERS", [], "whole number"),
         ("FUTURES_TTL", "nan", "seconds"),
         ("COPY_G", "some", "'safe', 'all', 'none'"),
@@ -80,6 +77,16 @@ def test_values_are_refused(key: str, value: object, allowed: str) -> None:
     assert f"MY_EXECUTOR_{key}" in message
     assert repr(value) in message
     assert allowed in message
+
+
+@pytest.mark.parametrize("value", ["celery", "loop", 3])
+def test_a_type_that_does_not_exist(app: Flask, value: object) -> None:
+    """It is refused by init_app, with the words that are allowed."""
+    app.config["MY_EXECUTOR_TYPE"] = value
+    allowed = "'thread', 'process', 'pebble', 'sync'"
+    match = f"MY_EXECUTOR_TYPE = {value!r} .* one of {allowed}"
+    with pytest.raises(InvalidSetting, match=match):
+        Executor(app, name="my")
 
 
 def test_defaults() -> None:
