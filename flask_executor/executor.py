@@ -18,7 +18,7 @@ from .errors import ExecutorNotInitialized, InvalidName, NotCallable, Unsupporte
 from .futures import Callback, FutureCollection, TaskFuture
 from .groups import Group
 from .jobs import ExecutorJob as ExecutorJob
-from .options import Given, JobOptions, NoKey, TaskOptions, checked
+from .options import MISSING, Given, JobOptions, NoKey, TaskOptions, checked
 from .reports import Drained
 from .state import AppState, NewDispatcher
 from .state import propagate_exceptions_callback as propagate_exceptions_callback
@@ -28,7 +28,6 @@ P = t.ParamSpec("P")
 T = t.TypeVar("T")
 
 _NOTHING: Given = {}
-_UNSAID = object()
 
 
 class Executor(Submitter):
@@ -99,14 +98,14 @@ class Executor(Submitter):
         return Group(self, name)
 
     @t.overload
-    def job(self, fn: t.Callable[P, T], /) -> ExecutorJob[P, T]: ...
+    def job(self, fn: t.Callable[P, T]) -> ExecutorJob[P, T]: ...
 
     @t.overload
     def job(
         self, /, **options: t.Unpack[JobOptions]
     ) -> t.Callable[[t.Callable[P, T]], ExecutorJob[P, T]]: ...
 
-    def job(self, fn: t.Any = _UNSAID, /, **options: t.Any) -> t.Any:
+    def job(self, fn: t.Any = MISSING, **options: t.Any) -> t.Any:
         """Declare a job: a function with ``submit``, ``submit_stored`` and ``map``.
 
         With options, as in ``@executor.job(priority=5)``, they count for each of its
@@ -120,7 +119,7 @@ class Executor(Submitter):
         :raises UnsupportedOption: a :exc:`ValueError`, where the pool cannot honour
             one; at submit, where the app is not known yet.
         """
-        if fn is _UNSAID:
+        if fn is MISSING:
             return lambda fn: self._declare(fn, options)
         return self._declare(fn, options)
 

@@ -10,7 +10,7 @@ from functools import update_wrapper
 
 from .calls import is_coroutine_function
 from .futures import TaskFuture
-from .options import Given, TaskOptions
+from .options import MISSING, Given, TaskOptions, by_keyword
 from .submitter import Declared, Submitter
 from .task import name_of
 
@@ -101,10 +101,17 @@ class ExecutorJob(Declared, t.Generic[P, T]):
         self, future_key: t.Hashable, /, *args: P.args, **kwargs: P.kwargs
     ) -> TaskFuture[T]: ...
 
+    @t.overload
     def submit_stored(
-        self, future_key: t.Hashable, /, *args: t.Any, **kwargs: t.Any
+        self, /, *, future_key: t.Hashable, **kwargs: t.Any
+    ) -> TaskFuture[t.Any]: ...
+
+    def submit_stored(
+        self, future_key: t.Hashable = MISSING, /, *args: t.Any, **kwargs: t.Any
     ) -> TaskFuture[t.Any]:
         """Submit the job under a key, as :meth:`.Executor.submit_stored`."""
+        if future_key is MISSING:
+            future_key = by_keyword("future_key", kwargs, "submit_stored")
         return self.executor.submit_stored(future_key, self, *args, **kwargs)
 
     def map(

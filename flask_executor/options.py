@@ -21,6 +21,24 @@ class NoKey:
     """The key of a task that has none; None is a key like any other."""
 
 
+MISSING: t.Any = object()
+"""What stands where nothing was given by position."""
+
+
+def by_keyword(name: str, kwargs: dict[str, t.Any], verb: str) -> t.Any:
+    """Take an argument that is missing by position out of the keyword arguments.
+
+    What is given by position is ours; every other keyword is the callable's.
+    """
+    try:
+        return kwargs.pop(name)
+    except KeyError:
+        raise TypeError(
+            f"{verb}() is missing the argument {name!r}: give it by position, or as"
+            f" {name}=."
+        ) from None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Retry:
     """When a failed task is tried again, and for how long it waits before.

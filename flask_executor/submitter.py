@@ -16,7 +16,7 @@ from flask import Flask
 from .calls import Chunk, CoroutineChunk, is_coroutine_function
 from .errors import UnsupportedOption
 from .futures import FutureCollection, TaskFuture
-from .options import Given, NoKey, TaskOptions
+from .options import MISSING, Given, NoKey, TaskOptions, by_keyword
 
 P = t.ParamSpec("P")
 T = t.TypeVar("T")
@@ -53,8 +53,13 @@ class Verbs:
         self, fn: t.Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
     ) -> TaskFuture[T]: ...
 
+    @t.overload
     def submit(
-        self, fn: t.Callable[..., t.Any], /, *args: t.Any, **kwargs: t.Any
+        self, /, *, fn: t.Callable[..., t.Any], **kwargs: t.Any
+    ) -> TaskFuture[t.Any]: ...
+
+    def submit(
+        self, fn: t.Any = MISSING, /, *args: t.Any, **kwargs: t.Any
     ) -> TaskFuture[t.Any]:
         """Run ``fn(*args, **kwargs)`` in the background, in a copy of this context.
 
@@ -69,6 +74,8 @@ class Verbs:
         :raises werkzeug.exceptions.HTTPException: if nobody has read the request's
             body yet, and it is too large or was broken off.
         """
+        if fn is MISSING:
+            fn = by_keyword("fn", kwargs, "submit")
         return self._submit(fn, args, kwargs)
 
     @t.overload
@@ -91,10 +98,30 @@ class Verbs:
         **kwargs: P.kwargs,
     ) -> TaskFuture[T]: ...
 
+    @t.overload
     def submit_stored(
         self,
         future_key: t.Hashable,
+        /,
+        *,
         fn: t.Callable[..., t.Any],
+        **kwargs: t.Any,
+    ) -> TaskFuture[t.Any]: ...
+
+    @t.overload
+    def submit_stored(
+        self,
+        /,
+        *,
+        future_key: t.Hashable,
+        fn: t.Callable[..., t.Any],
+        **kwargs: t.Any,
+    ) -> TaskFuture[t.Any]: ...
+
+    def submit_stored(
+        self,
+        future_key: t.Hashable = MISSING,
+        fn: t.Any = MISSING,
         /,
         *args: t.Any,
         **kwargs: t.Any,
@@ -107,6 +134,10 @@ class Verbs:
         :raises DuplicateKey: a :exc:`ValueError`, if the key is taken; nothing was
             submitted then.
         """
+        if future_key is MISSING:
+            future_key = by_keyword("future_key", kwargs, "submit_stored")
+        if fn is MISSING:
+            fn = by_keyword("fn", kwargs, "submit_stored")
         return self._submit(fn, args, kwargs, future_key)
 
     def _submit(
