@@ -129,32 +129,44 @@ class Dispatcher:
         callbacks: t.Iterable[Callback] = (),
         *,
         job: t.Any = None,
+        admitted: t.Callable[[], object] | None = None,
     ) -> None:
         """Accept a call; its future ends when it has run.
 
         :param callbacks: called with the future, in the call's own context.
         :param job: whose limit counts, where the options have one.
+        :param admitted: called when the task can be cancelled, and cannot start yet:
+            to hand the future to others. If it raises, nothing was submitted.
         :raises ExecutorShutDown: after :meth:`shutdown`.
         :raises QueueFull: where too many wait.
         :raises CallNotPicklable: where no worker process could import the callable.
         :raises UnsupportedOption: where that could not be told before.
         """
         task = Task(future, call, self, options, future.key)
-        for callback in callbacks:
-            future.add_callback_in(call.snapshot, callback)
         if self._closed:
             raise ExecutorShutDown(task.name)
-        problem = self._prepare(task, call)
+        snapshot, problem = call.snapshot, self._prepare(task, call)
         self._admit(task)
         future.task = task
+        if admitted is not None:
+            self._tell(admitted, task)
+        # After those of who was told: it must know first that the future has ended.
+        for callback in callbacks:
+            future.add_callback_in(snapshot, callback)
         if task_submitted.receivers:
             self._reporter.announce(task_submitted, task)
         if problem is not None:
             self._refuse(task, problem)
-        elif future.key is not None and future.cancelled():  # by who found it stored
-            self.cancel(task)
         else:
             self._line_up(task, job)
+
+    def _tell(self, admitted: t.Callable[[], object], task: Task) -> None:
+        try:
+            admitted()
+        except BaseException:
+            if self._waiting.pop(task, _ABSENT) is not _ABSENT:
+                self._note_end()
+            raise
 
     def _admit(self, task: Task) -> None:
         limit = self.settings.max_pending

@@ -392,6 +392,7 @@ class _Dispatcher(Dispatcher):
         callbacks: t.Iterable[Callback] = (),
         *,
         job: t.Any = None,
+        admitted: t.Callable[[], object] | None = None,
     ) -> None:
         """Accept a call, and record it."""
         submitted = _submitted(future, call, options)
@@ -399,7 +400,9 @@ class _Dispatcher(Dispatcher):
         self._tasks._submitted.append(submitted)
         try:
             options = _without_chance(options)
-            super().submit(future, call, options, callbacks, job=job)
+            super().submit(
+                future, call, options, callbacks, job=job, admitted=admitted
+            )
         except BaseException:
             self._tasks._submitted.remove(submitted)
             raise
