@@ -19,6 +19,7 @@ from .futures import Callback, FutureCollection, TaskFuture
 from .groups import Group
 from .jobs import ExecutorJob as ExecutorJob
 from .options import MISSING, Given, JobOptions, NoKey, TaskOptions, checked
+from .overrides import SeenBySubmit
 from .reports import Drained
 from .state import AppState, NewDispatcher
 from .state import propagate_exceptions_callback as propagate_exceptions_callback
@@ -30,7 +31,7 @@ T = t.TypeVar("T")
 _NOTHING: Given = {}
 
 
-class Executor(Submitter):
+class Executor(SeenBySubmit):
     """Run calls in the background, each with a copy of the context it came from.
 
     It is a :class:`concurrent.futures.Executor`, and answers for the pool under it:
@@ -213,12 +214,15 @@ class Executor(Submitter):
         key: t.Any = NoKey,
     ) -> TaskFuture[t.Any]:
         # As _accept, which is one call more in what everybody calls.
+        if key is not NoKey and self._submit_is_overridden():
+            return self._send(_NOTHING, fn, args, kwargs, key)
+        if self._overrides is not None and (found := self._overrides.take()):
+            return found.accept(self, fn, args, kwargs)
         state = self._known_state() or self._state()
         return state.accept(self, _NOTHING, fn, args, kwargs, key)
 
-    def _accept(self, given: Given, *call: t.Any) -> TaskFuture[t.Any]:
-        state = self._known_state() or self._state()
-        return state.accept(self, given, *call)
+    def _accept(self, *call: t.Any, **more: t.Any) -> TaskFuture[t.Any]:
+        return (self._known_state() or self._state()).accept(self, *call, **more)
 
     def _state(self) -> AppState:
         state = self._known_state()
@@ -301,7 +305,7 @@ class ExecutorView(Submitter):
         kwargs: dict[str, t.Any],
         key: t.Any = NoKey,
     ) -> TaskFuture[t.Any]:
-        return self.executor._accept(self.options, fn, args, kwargs, key)
+        return self.executor._send(self.options, fn, args, kwargs, key)
 
     def _app_here(self) -> Flask | None:
         return self.executor._app_here()

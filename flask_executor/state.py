@@ -148,6 +148,7 @@ class AppState:
         kwargs: dict[str, t.Any],
         key: t.Any = NoKey,
         job: ExecutorJob[..., t.Any] | None = None,
+        held_by: object = None,
     ) -> TaskFuture[t.Any]:
         """Take a call in: lay its options together, take what it sees, dispatch it.
 
@@ -155,6 +156,7 @@ class AppState:
         :param given: the options of the call.
         :param key: under which the future is stored, if not that of the options.
         :param job: whose options count too, if it is not ``fn`` itself.
+        :param held_by: who has reserved the key already, if anybody has.
         """
         dispatcher = self.dispatcher
         if type(fn) is ExecutorJob:
@@ -167,18 +169,16 @@ class AppState:
             job = None if job is None else job.declared
         app = t.cast(Flask, self.app())
         future: TaskFuture[t.Any] = TaskFuture(app, None if key is NoKey else key)
-        if key is not NoKey:
-            executor.futures.add(key, future)
-        try:
+        callbacks = executor._default_done_callbacks
+        if dispatcher.settings.propagate_exceptions:
+            callbacks = [*callbacks, propagate_exceptions_callback]
+        if key is NoKey:
             call = _call_in_context(dispatcher, app, fn, args, kwargs)
-            callbacks = executor._default_done_callbacks
-            if dispatcher.settings.propagate_exceptions:
-                callbacks = [*callbacks, propagate_exceptions_callback]
             dispatcher.submit(future, call, options, callbacks, job=job)
-        except BaseException:
-            if key is not NoKey:
-                executor.futures.discard(key, future)
-            raise
+            return future
+        with _Storing(executor.futures, key, future, held_by) as store:
+            call = _call_in_context(dispatcher, app, fn, args, kwargs)
+            dispatcher.submit(future, call, options, callbacks, job=job, admitted=store)
         return future
 
     def check_job(self, fn: t.Any) -> None:
@@ -227,6 +227,36 @@ class AppState:
 
     def _thread_name(self) -> str:
         return f"{self._name}-executor" if self._name else "executor"
+
+
+class _Storing:
+    """A block within which a key is held for a future.
+
+    It gives what stores the future. If the block raises, the key is free again.
+    """
+
+    def __init__(
+        self,
+        futures: FutureCollection,
+        key: t.Hashable,
+        future: TaskFuture[t.Any],
+        held_by: object,
+    ) -> None:
+        self._futures = futures
+        self._key = key
+        self._future = future
+        self._held_by = held_by
+
+    def __enter__(self) -> t.Callable[[], None]:
+        self._futures.reserve(self._key, self._future, instead_of=self._held_by)
+        return self._store
+
+    def _store(self) -> None:
+        self._futures.add(self._key, self._future)
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        if error is not None:
+            self._futures.discard(self._key, self._future)
 
 
 def _call_in_context(

@@ -151,6 +151,10 @@ class Verbs:
         raise NotImplementedError
 
 
+OWN_SUBMIT = Verbs.submit
+"""The ``submit`` of this package: any other one is somebody else's."""
+
+
 class Submitter(Verbs, concurrent.futures.Executor):
     """What an executor and its views have in common."""
 
@@ -240,12 +244,14 @@ class Submitter(Verbs, concurrent.futures.Executor):
         kwargs: dict[str, t.Any],
         key: t.Any = NoKey,
         job: t.Any = None,
+        held_by: object = None,
     ) -> TaskFuture[t.Any]:
         """Accept a call; only the executor itself does.
 
         :param given: the options of the call.
         :param key: under which the future is stored, if not that of the options.
         :param job: whose options count too, if it is not ``fn`` itself.
+        :param held_by: who has reserved the key already, if anybody has.
         """
         raise NotImplementedError
 

@@ -400,9 +400,7 @@ class _Dispatcher(Dispatcher):
         self._tasks._submitted.append(submitted)
         try:
             options = _without_chance(options)
-            super().submit(
-                future, call, options, callbacks, job=job, admitted=admitted
-            )
+            super().submit(future, call, options, callbacks, job=job, admitted=admitted)
         except BaseException:
             self._tasks._submitted.remove(submitted)
             raise
