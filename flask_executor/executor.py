@@ -11,6 +11,7 @@ import typing as t
 import weakref
 
 from flask import Flask
+from werkzeug.local import LocalProxy
 
 from .contexts import current_app
 from .dispatch import Dispatcher
@@ -67,8 +68,8 @@ class Executor(SeenBySubmit):
         :raises InvalidSetting: for an ``EXECUTOR_TYPE`` that is none; every other key
             is read at first use.
         """
-        # People pass current_app, in a view.
-        app = getattr(app, "_get_current_object", lambda: app)()
+        if issubclass(type(app), LocalProxy):  # people pass current_app, in a view
+            app = t.cast(t.Any, app)._get_current_object()
         state = AppState.of(app, self.name, self._new_dispatcher)
         replaced = self._states.get(app)
         self._states[app] = self._last_state = state

@@ -20,6 +20,14 @@ R = t.TypeVar("R")
 
 _NOTHING: Given = {}
 
+_SUBMIT = ": use job.submit(...) to run it in the background."
+_LATER = (
+    ": use job.submit(...) to run it in the background, and"
+    " job.using(delay=seconds).submit(...) to run it later."
+)
+_HINTS = {"delay": _SUBMIT, "apply_async": _LATER, "send": _SUBMIT, "enqueue": _SUBMIT}
+"""What users of Celery, Dramatiq and RQ type first."""
+
 
 class ExecutorJob(Declared, t.Generic[P, T]):
     """A function declared with ``@executor.job``.
@@ -127,6 +135,15 @@ class ExecutorJob(Declared, t.Generic[P, T]):
             timeout=timeout,
             chunksize=chunksize,
         )
+
+    if not t.TYPE_CHECKING:  # or every name would pass
+
+        def __getattr__(self, name: str) -> t.NoReturn:
+            raise AttributeError(
+                f"{name!r} is not an attribute of a job{_HINTS.get(name, '.')}",
+                name=name,
+                obj=self,
+            )
 
     def __reduce__(self) -> str:
         # By name, as a function: the name in its module is this job.

@@ -263,7 +263,11 @@ def _run_at(name: str, value: t.Any) -> datetime | None:
     allowed = "a datetime with a time zone, as datetime.now(timezone.utc) has"
     _check(name, value, lambda v: isinstance(v, datetime), allowed)
     _check(name, value, lambda v: v.utcoffset() is not None, allowed)
-    return t.cast(datetime, value.astimezone(UTC))
+    try:
+        return t.cast(datetime, value.astimezone(UTC))
+    except OverflowError:
+        allowed = "a datetime that is within the years 1 to 9999 in UTC, too"
+        raise InvalidOption(name, value, allowed) from None
 
 
 def _retry(name: str, value: t.Any) -> Retry | None:

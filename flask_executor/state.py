@@ -19,7 +19,7 @@ from .futures import Callback, FutureCollection, TaskFuture
 from .jobs import ExecutorJob
 from .options import Given, NoKey, Options, unsupported
 from .pools import FOR_COROUTINES, POOLS, pool_module
-from .settings import Settings, config_key, read_key
+from .settings import Settings, config_key, misspelt, read_key
 
 
 class Keeper(t.Protocol):
@@ -212,6 +212,10 @@ class AppState:
 
     def _read_settings(self) -> Settings:
         app = t.cast(Flask, self.app())
+        for key, nearest in misspelt(app.config, self._prefix).items():
+            app.logger.warning(
+                "%s is not a setting of Flask-Executor: did you mean %s?", key, nearest
+            )
         settings = Settings.read(app.config, self._prefix)
         if settings.type == self.kind:
             return settings
