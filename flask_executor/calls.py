@@ -14,6 +14,7 @@ from types import FunctionType
 
 from .contexts import Snapshot, open_uploads
 from .current import Inside, running
+from .options import hint_at_options
 
 
 @dataclass(slots=True)
@@ -47,6 +48,7 @@ def run(call: Call, inside: Inside) -> Outcome:
             args, kwargs = open_uploads(args), open_uploads(kwargs)
         return Outcome(snapshot.run(fn, args, kwargs, inside))
     except BaseException as error:
+        hint_at_options(error, kwargs)
         return Outcome(error=error)
 
 
@@ -71,6 +73,7 @@ async def run_coroutine(call: Call, inside: Inside) -> Outcome:
     try:
         return Outcome(await _run_coroutine(call))
     except BaseException as error:
+        hint_at_options(error, call.kwargs)
         return Outcome(error=error)
 
 

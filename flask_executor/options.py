@@ -170,6 +170,8 @@ OPTIONS = tuple(field.name for field in fields(Options))
 """The names of all options."""
 
 _NONE = Options()
+_ASKED_FOR = frozenset(OPTIONS) - {"max_concurrency"}
+"""The options that one call may have."""
 
 
 def checked(given: Given) -> dict[str, t.Any]:
@@ -184,6 +186,22 @@ def checked(given: Given) -> dict[str, t.Any]:
     if given.get("delay") is not None and given.get("run_at") is not None:
         raise InvalidOption("delay", given["delay"], "given without run_at")
     return {name: _CHECKS[name](name, value) for name, value in given.items()}
+
+
+def hint_at_options(error: BaseException, kwargs: t.Mapping[str, t.Any]) -> None:
+    """Add a note to the error of a call that was given an option as a keyword.
+
+    :param error: what the call raised.
+    :param kwargs: the keyword arguments of the call.
+    """
+    if type(error) is not TypeError:
+        return
+    for name in _ASKED_FOR.intersection(kwargs):
+        if f"unexpected keyword argument '{name}'" in str(error):
+            error.add_note(
+                f"Keyword arguments of submit go to the callable. If {name!r} is meant"
+                f" for the executor, use executor.using({name}=...).submit(...)."
+            )
 
 
 def unsupported(options: Options, pool: t.Any) -> UnsupportedOption | None:
