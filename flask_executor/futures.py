@@ -183,6 +183,13 @@ class TaskFuture(Future[T]):
             return wait
         return task.owner.awaited(task, wait)
 
+    def __repr__(self) -> str:
+        task = self.task
+        key = "" if self.key is None else f" (key {self.key!r})"
+        if task is None:
+            return f"<TaskFuture{key} {self._state.lower()}>"
+        return f"<TaskFuture of {task.name}{key} {task.state}>"
+
 
 class _Callback:
     """A done-callback that runs once, in its context, and then refers to nothing."""
