@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+import configparser
 import threading
 import typing as t
-from concurrent.futures import Future
+from concurrent.futures import (
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    as_completed,
+    wait,
+)
+from pathlib import Path
 from unittest import mock
 
 import pytest
 from conftest import LIMIT
-from flask import Flask, g
+from flask import Flask, current_app, g, request
 
-from flask_executor import DuplicateKey, Executor, ExecutorJob, TaskFuture
+import flask_executor
+from flask_executor import (
+    CallNotPicklable,
+    DuplicateKey,
+    Executor,
+    ExecutorJob,
+    TaskFuture,
+)
 from flask_executor.futures import FutureCollection, FutureProxy
+from flask_executor.helpers import InstanceProxy
 
 
 def echo(*args: t.Any, **kwargs: t.Any) -> t.Any:
@@ -305,9 +322,6 @@ def test_a_future_proxy_of_a_plain_future(app: Flask, executor: Executor) -> Non
 
 def test_a_future_proxy_of_a_task(app: Flask, executor: Executor) -> None:
     """It waits, is waited for and is awaited as the future itself."""
-    import asyncio
-    from concurrent.futures import as_completed, wait
-
     future = executor.submit_stored("key", abs, -1)
     proxy = FutureProxy(future, executor)
     assert proxy.key == "key" and isinstance(proxy, TaskFuture)
@@ -332,3 +346,201 @@ def test_a_future_proxy_without_an_app() -> None:
     FutureProxy(future, Executor()).add_done_callback(callback)
     future.set_result(1)
     callback.assert_called_once_with(future)
+
+
+# Names, and what one sees of them
+
+
+def test_the_version_is_in_one_place() -> None:
+    """flask_executor.__version__ is what setup.cfg reads."""
+    setup = configparser.ConfigParser()
+    setup.read(Path(__file__).parent.parent / "setup.cfg")
+    assert setup["metadata"]["version"] == "attr: flask_executor.__version__"
+    assert flask_executor.__version__.startswith("2.")
+    source = Path(flask_executor.__file__).read_text()
+    # Setuptools reads a literal without importing the package.
+    assert f'\n__version__ = "{flask_executor.__version__}"\n' in source
+
+
+def test_the_repr_of_an_instance_proxy() -> None:
+    """It names what the proxy stands for; a subclass by its own name."""
+
+    class Mine(InstanceProxy):
+        pass
+
+    assert repr(InstanceProxy([1])) == "<InstanceProxy of [1]>"
+    assert repr(Mine("pool")) == "<Mine of 'pool'>"
+
+
+def test_the_repr_of_a_future(app: Flask, executor: Executor) -> None:
+    """It names its task, its key and its state."""
+    gate, started = threading.Event(), threading.Event()
+    app.config["EXECUTOR_MAX_WORKERS"] = 1
+
+    def wait() -> None:
+        started.set()
+        assert gate.wait(LIMIT)
+
+    running = executor.using(name="report").submit_stored(("k", 1), wait)
+    assert started.wait(LIMIT)
+    waiting = executor.submit(abs, -1)
+    assert repr(running) == "<TaskFuture of report (key ('k', 1)) running>"
+    assert repr(waiting) == "<TaskFuture of builtins.abs waiting>"
+    gate.set()
+    executor.shutdown()
+    assert repr(running) == "<TaskFuture of report (key ('k', 1)) succeeded>"
+    assert repr(TaskFuture(app, "k")) == "<TaskFuture (key 'k') pending>"
+
+
+def test_what_cannot_be_pickled_is_a_type_error(app: Flask) -> None:
+    """As in 1.0.0, for who catches that."""
+    app.config["EXECUTOR_TYPE"] = "process"
+    executor = Executor(app)
+    with pytest.raises(TypeError) as info:
+        executor.submit(lambda: 1)
+    assert isinstance(info.value, CallNotPicklable)
+    with pytest.raises(TypeError):
+        executor.job(lambda: 1)
+    executor.shutdown()
+
+
+# Hints
+
+
+@pytest.mark.parametrize("verb", ["delay", "apply_async", "send", "enqueue"])
+def test_the_verbs_of_other_queues(executor: Executor, verb: str) -> None:
+    """job.delay and the like are an AttributeError that names job.submit."""
+    job = executor.job(echo)
+    with pytest.raises(AttributeError, match=rf"'{verb}' .* use job\.submit\(") as info:
+        getattr(job, verb)
+    assert info.value.name == verb
+    assert not hasattr(job, verb)
+
+
+def test_an_attribute_that_a_job_has_not(executor: Executor) -> None:
+    """Any other one is an ordinary AttributeError; the function's own are there."""
+
+    def work() -> None: ...
+
+    work.delay = 3  # type: ignore[attr-defined]
+    job: t.Any = executor.job(work)
+    assert job.delay == 3
+    with pytest.raises(AttributeError, match="'nonsense' is not an attribute of a job"):
+        job.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize("option", ["timeout", "priority", "key"])
+def test_an_option_among_the_keywords(
+    executor: Executor, caplog: pytest.LogCaptureFixture, option: str
+) -> None:
+    """A callable that does not take it fails, and a note names using(...)."""
+
+    async def coroutine() -> None: ...
+
+    for fn in (bool, lambda: 1, coroutine):
+        future = executor.submit(t.cast(t.Any, fn), **{option: 3})
+        error = future.exception(LIMIT)
+        assert isinstance(error, TypeError)
+        if fn is not bool:  # "bool() takes no keyword arguments"
+            (note,) = error.__notes__
+            assert f"executor.using({option}=...).submit(...)" in note
+    executor.shutdown()
+    assert f"executor.using({option}=...)" in caplog.text
+
+
+def test_other_type_errors_have_no_hint(executor: Executor) -> None:
+    """Neither an unexpected keyword that is no option, nor one that was not given."""
+
+    def inner() -> None:
+        echo_one(timeout=3)  # type: ignore[call-arg]
+
+    def echo_one(one: int = 0) -> None: ...
+
+    for future in (
+        executor.submit(inner),
+        executor.submit(t.cast(t.Any, echo_one), two=2),
+        executor.submit(t.cast(t.Any, echo_one), max_concurrency=2),
+        executor.submit(int, "x"),
+    ):
+        assert not hasattr(future.exception(LIMIT), "__notes__")
+
+
+# Apps
+
+
+def test_an_app_that_answers_to_any_name() -> None:
+    """Only a real proxy is unwrapped: not an app whose __getattr__ makes up names, as
+    that of Eve.
+    """
+
+    class Eager(Flask):
+        def __getattr__(self, name: str) -> t.Any:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            return lambda *args: None
+
+    app = Eager("eager")
+    with Executor(app) as executor:
+        assert executor.submit(lambda: current_app.name).result(LIMIT) == "eager"
+        assert app.extensions["executor"] is executor
+    with app.app_context(), Executor(t.cast(Flask, current_app)) as executor:
+        assert executor.submit(abs, -1).result(LIMIT) == 1
+
+
+# Where an executor is made, and what lies on it
+
+
+def test_attributes_before_it_has_started(app: Flask) -> None:
+    """They answer as those of a pool that has not started, and start nothing."""
+    app.config.update(CPU_EXECUTOR_TYPE="process", EXECUTOR_MAX_WORKERS=2)
+    executor, cpu = Executor(app), Executor(app, name="cpu")
+    before = threading.active_count()
+    assert isinstance(executor, ThreadPoolExecutor)
+    assert issubclass(executor.__class__, ThreadPoolExecutor)
+    assert isinstance(executor._self, ThreadPoolExecutor)
+    assert executor._max_workers == 2 and executor._threads == set()
+    assert executor._shutdown is False and executor._work_queue.qsize() == 0
+    assert isinstance(cpu, ProcessPoolExecutor)
+    assert cpu._max_workers >= 1 and cpu._processes == {}
+    assert threading.active_count() == before
+    executor.shutdown()
+    cpu.shutdown()
+    assert executor._shutdown is True
+
+
+def test_one_made_lazily_in_a_view(app: Flask) -> None:
+    """At the first request, kept in app.extensions, used by the next."""
+
+    @app.get("/<int:number>")
+    def view(number: int) -> dict[str, t.Any]:
+        lazy = app.extensions.get("lazyexecutor") or Executor(app, name="lazy")
+        future = lazy.submit_stored(number, lambda: request.path)
+        return {"path": future.result(LIMIT), "stored": len(lazy.futures)}
+
+    client = app.test_client()
+    assert client.get("/1").json == {"path": "/1", "stored": 1}
+    assert client.get("/2").json == {"path": "/2", "stored": 2}
+    app.extensions["lazyexecutor"].shutdown()
+
+
+def test_shut_down_and_made_again_per_test(app: Flask, executor: Executor) -> None:
+    """Under a key that was taken before, with the callbacks and jobs there were."""
+    called: list[t.Any] = []
+    executor.add_default_done_callback(called.append)
+    job = executor.job(echo)
+    for _ in range(3):
+        executor.init_app(app)
+        future = job.submit_stored("key")
+        assert future.result(LIMIT) == ((), {})
+        executor.shutdown()
+        assert called.pop() is future and not called
+
+
+def test_a_coroutine_function_is_submitted_by_keyword(executor: Executor) -> None:
+    """It runs on the event loop, however it is given."""
+
+    async def where() -> str:
+        return threading.current_thread().name
+
+    future = t.cast(t.Any, executor).submit_stored(future_key="key", fn=where)
+    assert future.result(LIMIT) == "executor_loop"
