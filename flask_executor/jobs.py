@@ -20,13 +20,26 @@ R = t.TypeVar("R")
 
 _NOTHING: Given = {}
 
-_SUBMIT = ": use job.submit(...) to run it in the background."
-_LATER = (
-    ": use job.submit(...) to run it in the background, and"
-    " job.using(delay=seconds).submit(...) to run it later."
-)
-_HINTS = {"delay": _SUBMIT, "apply_async": _LATER, "send": _SUBMIT, "enqueue": _SUBMIT}
-"""What users of Celery, Dramatiq and RQ type first."""
+
+class _Elsewhere:
+    """A verb of another task queue: asking for it says what it is called here.
+
+    Not ``__getattr__``, which would make each look for what a job has not slow, and it
+    is asked for such things each time that it is submitted.
+    """
+
+    def __init__(self, instead: str) -> None:
+        self._instead = instead
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, job: object, owner: type) -> t.NoReturn:
+        raise AttributeError(
+            f"{self._name!r} is not an attribute of a job: use {self._instead}.",
+            name=self._name,
+            obj=job,
+        )
 
 
 class ExecutorJob(Declared, t.Generic[P, T]):
@@ -136,14 +149,17 @@ class ExecutorJob(Declared, t.Generic[P, T]):
             chunksize=chunksize,
         )
 
-    if not t.TYPE_CHECKING:  # or every name would pass
+    if not t.TYPE_CHECKING:
+        # What users of Celery, Dramatiq and RQ type first.
+        delay = _Elsewhere("job.submit(...)")
+        send = _Elsewhere("job.submit(...)")
+        enqueue = _Elsewhere("job.submit(...)")
+        apply_async = _Elsewhere(
+            "job.submit(...), or job.using(delay=seconds).submit(...)"
+        )
 
-        def __getattr__(self, name: str) -> t.NoReturn:
-            raise AttributeError(
-                f"{name!r} is not an attribute of a job{_HINTS.get(name, '.')}",
-                name=name,
-                obj=self,
-            )
+    def __dir__(self) -> t.Iterable[str]:
+        return [name for name in super().__dir__() if hasattr(self, name)]
 
     def __reduce__(self) -> str:
         # By name, as a function: the name in its module is this job.

@@ -414,7 +414,7 @@ def test_the_verbs_of_other_queues(executor: Executor, verb: str) -> None:
     with pytest.raises(AttributeError, match=rf"'{verb}' .* use job\.submit\(") as info:
         getattr(job, verb)
     assert info.value.name == verb
-    assert not hasattr(job, verb)
+    assert not hasattr(job, verb) and verb not in dir(job)
 
 
 def test_an_attribute_that_a_job_has_not(executor: Executor) -> None:
@@ -424,8 +424,8 @@ def test_an_attribute_that_a_job_has_not(executor: Executor) -> None:
 
     work.delay = 3  # type: ignore[attr-defined]
     job: t.Any = executor.job(work)
-    assert job.delay == 3
-    with pytest.raises(AttributeError, match="'nonsense' is not an attribute of a job"):
+    assert job.delay == 3 and "delay" in dir(job)
+    with pytest.raises(AttributeError, match="nonsense"):
         job.nonsense  # noqa: B018
 
 

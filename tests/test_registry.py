@@ -186,8 +186,8 @@ def test_a_stored_future_has_its_task(executor: Executor) -> None:
 
 
 def test_what_is_refused_leaves_no_trace(app: Flask, executor: Executor) -> None:
-    """A call that QueueFull refuses, or that cannot be stored after all, never runs, and
-    its key is free.
+    """What QueueFull refuses, or cannot be stored after all, never runs, and its key is
+    free.
     """
     gate, started = threading.Event(), threading.Event()
     app.config.update(EXECUTOR_MAX_WORKERS=1, EXECUTOR_MAX_PENDING=1)
