@@ -232,7 +232,7 @@ class Executor(SeenBySubmit):
         return state
 
     def _known_state(self) -> AppState | None:
-        app = self._app_here()
+        app = current_app() or self._last_app
         if app is self._last_app:  # most often, and quicker than to look it up
             state = self._last_state
         else:

@@ -127,6 +127,10 @@ class FuturesByKey(t.MutableMapping[t.Hashable, "Future[t.Any]"]):
         for key in () if keep else [*self._finished]:
             del self[key]
 
+    def any_finished(self) -> bool:
+        """Return True if a future that has finished is stored."""
+        return bool(self._finished)
+
     def oldest_finished(self) -> tuple[t.Hashable, float] | None:
         """Return the key that finished first, and when (monotonic seconds)."""
         return next(iter(self._finished.items()), None)
@@ -245,8 +249,9 @@ class Registry:
         :raises DuplicateKey: if the key is taken, or held by somebody else.
         """
         with self._lock:
+            self._expire()
             held_by = self._reserved.get(future_key)
-            if held_by is not instead_of or future_key in self._futures:
+            if held_by is not instead_of or future_key in self._by_key:
                 raise DuplicateKey(future_key)
             self._reserved[future_key] = holder
 
@@ -256,12 +261,16 @@ class Registry:
         :raises DuplicateKey: a :exc:`ValueError` that holds the key, if it is taken.
         """
         with self._lock:
-            held_by = self._reserved.get(future_key, future)
-            if held_by is not future or future_key in self._futures:
+            held_by = self._reserved.pop(future_key, None)
+            if held_by is None:
+                self._expire()
+            elif held_by is not future:
+                self._reserved[future_key] = held_by
+                raise DuplicateKey(future_key)
+            if future_key in self._by_key:
                 raise DuplicateKey(future_key)
             self._make_room()
             self._by_key[future_key] = future
-            self._reserved.pop(future_key, None)
 
     def pop(self, future_key: t.Hashable) -> Future[t.Any] | None:
         """Remove a future and return it; None if the key is unknown."""
@@ -304,7 +313,7 @@ class Registry:
         return len(self._futures)
 
     def _expire(self) -> None:
-        if self._ttl is None:
+        if self._ttl is None or not self._by_key.any_finished():
             return
         with self._lock:
             limit = time.monotonic() - self._ttl

@@ -8,6 +8,7 @@ import typing as t
 import weakref
 from concurrent.futures import Future
 from dataclasses import fields
+from functools import partial
 
 from flask import Flask
 
@@ -117,6 +118,8 @@ class AppState:
     @property
     def futures(self) -> FutureCollection:
         """The stored futures."""
+        if (made := self._futures) is not None:
+            return made
         with self._lock:
             if self._futures is None:
                 self._futures = FutureCollection(
@@ -150,15 +153,12 @@ class AppState:
         job: ExecutorJob[..., t.Any] | None = None,
         held_by: object = None,
     ) -> TaskFuture[t.Any]:
-        """Take a call in: lay its options together, take what it sees, dispatch it.
+        """Accept a call, as :meth:`.Submitter._accept`.
 
         :param executor: whose callbacks are called and whose registry has the future.
-        :param given: the options of the call.
-        :param key: under which the future is stored, if not that of the options.
-        :param job: whose options count too, if it is not ``fn`` itself.
-        :param held_by: who has reserved the key already, if anybody has.
         """
-        dispatcher = self.dispatcher
+        # As the property, which is one call more in what everybody calls.
+        dispatcher = self._dispatcher or self._make_dispatcher()
         if type(fn) is ExecutorJob:
             # Of all its views, only the job that was declared pickles by its name.
             job, fn = fn, fn.declared
@@ -169,17 +169,51 @@ class AppState:
             job = None if job is None else job.declared
         app = t.cast(Flask, self.app())
         future: TaskFuture[t.Any] = TaskFuture(app, None if key is NoKey else key)
+        call = Call(fn, args, kwargs, None)
+        if key is NoKey:
+            self._submit(executor, future, call, options, job)
+        else:
+            self._submit_stored(executor, future, call, options, job, held_by)
+        return future
+
+    def _submit_stored(
+        self,
+        executor: Keeper,
+        future: TaskFuture[t.Any],
+        call: Call,
+        options: Options,
+        job: t.Any,
+        held_by: object,
+    ) -> None:
+        key, futures = future.key, executor.futures
+        futures.reserve(key, future, instead_of=held_by)
+        try:
+            store = partial(futures.add, key, future)
+            self._submit(executor, future, call, options, job, store)
+        except BaseException:
+            futures.discard(key, future)
+            raise
+
+    def _submit(
+        self,
+        executor: Keeper,
+        future: TaskFuture[t.Any],
+        call: Call,
+        options: Options,
+        job: t.Any,
+        admitted: t.Callable[[], None] | None = None,
+    ) -> None:
+        """Take what the call is to see, and dispatch it."""
+        dispatcher = self._dispatcher or self._make_dispatcher()
+        if not dispatcher.pool.runs_in_caller or current_app() is None:
+            call.snapshot = Snapshot.take(future.app, copy_g=dispatcher.g_carried)
+            if call.args or call.kwargs:
+                call.args = keep_uploads(call.args)
+                call.kwargs = keep_uploads(call.kwargs)
         callbacks = executor._default_done_callbacks
         if dispatcher.settings.propagate_exceptions:
             callbacks = [*callbacks, propagate_exceptions_callback]
-        if key is NoKey:
-            call = _call_in_context(dispatcher, app, fn, args, kwargs)
-            dispatcher.submit(future, call, options, callbacks, job=job)
-            return future
-        with _Storing(executor.futures, key, future, held_by) as store:
-            call = _call_in_context(dispatcher, app, fn, args, kwargs)
-            dispatcher.submit(future, call, options, callbacks, job=job, admitted=store)
-        return future
+        dispatcher.submit(future, call, options, callbacks, job=job, admitted=admitted)
 
     def check_job(self, fn: t.Any) -> None:
         """Refuse a job that no worker of this app's pool could import."""
@@ -231,52 +265,6 @@ class AppState:
 
     def _thread_name(self) -> str:
         return f"{self._name}-executor" if self._name else "executor"
-
-
-class _Storing:
-    """A block within which a key is held for a future.
-
-    It gives what stores the future. If the block raises, the key is free again.
-    """
-
-    def __init__(
-        self,
-        futures: FutureCollection,
-        key: t.Hashable,
-        future: TaskFuture[t.Any],
-        held_by: object,
-    ) -> None:
-        self._futures = futures
-        self._key = key
-        self._future = future
-        self._held_by = held_by
-
-    def __enter__(self) -> t.Callable[[], None]:
-        self._futures.reserve(self._key, self._future, instead_of=self._held_by)
-        return self._store
-
-    def _store(self) -> None:
-        self._futures.add(self._key, self._future)
-
-    def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        if error is not None:
-            self._futures.discard(self._key, self._future)
-
-
-def _call_in_context(
-    dispatcher: Dispatcher,
-    app: Flask,
-    fn: t.Any,
-    args: t.Sequence[t.Any],
-    kwargs: dict[str, t.Any],
-) -> Call:
-    """Make a call with what it is to see, taken now."""
-    if dispatcher.pool.runs_in_caller and current_app() is not None:
-        return Call(fn, args, kwargs, None)
-    snapshot = Snapshot.take(app, copy_g=dispatcher.g_carried)
-    if args or kwargs:
-        args, kwargs = keep_uploads(args), keep_uploads(kwargs)
-    return Call(fn, args, kwargs, snapshot)
 
 
 def _kind(config: t.Mapping[str, t.Any], prefix: str) -> str:
