@@ -41,6 +41,8 @@ from .signals import task_succeeded as task_succeeded
 from .signals import task_timed_out as task_timed_out
 from .task import Task as Task
 
+__version__ = "2.0.0.dev0"
+
 __all__ = [
     "AppNotFound",
     "ArgumentsNotPicklable",

@@ -7,6 +7,7 @@ import typing as t
 
 from .calls import Call
 from .current import Progress
+from .options import hint_at_options
 
 
 class Attempt:
@@ -86,6 +87,8 @@ class Attempt:
 
     def raised(self, error: BaseException) -> None:
         """Take in what the call raised, in the context in which it was raised."""
+        if self.call is not None:
+            hint_at_options(error, self.call.kwargs)
         self.task._owner.settle(self, error)
 
     # What others do with it

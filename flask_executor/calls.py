@@ -123,7 +123,7 @@ class CoroutineChunk(Chunk):
 
 
 def is_coroutine_function(fn: t.Any) -> bool:
-    """Return True if calling it gives a coroutine: partials and callable objects too."""
+    """Return True if calling it gives a coroutine, as some callable objects do."""
     if type(fn) is FunctionType and not fn.__dict__:  # most are, and ten times faster
         return bool(fn.__code__.co_flags & CO_COROUTINE)
     try:

@@ -1,14 +1,12 @@
-"""The caller's handle on a task, and the registry of those that have a key."""
+"""The caller's handle on a task, and the collection of those that have a key."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import threading
-import time
 import traceback
 import typing as t
-import weakref
 from collections import deque
 from concurrent.futures import Future as Future
 from concurrent.futures._base import (
@@ -22,7 +20,8 @@ from functools import partial
 from flask import Flask
 
 from .contexts import Snapshot, current_app
-from .errors import DuplicateKey
+from .options import MISSING, by_keyword
+from .registry import Registry
 from .task import Task, Wait
 
 T = t.TypeVar("T")
@@ -249,14 +248,11 @@ class TaskFuture(Future[T]):
                 wait.end()
 
     def __repr__(self) -> str:
-        if self.task is None:
-            return super().__repr__()
-        state = self._state.lower()
-        return f"<{type(self).__name__} {state} of {self.task!r}>"
-
-
-FutureProxy = TaskFuture
-"""The name of :class:`TaskFuture` in 1.0.0."""
+        task = self.task
+        key = "" if self.key is None else f" (key {self.key!r})"
+        if task is None:
+            return f"<TaskFuture{key} {self._state.lower()}>"
+        return f"<TaskFuture of {task.name}{key} {task.state}>"
 
 
 def _wake(
@@ -368,238 +364,90 @@ class _Callback:
             del fn, snapshot, future
 
 
-class _Registry(t.MutableMapping[t.Hashable, "Future[t.Any]"]):
-    """Futures by key, which also knows which futures those are, and since when those
-    that have finished are there.
+class _ProxyType(type):
+    """Makes every future of ours an instance of the class that 1.0.0 gave out."""
 
-    People may treat it as the plain dictionary it was in 1.0.0, from any thread: what
-    they iterate over is as it was when they began.
+    def __instancecheck__(cls, instance: object) -> bool:
+        ours = cls is FutureProxy and isinstance(instance, TaskFuture)
+        return ours or type.__instancecheck__(cls, instance)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        ours = cls is FutureProxy and issubclass(subclass, TaskFuture)
+        return ours or type.__subclasscheck__(cls, subclass)
+
+
+class FutureProxy(Future[t.Any], metaclass=_ProxyType):
+    """A future, wrapped as in 1.0.0: its callbacks run in the context of an app.
+
+    Every attribute is that of the future. An executor returns :class:`TaskFuture`,
+    which needs no wrapping; each of them is an instance of this class.
+
+    :param future: a :class:`concurrent.futures.Future` from anywhere.
+    :param executor: the executor for whose app callbacks run.
     """
 
-    def __init__(self, lock: threading.RLock) -> None:
-        self._lock = lock
-        self._data: dict[t.Hashable, Future[t.Any]] = {}
-        # By identity: what people patch in need not be hashable.
-        self._keys_of: dict[int, int] = {}
-        self._finished: dict[t.Hashable, float] = {}
+    def __init__(self, future: Future[t.Any], executor: t.Any) -> None:
+        vars_of = object.__getattribute__(self, "__dict__")
+        vars_of.update(_self=future, _executor=executor)
 
-    def __setitem__(self, key: t.Hashable, future: Future[t.Any]) -> None:
-        with self._lock:
-            if key in self._data:
-                self._forget(key, self._data[key])
-            self._data[key] = future
-            self._keys_of[id(future)] = self._keys_of.get(id(future), 0) + 1
-        _when_done(future, partial(self._note_finished, key))
+    def __getattribute__(self, name: str) -> t.Any:
+        if name in ("_self", "_executor", "add_done_callback"):
+            return object.__getattribute__(self, name)
+        return getattr(self._self, name)
 
-    def __delitem__(self, key: t.Hashable) -> None:
-        with self._lock:
-            self._forget(key, self._data.pop(key))
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self._self, name, value)
 
-    def __getitem__(self, key: t.Hashable) -> Future[t.Any]:
-        return self._data[key]
+    def add_done_callback(self, fn: Callback) -> None:
+        """Call ``fn(future)`` when the future ends, in a copy of this context.
 
-    def __contains__(self, key: object) -> bool:
-        return key in self._data
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def __iter__(self) -> t.Iterator[t.Hashable]:
-        return iter(self.copy())
-
-    def __reversed__(self) -> t.Iterator[t.Hashable]:
-        return iter([*self.copy()][::-1])
-
-    def __or__(
-        self, other: t.Mapping[t.Hashable, Future[t.Any]]
-    ) -> dict[t.Hashable, Future[t.Any]]:
-        return {**self.copy(), **other}
-
-    def keys(self) -> t.KeysView[t.Hashable]:
-        """The keys now."""
-        return self.copy().keys()
-
-    def values(self) -> t.ValuesView[Future[t.Any]]:
-        """The futures now."""
-        return self.copy().values()
-
-    def items(self) -> t.ItemsView[t.Hashable, Future[t.Any]]:
-        """Keys and futures now."""
-        return self.copy().items()
-
-    def pop(self, key: t.Hashable, *default: t.Any) -> t.Any:
-        """Remove a future and return it, or the default where there is one."""
-        with self._lock:
-            return super().pop(key, *default)
-
-    def popitem(self, last: bool = True) -> tuple[t.Hashable, Future[t.Any]]:
-        """Remove the key stored last, or first, and return it with its future.
-
-        :raises KeyError: where there is none.
+        See :meth:`TaskFuture.add_done_callback`.
         """
-        with self._lock:
-            for key in reversed(self) if last else self:
-                return key, self.pop(key)
-            raise KeyError("executor.futures is empty")
+        app = current_app() or self._executor._app_here()
+        if isinstance(self._self, TaskFuture) or app is None:
+            self._self.add_done_callback(fn)
+        else:
+            callback = _Callback(fn, app, Snapshot.take(app))
+            self._self.add_done_callback(callback)
 
-    def setdefault(self, key: t.Hashable, default: t.Any = None) -> t.Any:
-        """The future under a key; the default, stored there, where there was none."""
-        with self._lock:
-            return super().setdefault(key, default)
-
-    def clear(self) -> None:
-        """Remove all."""
-        with self._lock:
-            super().clear()
-
-    def copy(self) -> dict[t.Hashable, Future[t.Any]]:
-        """A plain dictionary of the same futures."""
-        with self._lock:
-            return self._data.copy()
-
-    __copy__ = copy
-
-    def holds(self, future: object) -> bool:
-        """Whether a future is stored under any key; O(1)."""
-        return id(future) in self._keys_of
-
-    def oldest_finished(self) -> tuple[t.Hashable, float] | None:
-        """The key that finished first, and when (monotonic seconds)."""
-        return next(iter(self._finished.items()), None)
-
-    def _forget(self, key: t.Hashable, future: Future[t.Any]) -> None:
-        self._finished.pop(key, None)
-        count = self._keys_of.pop(id(future)) - 1
-        if count:
-            self._keys_of[id(future)] = count
-
-    def _note_finished(self, key: t.Hashable, future: Future[t.Any]) -> None:
-        with self._lock:
-            if self._data.get(key) is future:
-                self._finished[key] = time.monotonic()
+    def __await__(self) -> t.Generator[t.Any, None, t.Any]:
+        if isinstance(self._self, TaskFuture):
+            return self._self.__await__()
+        return asyncio.wrap_future(self._self).__await__()
 
     def __repr__(self) -> str:
-        return repr(self.copy())
-
-
-def _when_done(future: t.Any, fn: t.Callable[[t.Any], object]) -> None:
-    if issubclass(type(future), TaskFuture):
-        # The base class's: no context to copy.
-        Future.add_done_callback(future, fn)
-    elif hasattr(future, "add_done_callback"):  # people's stand-ins may have none
-        future.add_done_callback(fn)
+        return f"<FutureProxy of {self._self!r}>"
 
 
 _ABSENT = object()
 
 
-class FutureCollection:
+class FutureCollection(Registry):
     """Futures by key; safe under any number of threads.
 
     Every attribute and method of a future can be asked here by key:
-    ``futures.done('report')`` is ``futures['report'].done()``, and None where the key
-    is unknown.
+    ``futures.done('report')`` is ``futures['report'].done()``, and None if the key is
+    unknown. The key may be a keyword, too: ``futures.done(future_key='report')``.
 
     :param max_length: how many to keep, or None. Beyond it the oldest finished ones
-        go first, and an unfinished one only with a logged warning.
+        go first, and an unfinished one only with a logged warning. 0 keeps the
+        unfinished ones, and no others.
     :param ttl: seconds for which a finished future stays, or None.
-    :param app: whose logger is warned.
+    :param app: the app whose logger is warned.
     """
-
-    max_length: int | None
-    """How many futures are kept; None is no bound."""
-
-    def __init__(
-        self,
-        max_length: int | None = None,
-        *,
-        ttl: float | None = None,
-        app: Flask | None = None,
-    ) -> None:
-        self.max_length = max_length
-        self._ttl = ttl
-        # Weak: the executor's map of apps must not keep its keys alive.
-        self._app = None if app is None else weakref.ref(app)
-        self._lock = threading.RLock()
-        self._futures = {}
-
-    @property
-    def _futures(self) -> t.MutableMapping[t.Hashable, Future[t.Any]]:
-        self._expire()
-        return self._registry
-
-    @_futures.setter
-    def _futures(self, futures: t.MutableMapping[t.Hashable, Future[t.Any]]) -> None:
-        if not (isinstance(futures, _Registry) and futures._lock is self._lock):
-            futures, given = _Registry(self._lock), futures
-            futures.update(given)
-        # Where mock.patch.object looks for what it is to put back.
-        vars(self)["_futures"] = futures
-
-    @property
-    def _registry(self) -> _Registry:
-        return t.cast(_Registry, vars(self)["_futures"])
-
-    def add(self, future_key: t.Hashable, future: Future[t.Any]) -> None:
-        """Store a future.
-
-        :raises DuplicateKey: where the key is taken; a :exc:`ValueError` that holds
-            it.
-        """
-        with self._lock:
-            if future_key in self._futures:
-                raise DuplicateKey(future_key)
-            self._make_room()
-            self._registry[future_key] = future
-
-    def pop(self, future_key: t.Hashable) -> Future[t.Any] | None:
-        """Remove a future and return it; None where the key is unknown."""
-        with self._lock:
-            return self._futures.pop(future_key, None)
-
-    def discard(self, future_key: t.Hashable, future: Future[t.Any]) -> None:
-        """Remove this very future, where it is still stored under the key."""
-        with self._lock:
-            if self._futures.get(future_key) is future:
-                del self._futures[future_key]
-
-    def get(self, future_key: t.Hashable, default: t.Any = None) -> t.Any:
-        """The future stored under a key, or the default."""
-        return self._futures.get(future_key, default)
-
-    def keys(self) -> list[t.Hashable]:
-        """The keys now, oldest first."""
-        with self._lock:
-            return list(self._futures)
-
-    def items(self) -> list[tuple[t.Hashable, Future[t.Any]]]:
-        """Keys and futures now, oldest first."""
-        with self._lock:
-            return list(self._futures.items())
-
-    def __getitem__(self, future_key: t.Hashable) -> Future[t.Any]:
-        return self._futures[future_key]
-
-    def __contains__(self, item: object) -> bool:
-        self._expire()
-        return self._registry.holds(item) or item in self._registry
-
-    def __iter__(self) -> t.Iterator[t.Hashable]:
-        return iter(self.keys())
-
-    def __len__(self) -> int:
-        return len(self._futures)
 
     def __getattr__(self, name: str) -> t.Callable[..., t.Any]:
         if name.startswith("__") or not hasattr(_probe, name):
             raise AttributeError(
-                f"{name!r} is no attribute of a future, nor of executor.futures."
+                f"{name!r} is not an attribute of a future, nor of executor.futures."
             )
         return partial(self._ask, name)
 
     def _ask(
-        self, name: str, future_key: t.Hashable, /, *args: t.Any, **kwargs: t.Any
+        self, name: str, future_key: t.Any = MISSING, /, *args: t.Any, **kwargs: t.Any
     ) -> t.Any:
+        if future_key is MISSING:
+            future_key = by_keyword("future_key", kwargs, f"futures.{name}")
         future = self.get(future_key, _ABSENT)
         if future is _ABSENT:
             return None
@@ -607,52 +455,6 @@ class FutureCollection:
         # Not callable(attribute): a key, an app or a result may be callable, too.
         is_method = callable(getattr(TaskFuture, name, None))
         return attribute(*args, **kwargs) if is_method else attribute
-
-    def _expire(self) -> None:
-        if self._ttl is None:
-            return
-        with self._lock:
-            limit = time.monotonic() - self._ttl
-            while oldest := self._registry.oldest_finished():
-                key, since = oldest
-                if since >= limit:
-                    return
-                del self._registry[key]
-
-    def _make_room(self) -> None:
-        registry = self._registry
-        while registry and self.max_length is not None:
-            if len(registry) < self.max_length:
-                return
-            oldest = registry.oldest_finished()
-            if oldest is None:
-                self._drop_unnoted()
-            else:
-                del registry[oldest[0]]
-
-    def _drop_unnoted(self) -> None:
-        # Who waits for a future is woken before its callbacks run: one that is not
-        # noted as finished may have finished all the same.
-        futures: dict[t.Hashable, t.Any] = self._registry.copy()
-        for key, future in futures.items():
-            if isinstance(future, Future) and future.done():
-                del self._registry[key]
-                return
-        self._drop_unfinished()
-
-    def _drop_unfinished(self) -> None:
-        key, _ = self._registry.popitem(last=False)
-        app = None if self._app is None else self._app()
-        if app is not None:
-            app.logger.warning(
-                "executor.futures is full (%s): the future %r was dropped before it"
-                " had finished; raise EXECUTOR_FUTURES_MAX_LENGTH.",
-                self.max_length,
-                key,
-            )
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {len(self)} futures>"
 
 
 _probe: TaskFuture[t.Any] = TaskFuture(t.cast(Flask, None))

@@ -13,15 +13,13 @@ from functools import partial
 from types import TracebackType
 
 from .attempt import Attempt
-from .contexts import Snapshot, current_app
+from .contexts import Snapshot
 from .current import Progress, running
 from .errors import ExecutorNotInitialized, TaskCancelled, UnsupportedOption
 from .futures import TaskFuture, _Callback
-from .options import TaskOptions
+from .options import NoKey, TaskOptions
+from .submitter import Submitter, Verbs
 from .task import Task, name_of
-
-if t.TYPE_CHECKING:
-    from .executor import Submitting
 
 P = t.ParamSpec("P")
 T = t.TypeVar("T")
@@ -34,10 +32,11 @@ _PASS_THROUGH = (KeyboardInterrupt, SystemExit, GeneratorExit)
 _CANCELLED = (CancelledError, asyncio.CancelledError)
 
 
-class Group:
+class Group(Verbs):
     """Many tasks, one handle.
 
-    It has a submitter's verbs, and what they give become its members::
+    It has an executor's ``submit`` and ``submit_stored``, and what they give become its
+    members; once its ``with`` block was left, they raise :exc:`RuntimeError`::
 
         group = executor.group("thumbnails")
         group.map(thumbnail, images)
@@ -69,7 +68,7 @@ class Group:
     """What it is called, for people."""
 
     def __init__(
-        self, submitting: Submitting, name: str = "", _members: _Members | None = None
+        self, submitting: Submitter, name: str = "", _members: _Members | None = None
     ) -> None:
         self.name = name
         self._submitting = submitting
@@ -81,65 +80,18 @@ class Group:
         """
         return Group(self._submitting.using(**options), self.name, self._members)
 
-    @t.overload
-    def submit(
+    def _submit(
         self,
-        fn: t.Callable[P, t.Coroutine[t.Any, t.Any, T]],
-        /,
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> TaskFuture[T]: ...
-
-    @t.overload
-    def submit(
-        self, fn: t.Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> TaskFuture[T]: ...
-
-    def submit(
-        self, fn: t.Callable[..., t.Any], /, *args: t.Any, **kwargs: t.Any
+        fn: t.Any,
+        args: tuple[t.Any, ...],
+        kwargs: dict[str, t.Any],
+        key: t.Any = NoKey,
     ) -> TaskFuture[t.Any]:
-        """Submit a call, as :meth:`.Executor.submit`; its task is a member.
-
-        :raises RuntimeError: where the ``with`` block was left.
-        """
         fn = self._members.admit(fn)
-        return self._members.add(self._submitting.submit(fn, *args, **kwargs))
-
-    @t.overload
-    def submit_stored(
-        self,
-        future_key: t.Hashable,
-        fn: t.Callable[P, t.Coroutine[t.Any, t.Any, T]],
-        /,
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> TaskFuture[T]: ...
-
-    @t.overload
-    def submit_stored(
-        self,
-        future_key: t.Hashable,
-        fn: t.Callable[P, T],
-        /,
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> TaskFuture[T]: ...
-
-    def submit_stored(
-        self,
-        future_key: t.Hashable,
-        fn: t.Callable[..., t.Any],
-        /,
-        *args: t.Any,
-        **kwargs: t.Any,
-    ) -> TaskFuture[t.Any]:
-        """Submit a call and store its future, as :meth:`.Executor.submit_stored`; its
-        task is a member.
-
-        :raises RuntimeError: where the ``with`` block was left.
-        """
-        fn, submit = self._members.admit(fn), self._submitting.submit_stored
-        return self._members.add(submit(future_key, fn, *args, **kwargs))
+        submitter = self._submitting
+        if key is NoKey:
+            return self._members.add(submitter.submit(fn, *args, **kwargs))
+        return self._members.add(submitter.submit_stored(key, fn, *args, **kwargs))
 
     @t.overload
     def map(
@@ -264,7 +216,7 @@ class Group:
 
         :param fn: a callable that takes this group.
         """
-        app = current_app() or self._submitting._desk._last_app
+        app = self._submitting._app_here()
         if app is None:
             raise ExecutorNotInitialized
         callback = _Callback(fn, app, Snapshot.take(app))

@@ -7,11 +7,9 @@ from functools import update_wrapper
 
 from .calls import is_coroutine_function, mark_coroutine_function
 from .futures import TaskFuture
-from .options import Given, TaskOptions
+from .options import MISSING, Given, TaskOptions, by_keyword
+from .submitter import Declared, Submitter
 from .task import name_of
-
-if t.TYPE_CHECKING:
-    from .executor import Executor
 
 P = t.ParamSpec("P")
 T = t.TypeVar("T")
@@ -20,7 +18,28 @@ R = t.TypeVar("R")
 _NOTHING: Given = {}
 
 
-class ExecutorJob(t.Generic[P, T]):
+class _Elsewhere:
+    """A verb of another task queue: asking for it says what it is called here.
+
+    Not ``__getattr__``, which would make each look for what a job has not slow, and it
+    is asked for such things each time that it is submitted.
+    """
+
+    def __init__(self, instead: str) -> None:
+        self._instead = instead
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, job: object, owner: type) -> t.NoReturn:
+        raise AttributeError(
+            f"{self._name!r} is not an attribute of a job: use {self._instead}.",
+            name=self._name,
+            obj=job,
+        )
+
+
+class ExecutorJob(Declared, t.Generic[P, T]):
     """A function declared with ``@executor.job``.
 
     Calling it runs the function inline, so a job may call itself. It keeps the
@@ -32,7 +51,7 @@ class ExecutorJob(t.Generic[P, T]):
     :param declared: the job of which this is a view, or None.
     """
 
-    executor: Executor
+    executor: Submitter
     """The executor on which it was declared."""
     fn: t.Callable[P, T]
     """The function itself."""
@@ -43,7 +62,7 @@ class ExecutorJob(t.Generic[P, T]):
 
     def __init__(
         self,
-        executor: Executor,
+        executor: Submitter,
         fn: t.Callable[P, T],
         options: Given = _NOTHING,
         declared: ExecutorJob[P, T] | None = None,
@@ -100,10 +119,17 @@ class ExecutorJob(t.Generic[P, T]):
         self, future_key: t.Hashable, /, *args: P.args, **kwargs: P.kwargs
     ) -> TaskFuture[T]: ...
 
+    @t.overload
     def submit_stored(
-        self, future_key: t.Hashable, /, *args: t.Any, **kwargs: t.Any
+        self, /, *, future_key: t.Hashable, **kwargs: t.Any
+    ) -> TaskFuture[t.Any]: ...
+
+    def submit_stored(
+        self, future_key: t.Hashable = MISSING, /, *args: t.Any, **kwargs: t.Any
     ) -> TaskFuture[t.Any]:
         """Submit the job under a key, as :meth:`.Executor.submit_stored`."""
+        if future_key is MISSING:
+            future_key = by_keyword("future_key", kwargs, "submit_stored")
         return self.executor.submit_stored(future_key, self, *args, **kwargs)
 
     def map(
@@ -119,6 +145,18 @@ class ExecutorJob(t.Generic[P, T]):
             timeout=timeout,
             chunksize=chunksize,
         )
+
+    if not t.TYPE_CHECKING:
+        # What users of Celery, Dramatiq and RQ type first.
+        delay = _Elsewhere("job.submit(...)")
+        send = _Elsewhere("job.submit(...)")
+        enqueue = _Elsewhere("job.submit(...)")
+        apply_async = _Elsewhere(
+            "job.submit(...), or job.using(delay=seconds).submit(...)"
+        )
+
+    def __dir__(self) -> t.Iterable[str]:
+        return [name for name in super().__dir__() if hasattr(self, name)]
 
     def __reduce__(self) -> str:
         # By name, as a function: the name in its module is this job.

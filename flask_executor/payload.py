@@ -125,7 +125,7 @@ class TaskInfo(t.NamedTuple):
     def rebuild_key(self) -> t.Hashable | None:
         """Return the key, or None if only the other process can make one like it."""
         try:
-            return None if self.key is None else pickle.loads(self.key)  # type: ignore[no-any-return]
+            return None if self.key is None else pickle.loads(self.key)
         except Exception:
             return None
 

@@ -24,7 +24,7 @@ from .contexts import open_uploads
 from .current import running
 from .dispatch import Clock, Dispatcher, Drained, Timer
 from .errors import ExecutorNotInitialized
-from .executor import Executor, Submitting
+from .executor import Executor
 from .futures import Callback, TaskFuture
 from .jobs import ExecutorJob
 from .options import Options
@@ -32,6 +32,7 @@ from .pools.base import Pool, refuse_after_shutdown, run_task, submit_bare
 from .pools.sync import run_to_end
 from .queues import PriorityQueue
 from .settings import Settings
+from .submitter import Submitter
 from .task import Task, Wait
 
 if t.TYPE_CHECKING:
@@ -313,9 +314,9 @@ class _Runner:
 
 @contextmanager
 def capture(
-    executor: Submitting,
+    executor: Submitter,
     /,
-    *others: Submitting,
+    *others: Submitter,
     hold: bool = False,
     clock: ManualClock | None = None,
 ) -> t.Iterator[CapturedTasks]:
@@ -337,7 +338,7 @@ def capture(
     tasks = CapturedTasks(_Runner(hold), clock or ManualClock())
     with ExitStack() as stack:
         for one in (executor, *others):
-            stack.enter_context(_captured(one._desk, tasks))
+            stack.enter_context(_captured(one._executor, tasks))
         stack.callback(tasks._close)
         yield tasks
         if left := tasks.unfinished:
@@ -485,7 +486,7 @@ class _Pool(Pool):
 
     kind: t.ClassVar[str] = "capture"
     runs_on_threads: t.ClassVar[bool] = True
-    submit = submit_bare  # type: ignore[assignment]
+    submit = submit_bare
     _max_workers = 1
 
     def __init__(self, runner: _Runner) -> None:

@@ -25,6 +25,7 @@ from flask_executor import (
     TaskFuture,
     current_task,
     signals,
+    task_submitted,
 )
 
 
@@ -232,19 +233,25 @@ class Cancelling:
 
 
 def test_cancelled_by_key_while_it_is_submitted(app: Flask) -> None:
-    """One that is cancelled through its key, before submit returns, does not run."""
+    """One that is cancelled through its key, before submit returns, does not run; until
+    nothing can refuse it any more, its key gives no future.
+    """
     app.config.update(EXECUTOR_TYPE="process", EXECUTOR_MAX_WORKERS=1)
     executor = Executor(app)
     answers: list[object] = []
-    with Journal(app) as journal:
+
+    def cancel(*_: object, **__: object) -> None:
+        answers.append(executor.futures.cancel("key"))
+
+    with Journal(app) as journal, task_submitted.connected_to(cancel, app):
         future = executor.submit_stored(
             "key",
             control_app.pid,
-            Cancelling(lambda: answers.append(executor.futures.cancel("key"))),  # type: ignore[call-arg]
+            Cancelling(cancel),  # type: ignore[call-arg]
         )
         wait([future], LIMIT)
-        assert executor.submit(control_app.pid).result(LIMIT)
-    assert answers == [True] and future.cancelled()
+    assert executor.submit(control_app.pid).result(LIMIT)
+    assert answers == [None, True] and future.cancelled()
     assert journal.of(future.task) == ["submitted", "cancelled"]
     executor.shutdown()
 

@@ -41,7 +41,7 @@ class Pool(Executor):
 
     kind: t.ClassVar[str]
     """Its name in messages, and in the config."""
-    standard_class: t.ClassVar[type[Executor]] = Executor
+    stdlib_class: t.ClassVar[type[Executor]] = Executor
     """The class of the standard library whose API it has."""
     runs_in_caller: t.ClassVar[bool] = False
     """True if each call runs at once, in the context of the code that submits it."""

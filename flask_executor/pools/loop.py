@@ -36,7 +36,7 @@ class LoopPool(Pool):
     kind: t.ClassVar[str] = "event loop"
     must_not_block: t.ClassVar[bool] = True
     stops_runs: t.ClassVar[bool] = True
-    submit = submit_bare  # type: ignore[assignment]
+    submit = submit_bare
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -45,9 +45,9 @@ class ProcessPool(ProcessPoolExecutor, Pool):
     """
 
     kind: t.ClassVar[str] = "process"
-    standard_class: t.ClassVar[type[Executor]] = ProcessPoolExecutor
+    stdlib_class: t.ClassVar[type[Executor]] = ProcessPoolExecutor
     serializes: t.ClassVar[bool] = True
-    submit = submit_bare  # type: ignore[assignment]
+    submit = submit_bare
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ class SyncPool(Pool):
 
     kind: t.ClassVar[str] = "sync"
     runs_in_caller: t.ClassVar[bool] = True
-    submit = submit_bare  # type: ignore[assignment]
+    submit = submit_bare
     _max_workers = 1
 
     def __init__(self) -> None:

@@ -41,7 +41,7 @@ class ThreadPool(ThreadPoolExecutor, Pool):
     """
 
     kind: t.ClassVar[str] = "thread"
-    standard_class: t.ClassVar[type[Executor]] = ThreadPoolExecutor
+    stdlib_class: t.ClassVar[type[Executor]] = ThreadPoolExecutor
     runs_on_threads: t.ClassVar[bool] = True
 
     def __init__(

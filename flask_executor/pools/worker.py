@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from ..calls import Call, Outcome, run
 from ..current import Progress
 from ..errors import AppNotFound, CallNotPicklable, TaskCancelled
+from ..options import hint_at_options
 from ..payload import (
     CallPayload,
     TaskInfo,
@@ -129,6 +130,8 @@ class RemoteTask:
         self._number = number
         self._answers = answers
         self._flags = flags
+        self.kwargs: dict[str, t.Any] = {}
+        """The keyword arguments of the call."""
         self._next = 0.0
         self._unsent: bytes | None = None
 
@@ -140,7 +143,8 @@ class RemoteTask:
         return None if self.deadline is None else self.deadline - time.monotonic()
 
     def raised(self, error: BaseException) -> None:
-        """The process that submitted the call logs it."""
+        """Say what may be wrong; the process that submitted the call logs it."""
+        hint_at_options(error, self.kwargs)
 
     def report(self, progress: Progress) -> None:
         """Pass a report on if it is time; what cannot be sent is dropped."""
@@ -227,6 +231,7 @@ def _run(
     except BaseException as error:
         reason = f"a worker could not load it ({describe(error)})"
         return Outcome(error=CallNotPicklable(task.name, reason)), None
+    task.kwargs = call.kwargs
     return run(call, task), without
 
 
