@@ -766,12 +766,85 @@ def test_a_session_of_another_kind(app: Flask, executor: Executor) -> None:
         assert dict(session) == {"from": "server", "list": [1], "view": 1}
 
 
-def test_a_proxy_of_nothing_in_g(app: Flask, executor: Executor) -> None:
-    """What cannot say whether it has a close method is no reason to fail."""
-    variable: contextvars.ContextVar[t.Any] = contextvars.ContextVar("nothing")
+class Unreachable:
+    """Has its attributes elsewhere, where they cannot be had now."""
+
+    def __getattr__(self, name: str) -> t.NoReturn:
+        raise OSError(name)
+
+
+class Loading:
+    """Sets names of ``g`` when one looks at it."""
+
+    def __getattr__(self, name: str) -> t.NoReturn:
+        g.loaded = True
+        raise AttributeError(name)
+
+
+def test_what_lives_elsewhere_in_g(app: Flask, executor: Executor) -> None:
+    """What cannot say if it has a close method, or changes g when asked, is copied."""
     with app.app_context():
-        g.proxy = LocalProxy(variable)
-        assert executor.submit(lambda: list(g)).result(LIMIT) == ["proxy"]
+        g.unreachable = Unreachable()
+        g.loading = Loading()
+        seen = executor.submit(lambda: list(g)).result(LIMIT)
+        assert seen == ["unreachable", "loading"]
+
+
+def never() -> t.NoReturn:
+    raise AssertionError("somebody has looked behind the proxy")
+
+
+proxy_of_never: t.Any = LocalProxy(never)
+
+
+@pytest.mark.parametrize("copy_g", ["safe", "all"])
+def test_no_proxy_is_resolved(app: Flask, copy_g: str) -> None:
+    """Neither in g, the request and the session, nor in what they hold; not when they
+    are copied, compared with an earlier copy, restored, or sent to another process.
+    """
+
+    def look() -> list[bool]:
+        found = [g.own, g.inner[0], request.own, session["own"]]  # type: ignore[attr-defined]
+        return [one is proxy_of_never for one in found]
+
+    with app.test_request_context("/"):
+        g.own = g._login_user = request.own = session["own"] = proxy_of_never  # type: ignore[attr-defined]
+        g.inner = [proxy_of_never]
+        request.inner = session["inner"] = [proxy_of_never]  # type: ignore[attr-defined]
+        token = late.set(proxy_of_never)
+        first = Snapshot.take(app, copy_g=copy_g)
+        second = Snapshot.take(app, copy_g=copy_g)
+        request.inner[0] = session["inner"][0] = None  # type: ignore[attr-defined]
+        Snapshot.take(app, copy_g=copy_g)
+        portable: PortableSnapshot = pickle.loads(first.packed())
+        landed = portable.land(app)
+        for snapshot in (first, second, landed):
+            assert snapshot.run(look, (), {}) == [True] * 4
+        assert first.run(late.get, (), {}) is proxy_of_never
+        late.reset(token)
+
+
+def test_proxies_that_travel(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    """One that a module names is the one of that name in the other process, Flask's own
+    as well; another stays here, and the log says why.
+    """
+    caplog.set_level(logging.DEBUG, "flask_executor")
+    with app.test_request_context("/there"):
+        g.where = request
+        g.app = [current_app]
+        g.without_a_name = LocalProxy(lambda: None)
+        g.without_a_module = LocalProxy(late)
+        portable: PortableSnapshot = pickle.loads(Snapshot.take(app).packed())
+    landed = portable.land(app)
+    assert landed.run(lambda: (sorted(g), g.where.path), (), {}) == (
+        ["app", "where"],
+        "/there",
+    )
+    assert landed.run(lambda: g.app[0] is current_app, (), {})
+    messages = [record.getMessage() for record in caplog.records]
+    for name in ("without_a_name", "without_a_module"):
+        (message,) = [one for one in messages if name in one]
+        assert "no module has a name for this proxy" in message
 
 
 def test_a_host_that_is_not_trusted(app: Flask, executor: Executor) -> None:

@@ -11,6 +11,8 @@ import typing as t
 from collections import deque
 from functools import lru_cache
 
+from werkzeug.local import LocalProxy
+
 T = t.TypeVar("T")
 
 PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
@@ -24,6 +26,11 @@ def own_copy(value: T) -> T:
     is what is no container.
     """
     return t.cast(T, _own_copy(value, {}))
+
+
+def is_proxy(value: t.Any) -> bool:
+    """Return True if it stands for another object; ``isinstance`` would resolve it."""
+    return issubclass(type(value), LocalProxy)
 
 
 @lru_cache(maxsize=1024)
@@ -86,12 +93,12 @@ def same(own: t.Any, value: t.Any) -> bool:
         return False
     if kind in PLAIN:
         return bool(own == value)
-    if isinstance(own, dict):
+    if issubclass(kind, dict):
         return list(own) == list(value) and all(
             same(item, dict.__getitem__(value, key)) for key, item in dict.items(own)
         )
-    if isinstance(own, (list, tuple, deque)):
+    if issubclass(kind, (list, tuple, deque)):
         return len(own) == len(value) and all(map(same, own, value))
-    if isinstance(own, (set, bytearray)):
+    if issubclass(kind, (set, bytearray)):
         return bool(own == value)
     return False

@@ -2,16 +2,54 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import pickle
 import typing as t
+from importlib import import_module
+from sys import modules
 
-from .copying import PLAIN
+from .copying import PLAIN, is_proxy
 
 _log = logging.getLogger("flask_executor")
 
 _MOST_TOLD = 1000
 _told: set[tuple[str, str, str]] = set()
+
+
+def dumps(value: t.Any) -> bytes:
+    """Pickle a value; a proxy in it goes by the name that a module has for it.
+
+    What stands behind the proxy is another one in another process: it stays here, and
+    the proxy is not resolved.
+
+    :raises pickle.PicklingError: for a proxy that no module names.
+    """
+    data = io.BytesIO()
+    _Pickler(data).dump(value)
+    return data.getvalue()
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, value: t.Any) -> t.Any:
+        return (_named, _name_of(value)) if is_proxy(value) else NotImplemented
+
+
+def _named(module: str, name: str) -> t.Any:
+    return getattr(import_module(module), name)
+
+
+def _name_of(proxy: t.Any) -> tuple[str, str]:
+    """Where another process finds a proxy: in the module of the function behind it, or
+    among those of Flask.
+    """
+    behind = object.__getattribute__(proxy, "_LocalProxy__wrapped")
+    for module in (getattr(behind, "__module__", ""), "flask.globals"):
+        names = vars(modules[module]).copy() if module in modules else {}
+        for name, value in names.items():
+            if value is proxy:
+                return module, name
+    raise pickle.PicklingError("no module has a name for this proxy")
 
 
 class _Pickled:
@@ -34,7 +72,7 @@ def packed(values: t.Mapping[str, t.Any], where: str) -> dict[str, t.Any]:
             travels[name] = value
             continue
         try:
-            travels[name] = _Pickled(pickle.dumps(value))
+            travels[name] = _Pickled(dumps(value))
         except Exception as error:
             _left_behind(where, name, type(value).__qualname__, error)
     return travels

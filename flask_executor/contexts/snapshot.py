@@ -12,7 +12,7 @@ from flask.sessions import SessionMixin
 from flask.wrappers import Request
 
 from ..current import Inside, running
-from .copying import same
+from .copying import is_proxy, same
 from .flask_versions import OnDemand, Scope, contexts, session_of
 from .pickling import packed, unpacked
 from .request import PortableRequest, RequestCopy
@@ -156,9 +156,9 @@ def _rows_of(
     """The names and the values of all that a snapshot copies, but for the WSGI
     environment.
     """
-    attributes, of_g = vars(request), vars(g)
-    flags: dict[str, t.Any] = {} if session is None else vars(session)
-    data: t.Mapping[str, t.Any] = {} if session is None else session
+    attributes, of_g = vars(request).copy(), vars(g).copy()
+    flags: dict[str, t.Any] = {} if session is None else vars(session).copy()
+    data: t.Mapping[str, t.Any] = {} if session is None else dict(session)
     # What moves from one part to the next is a change.
     names = (*attributes, ..., *of_g, ..., *variables, ..., *flags, ..., *data)
     values = (
@@ -228,19 +228,23 @@ def _copy_g(
 ) -> dict[str, t.Any]:
     if which == "none":
         return {}
-    names = vars(g)
+    # A copy first: to look at a value may run code that sets names of g.
+    copy: dict[str, t.Any] = vars(g).copy()
     if which == "all":
-        return dict(names)
-    copy = {k: v for k, v in names.items() if not _has_close(v)}
+        return copy
+    copy = {name: value for name, value in copy.items() if not _has_close(value)}
     if "_login_user" in copy and _reloads(copy["_login_user"], session):
         del copy["_login_user"]
     return copy
 
 
 def _has_close(value: t.Any) -> bool:
+    # What stands behind a proxy is not in g: a task sees what its own context gives.
+    if is_proxy(value):
+        return False
     try:
         return hasattr(value, "close")
-    except Exception:  # a proxy of nothing
+    except Exception:  # its own lookup fails
         return False
 
 
@@ -250,7 +254,7 @@ def _reloads(user: t.Any, session: SessionMixin | None) -> bool:
     A model object belongs to the database session of the view: a task can neither
     load more of it nor commit it.
     """
-    if session is None or not hasattr(user, "_sa_instance_state"):
+    if session is None or is_proxy(user) or not hasattr(user, "_sa_instance_state"):
         return False
     try:
         return bool(dict(session)["_user_id"] == user.get_id())

@@ -184,14 +184,14 @@ def open_uploads(value: T) -> T:
 
 
 def _exchange(value: t.Any, kind: type, to: t.Callable[[t.Any], t.Any]) -> t.Any:
-    if isinstance(value, kind):
+    shape = type(value)  # isinstance would resolve a proxy
+    if issubclass(shape, kind):
         return to(value)
     if not _holds(value, kind):
         return value
-    shape = type(value)
     if shape is dict:
         return {key: _exchange(item, kind, to) for key, item in value.items()}
-    if isinstance(value, MultiDict):
+    if issubclass(shape, MultiDict):
         pairs = value.items(multi=True)
         return shape([(key, _exchange(item, kind, to)) for key, item in pairs])
     return shape(_exchange(item, kind, to) for item in value)
