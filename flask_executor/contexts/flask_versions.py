@@ -89,6 +89,7 @@ class _SplitContexts:
         self._task_class = type("TaskContext", (_TaskRequestContext, request_class), {})
         self._app_variable = app_variable
         self._request_variable = request_variable
+        self._own = (app_variable, request_variable, running)
 
     def app(self) -> Flask | None:
         context = self._app_variable.get(None)
@@ -101,7 +102,7 @@ class _SplitContexts:
         return context.app, context.g, self._request_variable.get(None)
 
     def without_own(self, variables: contextvars.Context) -> contextvars.Context:
-        return _without(variables, self._app_variable, self._request_variable, running)
+        return _without(variables, self._own)
 
     def enter(
         self, app: Flask, g: dict[str, t.Any], request: RequestCopy | None
@@ -175,7 +176,7 @@ class _MergedContexts:
         return context.app, context.g, context if context.has_request else None
 
     def without_own(self, variables: contextvars.Context) -> contextvars.Context:
-        return _without(variables, self._variable, running)
+        return _without(variables, (self._variable, running))
 
     def enter(
         self, app: Flask, g: dict[str, t.Any], request: RequestCopy | None
@@ -256,11 +257,11 @@ _NO_VARIABLES = contextvars.Context()
 
 
 def _without(
-    variables: contextvars.Context, *own: contextvars.ContextVar[t.Any]
+    variables: contextvars.Context, own: tuple[contextvars.ContextVar[t.Any], ...]
 ) -> contextvars.Context:
+    if len(variables) <= len(own) and all(map(own.__contains__, variables)):
+        return _NO_VARIABLES  # most often
     there = [variable for variable in own if variable in variables]
-    if len(there) == len(variables):  # most often
-        return _NO_VARIABLES
     # Only what is set: a variable that holds None is not the same as one without a
     # value to the proxies.
     for variable in there:

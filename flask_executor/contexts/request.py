@@ -10,12 +10,13 @@ from functools import lru_cache
 from flask import Flask
 from flask.sessions import NullSession, SessionMixin
 from flask.wrappers import Request
+from werkzeug.datastructures import ImmutableMultiDict
 from werkzeug.exceptions import ClientDisconnected
 from werkzeug.routing import Rule
 from werkzeug.utils import cached_property
 from werkzeug.wsgi import LimitedStream
 
-from .copying import own_copy
+from .copying import own_copy, own_values, same
 from .pickling import packed, unpacked
 from .uploads import Content, Upload
 
@@ -35,8 +36,11 @@ _SERVER_OWNED = (
     "werkzeug.socket",
     "gunicorn.socket",
     "wsgi.file_wrapper",
+    "wsgi.version",
 )
-"""What of a WSGI environment belongs to the connection, which ends with the view."""
+"""What of a WSGI environment belongs to the connection, which ends with the view, or is
+the same in each.
+"""
 
 
 class RequestCopy:
@@ -76,11 +80,23 @@ class RequestCopy:
             body, parsed = _body_of(request)
         return cls(
             type(request),
-            own_copy(_seen_environ(request)),
-            own_copy(_seen_attributes(request)),
+            _seen_environ(request),
+            _seen_attributes(request),
             None if session is None else copy_session(session),
             body,
             parsed,
+        )
+
+    def shows(self, request: Request, session: SessionMixin | None) -> bool:
+        """Return True if the request it was made of, and the session, still look like
+        this.
+        """
+        if self._body is None and self._parsed is None and _was_read(request):
+            return False
+        return (
+            same(self._attributes, _seen_attributes(request))
+            and same(self._environ, _seen_environ(request))
+            and same_session(self._session, session)
         )
 
     def changeable(
@@ -101,6 +117,7 @@ class RequestCopy:
     def open_request(self) -> Request:
         """A request of its own."""
         environ = own_copy(self._environ)
+        environ["wsgi.version"] = (1, 0)
         environ["wsgi.input"] = self._body.open() if self._body else io.BytesIO()
         # Our readers end where the body ends, whatever the server's did.
         environ["wsgi.input_terminated"] = True
@@ -215,7 +232,7 @@ class ParsedForm(t.NamedTuple):
     def open(self) -> dict[str, t.Any]:
         """The entries for the ``__dict__`` of a request of its own."""
         entries = {
-            "form": type(self.form)(self.form),
+            "form": _own_form(self.form),
             "files": self.files_class(
                 [(name, upload.open()) for name, upload in self.files]
             ),
@@ -235,11 +252,21 @@ def close(request: Request) -> None:
 def copy_session(session: SessionMixin) -> SessionMixin:
     """A session of the same class and data, however deep; nothing is saved by it."""
     copy = session.__class__.__new__(session.__class__)
-    vars(copy).update(own_copy(vars(session)))
+    attributes = vars(copy)
+    attributes.update(vars(session))
+    own_values(attributes)
     if isinstance(copy, dict) and isinstance(session, dict):
         # Not through the class's own methods: they note a change, or refuse one.
-        dict.update(copy, own_copy(dict(session)))
+        dict.update(copy, session)
+        own_values(copy)
     return copy
+
+
+def same_session(own: SessionMixin | None, session: SessionMixin | None) -> bool:
+    """Return True if a session still looks like its copy."""
+    if own is None or session is None:
+        return own is session
+    return same(vars(own), vars(session)) and same(dict(own), dict(session))
 
 
 def _new_session(app: Flask, request: Request) -> SessionMixin:
@@ -258,6 +285,11 @@ def _land_rule(app: Flask, rule: tuple[str, str] | None) -> Rule | None:
     except KeyError:
         return None
     return next((own for own in rules if own.rule == pattern), None)
+
+
+def _was_read(request: Request) -> bool:
+    state = vars(request)
+    return "form" in state or "_cached_data" in state
 
 
 def _body_of(request: Request) -> tuple[Content | None, ParsedForm | None]:
@@ -318,24 +350,35 @@ def _rest_of(stream: t.Any) -> Content | None:
 def _parsed_form(request: Request) -> ParsedForm:
     form, files = request.form, request.files
     return ParsedForm(
-        type(form)(form),
+        _own_form(form),
         type(files),
         [(name, Upload(file)) for name, file in files.items(multi=True)],
         vars(request).get("_cached_data"),
     )
 
 
+def _own_form(form: t.Any) -> t.Any:
+    return form if type(form) is ImmutableMultiDict else type(form)(form)
+
+
 def _seen_environ(request: Request) -> dict[str, t.Any]:
-    environ = dict(request.environ)
+    """A copy of all that may outlive the connection."""
+    environ = request.environ.copy()
     for key in _SERVER_OWNED:
         environ.pop(key, None)
+    own_values(environ)
     return environ
 
 
 def _seen_attributes(request: Request) -> dict[str, t.Any]:
-    """What the app and its extensions set on the request, and Flask's routing."""
+    """A copy of what the app and its extensions set on the request, and of Flask's
+    routing.
+    """
     leave = _left_out(t.cast(t.Hashable, type(request)))
-    return {k: v for k, v in vars(request).items() if k not in leave}
+    items = vars(request).copy().items()
+    attributes = {name: value for name, value in items if name not in leave}
+    own_values(attributes)
+    return attributes
 
 
 @lru_cache(maxsize=64)

@@ -12,8 +12,9 @@ from flask.sessions import SessionMixin
 from flask.wrappers import Request
 
 from ..current import Inside, running
-from .copying import is_proxy, same
+from .copying import same
 from .flask_versions import OnDemand, Scope, contexts, session_of
+from .g import copy_of_g
 from .pickling import packed, unpacked
 from .request import PortableRequest, RequestCopy
 
@@ -63,21 +64,25 @@ class Snapshot:
             return cls(app, {}, None, variables)
         seen_app, g, context = seen
         if context is None:
-            return cls(seen_app, _copy_g(g, copy_g), None, variables)
+            return cls(seen_app, copy_of_g(g, copy_g), None, variables)
         if isinstance(context, OnDemand) and context.untouched_copy:
             untouched = context.untouched_copy
-            return cls(seen_app, _copy_g(g, copy_g), untouched, variables)
+            return cls(seen_app, copy_of_g(g, copy_g), untouched, variables)
         session = session_of(context)
         request: Request = context.request
-        names, values = _rows_of(request, session, g, variables, copy_g)
-        last: _LastSnapshot | None = getattr(context, _LAST, None)
-        if last is not None and last.still_shows(request.environ, names, values):
-            return last.snapshot
-        copy = RequestCopy.of(request, session, None if last is None else last.copy)
-        snapshot = cls(seen_app, _copy_g(g, copy_g, session), copy, variables)
-        noted = _LastSnapshot(snapshot, copy, names, values, request, session)
+        last: Snapshot | Reusable | None = getattr(context, _LAST, None)
+        if last is None:
+            copy = RequestCopy.of(request, session)
+        else:
+            if isinstance(last, Snapshot):
+                last = Reusable(last)
+                setattr(context, _LAST, last)
+            if last.serves(request, session, g, variables, copy_g):
+                return last.snapshot
+            copy = RequestCopy.of(request, session, last.copy)
+        snapshot = cls(seen_app, copy_of_g(g, copy_g, session), copy, variables)
         # On the context, which the request does not refer to: no cycle.
-        setattr(context, _LAST, noted)
+        setattr(context, _LAST, snapshot)
         return snapshot
 
     def variables(self) -> contextvars.Context:
@@ -146,6 +151,63 @@ class PortableSnapshot(t.NamedTuple):
         return Snapshot(app, unpacked(self.g), request, _variables())
 
 
+def _variables() -> contextvars.Context:
+    """A copy of the context variables, without Flask's."""
+    return contexts.without_own(contextvars.copy_context())
+
+
+class Reusable:
+    """A snapshot that serves again while the view still looks like it.
+
+    Most requests submit once, so nothing is prepared for that by the first submit. The
+    second one compares all of the view with the copies; if they are the same, it notes
+    which objects it has seen, so that later ones need only look for others.
+    """
+
+    __slots__ = ("_seen", "copy", "snapshot")
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.copy = t.cast(RequestCopy, snapshot._request)
+        self._seen: _Seen | None = None
+
+    def serves(
+        self,
+        request: Request,
+        session: SessionMixin | None,
+        g: t.Any,
+        variables: contextvars.Context,
+        copy_g: str,
+    ) -> bool:
+        """Return True if a snapshot taken now would show the same."""
+        rows = _rows_of(request, session, g, variables, copy_g)
+        if self._seen is not None:
+            return self._seen.again(request.environ, *rows)
+        if not self._shows(request, session, copy_of_g(g, copy_g, session), variables):
+            return False
+        containers = self.copy.changeable(request, session)
+        self._seen = _Seen(*rows, request.environ.copy(), containers)
+        return True
+
+    def _shows(
+        self,
+        request: Request,
+        session: SessionMixin | None,
+        g: dict[str, t.Any],
+        variables: contextvars.Context,
+    ) -> bool:
+        snapshot = self.snapshot
+        return (
+            _same_objects(snapshot._g, g)
+            and _same_objects(dict(snapshot._variables), dict(variables))
+            and self.copy.shows(request, session)
+        )
+
+
+def _same_objects(own: dict[t.Any, t.Any], now: dict[t.Any, t.Any]) -> bool:
+    return list(own) == list(now) and all(map(operator.is_, own.values(), now.values()))
+
+
 def _rows_of(
     request: Request,
     session: SessionMixin | None,
@@ -153,7 +215,7 @@ def _rows_of(
     variables: contextvars.Context,
     copy_g: str,
 ) -> tuple[tuple[t.Any, ...], tuple[t.Any, ...]]:
-    """The names and the values of all that a snapshot copies, but for the WSGI
+    """The names and the values of all that a snapshot copies, except the WSGI
     environment.
     """
     attributes, of_g = vars(request).copy(), vars(g).copy()
@@ -172,91 +234,33 @@ def _rows_of(
     return names, values
 
 
-class _LastSnapshot:
-    """A snapshot, and what tells whether the view still looks like that: the very same
-    objects, and containers with the same content.
+class _Seen(t.NamedTuple):
+    """The objects of a view, and those among them that can be changed where they are,
+    each with its copy.
     """
 
-    __slots__ = ("_containers", "_environ", "_names", "_values", "copy", "snapshot")
+    names: tuple[t.Any, ...]
+    values: tuple[t.Any, ...]
+    environ: dict[str, t.Any]
+    containers: list[tuple[t.Any, t.Any]]
 
-    def __init__(
-        self,
-        snapshot: Snapshot,
-        copy: RequestCopy,
-        names: tuple[t.Any, ...],
-        values: tuple[t.Any, ...],
-        request: Request,
-        session: SessionMixin | None,
-    ) -> None:
-        self.snapshot = snapshot
-        self.copy = copy
-        self._names = names
-        self._values = values
-        self._environ = dict(request.environ)
-        self._containers = copy.changeable(request, session)
-
-    def still_shows(
+    def again(
         self,
         environ: dict[str, t.Any],
         names: tuple[t.Any, ...],
         values: tuple[t.Any, ...],
     ) -> bool:
-        """Whether nothing has changed."""
+        """Return True if the view has the very same objects, with the same content."""
         return (
-            names == self._names
-            and all(map(operator.is_, values, self._values))
+            names == self.names
+            and all(map(operator.is_, values, self.values))
             # WSGI has plain values there, which may as well be equal.
-            and environ == self._environ
+            and environ == self.environ
             and self._containers_same()
         )
 
     def _containers_same(self) -> bool:
-        for value, copy in self._containers:
-            if (value or copy) and not same(copy, value):
+        for value, own in self.containers:
+            if (value or own) and not same(own, value):
                 return False
         return True
-
-
-def _variables() -> contextvars.Context:
-    """A copy of the context variables, without Flask's."""
-    variables = contextvars.copy_context()
-    return contexts.without_own(variables)
-
-
-def _copy_g(
-    g: t.Any, which: str, session: SessionMixin | None = None
-) -> dict[str, t.Any]:
-    if which == "none":
-        return {}
-    # A copy first: to look at a value may run code that sets names of g.
-    copy: dict[str, t.Any] = vars(g).copy()
-    if which == "all":
-        return copy
-    copy = {name: value for name, value in copy.items() if not _has_close(value)}
-    if "_login_user" in copy and _reloads(copy["_login_user"], session):
-        del copy["_login_user"]
-    return copy
-
-
-def _has_close(value: t.Any) -> bool:
-    # What stands behind a proxy is not in g: a task sees what its own context gives.
-    if is_proxy(value):
-        return False
-    try:
-        return hasattr(value, "close")
-    except Exception:  # its own lookup fails
-        return False
-
-
-def _reloads(user: t.Any, session: SessionMixin | None) -> bool:
-    """Whether Flask-Login loads that user again where its ``g`` has none.
-
-    A model object belongs to the database session of the view: a task can neither
-    load more of it nor commit it.
-    """
-    if session is None or is_proxy(user) or not hasattr(user, "_sa_instance_state"):
-        return False
-    try:
-        return bool(dict(session)["_user_id"] == user.get_id())
-    except Exception:
-        return False
