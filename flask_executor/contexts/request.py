@@ -320,7 +320,7 @@ def _share_body(request: Request) -> Content | None:
     """Read a body that nobody has read, and give the view a reader of its own."""
     if "stream" in vars(request):
         return _rest_of(request.stream)
-    body = Content.rest_of(request.stream)
+    body = Content.rest_of(request.stream, request.content_length)
     if request.content_length is not None and body.size < request.content_length:
         raise ClientDisconnected()  # where the server does not tell itself
     reader = body.open()

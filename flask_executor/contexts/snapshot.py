@@ -6,6 +6,7 @@ import contextvars
 import operator
 import pickle
 import typing as t
+from sys import modules
 
 from flask import Flask
 from flask.sessions import SessionMixin
@@ -95,6 +96,13 @@ class Snapshot:
         :return: what must be called at the end, with the exception of the call or
             None; it runs the app's ``teardown_appcontext`` functions.
         """
+        if "sentry_sdk" in modules:
+            from .sentry import enter_with_own_scope
+
+            return enter_with_own_scope(self._enter)
+        return self._enter()
+
+    def _enter(self) -> Scope:
         return contexts.enter(self.app, self._g, self._request)
 
     def run(
@@ -118,7 +126,7 @@ class Snapshot:
         inside: Inside | None,
     ) -> T:
         running.set(inside)
-        leave = contexts.enter(self.app, self._g, self._request)
+        leave = self.enter()
         try:
             result = fn(*args, **kwargs)
         except BaseException as error:
