@@ -72,7 +72,8 @@ class Visits:
     def round(self) -> float:
         """Seconds that one request pays for its task."""
         pairs = [(self._block("/task"), self._block("/plain")) for _ in range(BLOCKS)]
-        return statistics.median(task - plain for task, plain in pairs) / self._size
+        task, plain = (statistics.median(side) for side in zip(*pairs, strict=True))
+        return (task - plain) / self._size
 
     def _block(self, url: str) -> float:
         environ, body = self._environs[url]

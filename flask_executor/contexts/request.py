@@ -29,14 +29,12 @@ _REBUILT = frozenset(
 )
 """Attributes of a request that its own copy makes anew."""
 
-_SERVER_OWNED = (
-    "werkzeug.request",
-    "wsgi.input",
-    "wsgi.input_terminated",
-    "werkzeug.socket",
-    "gunicorn.socket",
-    "wsgi.file_wrapper",
-    "wsgi.version",
+_SERVER_OWNED = frozenset(
+    {
+        *("werkzeug.request", "werkzeug.socket", "gunicorn.socket"),
+        *("wsgi.input", "wsgi.input_terminated", "wsgi.file_wrapper"),
+        "wsgi.version",
+    }
 )
 """What of a WSGI environment belongs to the connection, which ends with the view, or is
 the same in each.
@@ -364,8 +362,8 @@ def _own_form(form: t.Any) -> t.Any:
 def _seen_environ(request: Request) -> dict[str, t.Any]:
     """A copy of all that may outlive the connection."""
     environ = request.environ.copy()
-    for key in _SERVER_OWNED:
-        environ.pop(key, None)
+    for key in environ.keys() & _SERVER_OWNED:
+        del environ[key]
     own_values(environ)
     return environ
 
@@ -374,11 +372,19 @@ def _seen_attributes(request: Request) -> dict[str, t.Any]:
     """A copy of what the app and its extensions set on the request, and of Flask's
     routing.
     """
-    leave = _left_out(t.cast(t.Hashable, type(request)))
-    items = vars(request).copy().items()
-    attributes = {name: value for name, value in items if name not in leave}
+    state = vars(request).copy()
+    request_class: t.Any = type(request)
+    kept = _kept(request_class, tuple(state))
+    attributes = {name: state[name] for name in kept}
     own_values(attributes)
     return attributes
+
+
+@lru_cache(maxsize=256)
+def _kept(request_class: t.Any, names: tuple[str, ...]) -> list[str]:
+    # There are few such tuples, by what of its request a view has looked at.
+    leave = _left_out(request_class)
+    return [name for name in names if name not in leave]
 
 
 @lru_cache(maxsize=64)

@@ -14,18 +14,18 @@ from sys import modules
 Leave = t.Callable[[BaseException | None], None]
 
 
-def enter_with_own_scope(enter: t.Callable[[], Leave]) -> Leave:
-    """Enter a context in a copy of the scopes that are current in it.
+def enter_with_own_scope(enter: t.Callable[..., Leave], *args: t.Any) -> Leave:
+    """Enter a context, with copies of the scopes that are current.
 
     :return: what must be called at the end; it goes back to the scopes of before.
     """
     # None in version 1, and while another thread imports it.
     isolation_scope = getattr(modules["sentry_sdk"], "isolation_scope", None)
     if isolation_scope is None:
-        return enter()
+        return enter(*args)
     with ExitStack() as entered:
         entered.enter_context(isolation_scope())
-        leave = enter()
+        leave = enter(*args)
         scopes = entered.pop_all()
 
     def leave_both(error: BaseException | None) -> None:

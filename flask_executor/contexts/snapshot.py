@@ -96,14 +96,11 @@ class Snapshot:
         :return: what must be called at the end, with the exception of the call or
             None; it runs the app's ``teardown_appcontext`` functions.
         """
-        if "sentry_sdk" in modules:
-            from .sentry import enter_with_own_scope
+        if "sentry_sdk" not in modules:
+            return contexts.enter(self.app, self._g, self._request)
+        from .sentry import enter_with_own_scope
 
-            return enter_with_own_scope(self._enter)
-        return self._enter()
-
-    def _enter(self) -> Scope:
-        return contexts.enter(self.app, self._g, self._request)
+        return enter_with_own_scope(contexts.enter, self.app, self._g, self._request)
 
     def run(
         self,
