@@ -22,14 +22,14 @@ PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
 """Types of values that cannot change."""
 
 _SHARED = PLAIN | {FunctionType, MethodType, io.TextIOWrapper, Rule}
-"""Types of which a request and a session hold most, and that are no containers."""
+"""Common types of what a request and a session hold; none of them is a container."""
 
 _CONTAINERS = frozenset({dict, list, set, tuple, bytearray})
 
 
 def own_copy(value: T) -> T:
-    """A copy of containers, however deep; what cannot change is the same object, and so
-    is what is no container.
+    """Copy containers, however deep. What cannot change is the same object, and so is
+    what is not a container.
     """
     return t.cast(T, _own_copy(value, {}))
 
@@ -55,7 +55,7 @@ def _own_values(own: dict[t.Any, t.Any], memo: dict[int, t.Any]) -> None:
 
 @lru_cache(maxsize=1024)
 def _is_subclass(kind: t.Any) -> bool:
-    """Whether it is a container with ways of its own, as ``defaultdict`` is."""
+    """Return True if it is a container of its own kind, as ``defaultdict`` is."""
     return issubclass(kind, (dict, list, set, deque))
 
 
@@ -90,7 +90,7 @@ def _own_copy_of_subclass(value: t.Any, memo: dict[int, t.Any]) -> t.Any:
     except Exception:
         return value
     memo[id(value)] = own
-    if own is value:  # it cannot change, as an ImmutableMultiDict
+    if own is value:  # it cannot change, like an ImmutableMultiDict
         return value
     if isinstance(own, dict):
         _own_values(own, memo)
@@ -104,7 +104,7 @@ def _own_copy_of_subclass(value: t.Any, memo: dict[int, t.Any]) -> t.Any:
 
 
 def same(own: t.Any, value: t.Any) -> bool:
-    """Whether a value is still what an :func:`own_copy` of it shows."""
+    """Return True if a value still looks like an :func:`own_copy` of it."""
     if own is value:
         return True
     kind = type(own)

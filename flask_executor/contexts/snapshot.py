@@ -14,9 +14,9 @@ from flask.wrappers import Request
 
 from ..current import Inside, running
 from .copying import same
-from .flask_versions import OnDemand, Scope, contexts, session_of
+from .flask_versions import Leave, OnDemand, contexts, session_of
 from .g import copy_of_g
-from .pickling import packed, unpacked
+from .pickling import deserialize, serialize
 from .request import PortableRequest, RequestCopy
 
 T = t.TypeVar("T")
@@ -32,7 +32,7 @@ class Snapshot:
     a fresh context that shares nothing with the view or with another restore.
     """
 
-    __slots__ = ("_g", "_packed", "_request", "_variables", "app")
+    __slots__ = ("_g", "_request", "_serialized", "_variables", "app")
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Snapshot:
         self._g = g
         self._request = request
         self._variables = variables
-        self._packed: bytes | None = None
+        self._serialized: bytes | None = None
 
     @classmethod
     def take(cls, app: Flask, *, copy_g: str = "safe") -> Snapshot:
@@ -90,7 +90,7 @@ class Snapshot:
         """A copy of the submitter's context variables, without Flask's."""
         return self._variables.copy()
 
-    def enter(self) -> Scope:
+    def enter(self) -> Leave:
         """Make the copies current, within a context from :meth:`variables`.
 
         :return: what must be called at the end, with the exception of the call or
@@ -132,28 +132,38 @@ class Snapshot:
         leave(None)
         return result
 
-    def packed(self) -> bytes:
-        """The part of it that travels to another process, pickled; made once.
+    def serialize(self) -> bytes:
+        """The part of it that is sent to another process, pickled; made once.
 
         It unpickles to a :class:`PortableSnapshot`.
         """
-        if self._packed is None:
+        if self._serialized is None:
             request = None if self._request is None else self._request.portable()
-            travels = PortableSnapshot(packed(self._g, "g"), request)
-            self._packed = pickle.dumps(travels)
-        return self._packed
+            sent = PortableSnapshot(serialize(self._g, "g"), request)
+            self._serialized = pickle.dumps(sent)
+        return self._serialized
+
+    def packed(self) -> bytes:
+        """Same as :meth:`serialize`, until nothing uses this name."""
+        return self.serialize()
 
 
 class PortableSnapshot(t.NamedTuple):
-    """A snapshot as it travels: it pickles, and knows no app."""
+    """The part of a snapshot that is sent to another process: it pickles, and refers to
+    no app.
+    """
 
     g: dict[str, t.Any]
     request: PortableRequest | None
 
-    def land(self, app: Flask) -> Snapshot:
+    def rebuild(self, app: Flask) -> Snapshot:
         """The snapshot again, in a process that has made its own app."""
-        request = self.request.land(app) if self.request is not None else None
-        return Snapshot(app, unpacked(self.g), request, _variables())
+        request = None if self.request is None else self.request.rebuild(app)
+        return Snapshot(app, deserialize(self.g), request, _variables())
+
+    def land(self, app: Flask) -> Snapshot:
+        """Same as :meth:`rebuild`, until nothing uses this name."""
+        return self.rebuild(app)
 
 
 def _variables() -> contextvars.Context:
@@ -185,6 +195,19 @@ class Reusable:
         copy_g: str,
     ) -> bool:
         """Return True if a snapshot taken now would show the same."""
+        try:
+            return self._serves(request, session, g, variables, copy_g)
+        except RecursionError:  # a container that holds itself
+            return False
+
+    def _serves(
+        self,
+        request: Request,
+        session: SessionMixin | None,
+        g: t.Any,
+        variables: contextvars.Context,
+        copy_g: str,
+    ) -> bool:
         rows = _rows_of(request, session, g, variables, copy_g)
         if self._seen is not None:
             return self._seen.again(request.environ, *rows)

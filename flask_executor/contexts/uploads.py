@@ -223,7 +223,7 @@ _HOLDERS = frozenset({list, tuple, dict, MultiDict, ImmutableMultiDict})
 
 
 def _holds(value: t.Any, kind: type) -> bool:
-    """Whether a container holds one of a kind, however deep."""
+    """Return True if a container holds one of a kind, however deep."""
     items, seen = _items(value), {id(value)}
     while items:
         kinds = set(map(type, items))  # much faster than to look at each
@@ -250,7 +250,7 @@ def _items(value: t.Any) -> t.Collection[t.Any]:
 
 
 def _is_file(stream: t.Any) -> bool:
-    """Whether its bytes are those of its descriptor, as a GzipFile's are not."""
+    """Return True if its bytes are those of its descriptor; a GzipFile's are not."""
     raw = getattr(stream, "raw", stream)
     return isinstance(raw, io.FileIO) and hasattr(os, "preadv")
 
