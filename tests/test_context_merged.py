@@ -129,7 +129,7 @@ else:
         # By the task, where the view had none that could be copied.
         assert opened == [0, 1 if MERGED == "lazy" else 0]
 
-    def test_a_session_that_nobody_opened_travels(app: Flask) -> None:
+    def test_a_session_that_nobody_opened_is_transferred(app: Flask) -> None:
         """In another process it is opened there, from what the client sent."""
 
         @app.get("/set")
@@ -139,8 +139,8 @@ else:
 
         @app.get("/")
         def view() -> t.Any:
-            portable: PortableSnapshot = pickle.loads(Snapshot.take(app).packed())
-            return portable.land(app).run(lambda: session["user"], (), {})
+            portable: PortableSnapshot = pickle.loads(Snapshot.take(app).serialize())
+            return portable.rebuild(app).run(lambda: session["user"], (), {})
 
         client = app.test_client()
         client.get("/set")
