@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures.thread as stdlib
+import os
 import threading
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
@@ -96,6 +97,13 @@ class _Turn:
         """Cancel the first in line."""
         task = t.cast(Task, self._line.take())
         task.owner.cancel(task)
+
+
+if hasattr(os, "register_at_fork"):
+    # A forked process has none of these threads except the one that forked. When it
+    # ends, the standard library would join that one from itself, which fails: so the
+    # exit code would be 1, and no other thread would be joined.
+    os.register_at_fork(after_in_child=stdlib._threads_queues.clear)
 
 
 POOL = ThreadPool

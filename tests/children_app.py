@@ -1,0 +1,26 @@
+"""Tasks that start processes and threads of their own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import threading
+
+
+def forked(code: int) -> int | None:
+    """The exit code of a process that this one forks and that leaves with ``code``."""
+    process = multiprocessing.get_context("fork").Process(target=sys.exit, args=(code,))
+    process.start()
+    process.join(30)
+    return process.exitcode
+
+
+def leave_a_thread() -> None:
+    """Leave a thread that speaks when the worker process has left its main loop."""
+    threading.Thread(target=_speak_at_the_end).start()
+
+
+def _speak_at_the_end() -> None:
+    threading.main_thread().join(30)
+    os.write(1, b"the thread ends\n")

@@ -1,0 +1,104 @@
+"""What tasks start themselves: processes and threads, in workers of every kind."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import typing as t
+from pathlib import Path
+
+import pytest
+from conftest import LIMIT
+
+HERE = Path(__file__).parent
+
+SCRIPT = """
+import os
+import sys
+import threading
+
+from flask import Flask
+from flask_executor import Executor
+
+import children_app
+
+app = Flask("script")
+app.config.update(
+    EXECUTOR_TYPE=sys.argv[1],
+    EXECUTOR_MAX_WORKERS=1,
+    EXECUTOR_START_METHOD=sys.argv[2],
+)
+executor = Executor(app)
+
+if __name__ == "__main__":
+"""
+
+
+class Ended(t.NamedTuple):
+    code: int
+    lines: list[str]
+    errors: str
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> t.Callable[..., Ended]:
+    """Run a script, with the head above, to its end."""
+
+    def run(kind: str, method: str, body: str) -> Ended:
+        path = tmp_path / "script.py"
+        path.write_text(SCRIPT + body)
+        # Python 3.12 warns of each fork beside threads; here that is the point.
+        options = ["-W", "ignore:This process:DeprecationWarning"]
+        done = subprocess.run(
+            [sys.executable, *options, str(path), kind, method],
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join((str(HERE), str(HERE.parent))),
+            },
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+        )
+        return Ended(done.returncode, done.stdout.splitlines(), done.stderr)
+
+    return run
+
+
+KINDS = [
+    ("thread", "fork"),
+    *(("process", method) for method in multiprocessing.get_all_start_methods()),
+    *(("pebble", method) for method in multiprocessing.get_all_start_methods()),
+]
+
+
+@pytest.mark.parametrize(("kind", "method"), KINDS)
+def test_a_process_of_a_task(
+    script: t.Callable[..., Ended], kind: str, method: str
+) -> None:
+    """A process that a task forks ends with its own exit code: 0, or what it says."""
+    ended = script(
+        kind,
+        method,
+        """
+    for code in (0, 5):
+        print(executor.submit(children_app.forked, code).result(20))
+""",
+    )
+    assert ended == (0, ["0", "5"], "")
+
+
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_a_thread_that_a_task_leaves(
+    script: t.Callable[..., Ended], method: str
+) -> None:
+    """A thread that goes on after its task runs to its end, which the worker awaits."""
+    ended = script(
+        "process",
+        method,
+        """
+    executor.submit(children_app.leave_a_thread).result(20)
+""",
+    )
+    assert ended == (0, ["the thread ends"], "")
