@@ -1,9 +1,10 @@
-"""Tasks that start processes and threads of their own."""
+"""Tasks that start processes and threads of their own, and look at signals."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 
@@ -24,3 +25,14 @@ def leave_a_thread() -> None:
 def _speak_at_the_end() -> None:
     threading.main_thread().join(30)
     os.write(1, b"the thread ends\n")
+
+
+def blocked() -> list[int]:
+    """The signals that this thread blocks."""
+    return sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+
+
+def end_by(number: int) -> None:
+    """Send a signal to this process, and wait for it."""
+    os.kill(os.getpid(), number)
+    signal.pause()

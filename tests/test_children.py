@@ -1,4 +1,4 @@
-"""What tasks start themselves: processes and threads, in workers of every kind."""
+"""Worker processes of every kind: what they inherit, and what tasks start in them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ HERE = Path(__file__).parent
 
 SCRIPT = """
 import os
+import signal
 import sys
 import threading
 
@@ -102,3 +103,39 @@ def test_a_thread_that_a_task_leaves(
 """,
     )
     assert ended == (0, ["the thread ends"], "")
+
+
+METHODS = [(kind, method) for kind, method in KINDS if kind != "thread"]
+
+
+@pytest.mark.parametrize(("kind", "method"), METHODS)
+@pytest.mark.parametrize("mask", ["signal.SIGCHLD", "*signal.valid_signals()"])
+def test_a_thread_that_blocks_signals(
+    script: t.Callable[..., Ended], kind: str, method: str, mask: str
+) -> None:
+    """A pool that it starts notices a dead worker, whose place another one takes; the
+    worker blocks nothing, the pool's threads what they did, and the script ends.
+    """
+    ended = script(
+        kind,
+        method,
+        f"""
+    def view():
+        signal.pthread_sigmask(signal.SIG_BLOCK, [{mask}])
+        masks.append(children_app.blocked())
+        future = executor.submit(children_app.blocked)
+        future.add_done_callback(lambda _: masks.append(children_app.blocked()))
+        print(future.result(20))
+        lost = executor.submit(children_app.end_by, signal.SIGTERM)
+        print(type(lost.exception(20)).__name__)
+        print(executor.submit(abs, -1).result(20))
+
+    app.config["EXECUTOR_LOG_EXCEPTIONS"] = False
+    masks = []
+    thread = threading.Thread(target=view)
+    thread.start()
+    thread.join()
+    print(masks[0] == masks[1])
+""",
+    )
+    assert ended == (0, ["[]", "WorkerLost", "1", "True"], "")

@@ -27,8 +27,8 @@ from ..settings import Settings
 from ..task import Task
 from . import process
 from ._apps import AppSource
-from ._parcels import ASKED, payload_of, serve_one
-from .process import close_all
+from ._parcels import ASKED, payload_of, serve_one, unblock_signals
+from .process import child_signal_unblocked, close_all
 
 try:
     from pebble import ProcessPool as OfPebble
@@ -92,7 +92,7 @@ class _Worker(process._Worker):
     def _launch(self) -> None:
         self._bury_quietly()
         self._future = None
-        with process._starting:
+        with process._starting, child_signal_unblocked():
             self._replies, theirs = self._mp_context.Pipe(duplex=False)
             process._near_ends.add(self._replies)
             self._flags = RawArray("b", 2)
@@ -201,6 +201,7 @@ _here: tuple[Connection[bytes, t.Any], t.Any, AppSource | None]
 def _settle(*here: t.Any) -> None:
     global _here
     _here = t.cast(t.Any, here)
+    unblock_signals()
 
 
 def _run_here(payload: bytes) -> None:

@@ -12,6 +12,7 @@ import multiprocessing
 import multiprocessing.process
 import os
 import select
+import signal
 import sys
 import threading
 import typing as t
@@ -276,7 +277,7 @@ class _Worker:
         # One way each: a duplex pipe is a socket, which gevent makes non-blocking.
         # multiprocessing keeps its children in a set that only one may change; and a
         # worker that is forked meanwhile would inherit these pipes.
-        with _starting:
+        with _starting, child_signal_unblocked():
             their_calls, self._calls = self._mp_context.Pipe(duplex=False)
             self._replies, their_replies = self._mp_context.Pipe(duplex=False)
             self._flags = RawArray("b", 2)
@@ -339,6 +340,25 @@ def close_all(*pipes: Connection[t.Any, t.Any]) -> None:
     with _starting:
         for pipe in pipes:
             pipe.close()
+
+
+@contextlib.contextmanager
+def child_signal_unblocked() -> t.Iterator[None]:
+    """Let SIGCHLD through on this thread, and so in a fork server that starts here.
+
+    Threads of some servers block all signals, uWSGI's among them. A fork server with
+    SIGCHLD blocked never learns that a worker has ended. Other signals stay blocked:
+    their handlers are meant for other threads.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+    try:
+        yield
+    finally:
+        # Python's resource tracker, which starts here, has unblocked others.
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 _near_ends: weakref.WeakSet[Connection[t.Any, t.Any]] = weakref.WeakSet()

@@ -103,7 +103,7 @@ if hasattr(os, "register_at_fork"):
     # A forked process has none of these threads except the one that forked. When it
     # ends, the standard library would join that one from itself, which fails: so the
     # exit code would be 1, and no other thread would be joined.
-    os.register_at_fork(after_in_child=stdlib._threads_queues.clear)
+    os.register_at_fork(after_in_child=t.cast(t.Any, stdlib._threads_queues).clear)
 
 
 POOL = ThreadPool
