@@ -5,6 +5,7 @@ from .current import current_task as current_task
 from .errors import AppNotFound as AppNotFound
 from .errors import ArgumentsNotPicklable as ArgumentsNotPicklable
 from .errors import CallNotPicklable as CallNotPicklable
+from .errors import ChildrenNotAllowed as ChildrenNotAllowed
 from .errors import DuplicateKey as DuplicateKey
 from .errors import ExecutorNotInitialized as ExecutorNotInitialized
 from .errors import ExecutorShutDown as ExecutorShutDown
@@ -46,6 +47,7 @@ __all__ = [
     "ArgumentsNotPicklable",
     "CallNotPicklable",
     "Drained",
+    "ChildrenNotAllowed",
     "DuplicateKey",
     "Executor",
     "ExecutorJob",

@@ -1,12 +1,18 @@
-"""Tasks that start processes and threads of their own, and look at signals."""
+"""Functions for worker processes: they start others, and look at signals."""
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+
+from flask import Flask
+
+from flask_executor import Executor
+from flask_executor.errors import ChildrenNotAllowed
 
 
 def forked(code: int) -> int | None:
@@ -36,3 +42,17 @@ def end_by(number: int) -> None:
     """Send a signal to this process, and wait for it."""
     os.kill(os.getpid(), number)
     signal.pause()
+
+
+def submit(kind: str) -> None:
+    """Submit to a pool that this process starts, and say what came of it."""
+    app = Flask("child")
+    app.config["EXECUTOR_TYPE"] = kind
+    executor = Executor(app)
+    with app.app_context():
+        try:
+            executor.submit_stored("key", abs, -1)
+        except ChildrenNotAllowed as error:
+            print(type(error).__name__, error)
+        print(dict(executor.futures.items()))
+        print(executor.submit(asyncio.sleep, 0, 2).result(20), flush=True)

@@ -15,6 +15,7 @@ from conftest import LIMIT
 HERE = Path(__file__).parent
 
 SCRIPT = """
+import multiprocessing
 import os
 import signal
 import sys
@@ -139,3 +140,27 @@ def test_a_thread_that_blocks_signals(
 """,
     )
     assert ended == (0, ["[]", "WorkerLost", "1", "True"], "")
+
+
+@pytest.mark.parametrize("kind", ["process", "pebble"])
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_a_daemonic_process(
+    script: t.Callable[..., Ended], kind: str, method: str
+) -> None:
+    """It may have no children, so a submit to worker processes is refused there, by
+    name; coroutines run.
+    """
+    ended = script(
+        kind,
+        method,
+        f"""
+    context = multiprocessing.get_context("{method}")
+    process = context.Process(target=children_app.submit, args=["{kind}"], daemon=True)
+    process.start()
+    process.join(20)
+    print(process.exitcode)
+""",
+    )
+    refused, *others = ended.lines
+    assert refused.startswith("ChildrenNotAllowed builtins.abs was not accepted:")
+    assert (ended.code, others, ended.errors) == (0, ["{}", "2", "0"], "")

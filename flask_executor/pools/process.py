@@ -26,7 +26,7 @@ from multiprocessing.sharedctypes import RawArray
 from flask import Flask
 
 from ..calls import Outcome
-from ..errors import TaskCancelled, WorkerLost
+from ..errors import ChildrenNotAllowed, TaskCancelled, WorkerLost
 from ..settings import Settings
 from ..task import Task
 from . import BareCalls, Plain
@@ -124,8 +124,12 @@ class ProcessPool(Plain, ProcessPoolExecutor):
     def pack(self, task: Task) -> None:
         """Pack a call for its journey.
 
+        :raises ChildrenNotAllowed: if this process may not start a worker.
         :raises CallNotPicklable: where no worker could import the callable.
         """
+        here = multiprocessing.current_process()
+        if here.daemon:
+            raise ChildrenNotAllowed(task.name, here.name)
         task.send_away(pack(task.call, self._main))
 
     def start(self, task: Task, *, first: bool = False) -> None:
