@@ -14,6 +14,7 @@ from concurrent.futures import CancelledError, Future
 from concurrent.futures import wait as wait_for
 from concurrent.futures._base import PENDING, RUNNING
 from inspect import CO_COROUTINE
+from multiprocessing.util import Finalize, register_after_fork
 from types import FunctionType
 
 from blinker import NamedSignal
@@ -698,6 +699,7 @@ _dispatchers: weakref.WeakSet[Dispatcher] = weakref.WeakSet()
 
 def _leave_all() -> None:
     ours = [one for one in list(_dispatchers) if one._pid == os.getpid()]
+    _dispatchers.difference_update(ours)  # once is enough
     for dispatcher in ours:  # all at once: what ends in one must not begin in another
         dispatcher._closed = True
     for dispatcher in ours:
@@ -707,3 +709,19 @@ def _leave_all() -> None:
 # Before the standard library's pools refuse what comes back, after a pause, say: their
 # own hook, which comes with the import above, was there first.
 getattr(threading, "_register_atexit", atexit.register)(_leave_all)
+
+
+def _leave_before_children(_: object = None) -> None:
+    """Leave a process of multiprocessing before it waits for its child processes.
+
+    It does that before it ends its threads, and a worker process ends when its thread
+    does.
+    """
+    Finalize(None, _leave_all, exitpriority=_BEFORE_ITS_OWN)
+
+
+_BEFORE_ITS_OWN = 100
+"""What multiprocessing closes itself, its queues, say, has a priority of 10 or less."""
+
+_leave_before_children()
+register_after_fork(_leave_all, _leave_before_children)  # which forgets finalizers

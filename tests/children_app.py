@@ -56,3 +56,17 @@ def submit(kind: str) -> None:
             print(type(error).__name__, error)
         print(dict(executor.futures.items()))
         print(executor.submit(asyncio.sleep, 0, 2).result(20), flush=True)
+
+
+def submit_and_leave(kind: str, method: str) -> None:
+    """Leave this process with tasks in the queue of its pool."""
+    app = Flask("child")
+    app.logger.setLevel("INFO")
+    app.config.update(
+        EXECUTOR_TYPE=kind, EXECUTOR_MAX_WORKERS=1, EXECUTOR_START_METHOD=method
+    )
+    executor = Executor(app)
+    with app.app_context():
+        executor.submit(abs, -1).result(20)  # so that the worker is there
+        for number in range(3):
+            executor.submit(os.write, 1, b"note %d\n" % number)

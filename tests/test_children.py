@@ -164,3 +164,30 @@ def test_a_daemonic_process(
     refused, *others = ended.lines
     assert refused.startswith("ChildrenNotAllowed builtins.abs was not accepted:")
     assert (ended.code, others, ended.errors) == (0, ["{}", "2", "0"], "")
+
+
+@pytest.mark.parametrize("kind", ["thread", "process", "pebble"])
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_a_process_of_multiprocessing(
+    script: t.Callable[..., Ended], kind: str, method: str
+) -> None:
+    """At its end all runs that it had accepted, once, and it ends: also where its own
+    parent has a pool.
+    """
+    ended = script(
+        kind,
+        method,
+        f"""
+    print(executor.submit(abs, -1).result(20), flush=True)
+    context = multiprocessing.get_context("{method}")
+    process = context.Process(target=children_app.submit_and_leave, args=sys.argv[1:])
+    process.start()
+    process.join(20)
+    print(process.exitcode)
+    process.kill()
+""",
+    )
+    assert ended.lines == ["1", "note 0", "note 1", "note 2", "0"]
+    assert ended.code == 0
+    assert ended.errors.count("is drained: ") <= 1  # none if it was that quick
+    assert "Traceback" not in ended.errors, ended.errors
