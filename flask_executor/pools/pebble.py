@@ -184,6 +184,9 @@ def _end_soon(end: t.Callable[[], None], name: str, pid: int) -> None:
             threading.Thread(target=end, name=f"{name}_end", daemon=True).start()
         except RuntimeError:  # the interpreter ends
             end()
+        except AssertionError:
+            # This is gevent's hub: it starts the thread, and refuses to wait for that.
+            pass
 
 
 def _end(pool: t.Any, pipes: list[Connection[t.Any, t.Any]]) -> None:
