@@ -626,6 +626,8 @@ class Dispatcher:
             # The process ends when those have that can be stopped, or that ask.
             for task in self.drain(self.settings.drain_timeout).running:
                 self.request_cancel(task)
+        else:
+            self._note_end()  # so that its worker processes end
 
     def _is_inside(self) -> bool:
         """Whether this is code of a task of ours, or one of our threads."""

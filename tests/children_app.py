@@ -59,14 +59,16 @@ def submit(kind: str) -> None:
 
 
 def submit_and_leave(kind: str, method: str) -> None:
-    """Leave this process with tasks in the queue of its pool."""
+    """Leave this process with tasks in the queue of a pool, and with an idle pool."""
     app = Flask("child")
     app.logger.setLevel("INFO")
-    app.config.update(
-        EXECUTOR_TYPE=kind, EXECUTOR_MAX_WORKERS=1, EXECUTOR_START_METHOD=method
-    )
-    executor = Executor(app)
+    for prefix in ("", "IDLE_"):
+        app.config[f"{prefix}EXECUTOR_TYPE"] = kind
+        app.config[f"{prefix}EXECUTOR_MAX_WORKERS"] = 1
+        app.config[f"{prefix}EXECUTOR_START_METHOD"] = method
+    executor, idle = Executor(app), Executor(app, "idle")
     with app.app_context():
+        idle.submit(abs, -1).result(20)
         executor.submit(abs, -1).result(20)  # so that the worker is there
         for number in range(3):
             executor.submit(os.write, 1, b"note %d\n" % number)
