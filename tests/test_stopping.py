@@ -6,6 +6,7 @@ import contextlib
 import socket
 import time
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,23 @@ def test_hypercorns_own_workers(tmp_path: Path) -> None:
         answer = server.ask("/process").decode()
     assert answer.startswith("stop_app.end was not accepted: ")
     assert "run hypercorn with --workers 0" in answer
+
+
+def test_uwsgis_threads_block_signals(tmp_path: Path) -> None:
+    """A process pool that one of them starts notices a killed worker all the same."""
+    with (
+        serve(tmp_path, SERVERS["uwsgi-threads"]) as server,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        ThreadPoolExecutor(2) as clients,
+    ):
+        listener.settimeout(LIMIT)
+        path = f"/here/{listener.getsockname()[1]}"
+        # At once, so on two threads; one of them may be the main one.
+        answers = [clients.submit(server.ask, path) for _ in range(2)]
+        views = [listener.accept()[0] for _ in range(2)]
+        blocking = {view.recv(1): view for view in views}[b"b"]
+        for view in views:
+            with view:
+                view.sendall(b"y" if view is blocking else b"n")
+        found = sorted(answer.result(LIMIT) for answer in answers)
+    assert found == [b"WorkerLost 1", b"not here"]
