@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
 import time
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
@@ -81,7 +82,18 @@ def until_it_listens(server: Server) -> None:
     raise AssertionError(f"nobody listens: {server.log.all}")
 
 
-@pytest.mark.parametrize("name", SERVERS)
+uwsgi_here = pytest.mark.skipif(
+    sys.version_info >= (3, 15), reason="uWSGI has no wheel for this Python"
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=uwsgi_here if name.startswith("uwsgi") else ())
+        for name in SERVERS
+    ],
+)
 def test_sigterm_runs_what_was_accepted(tmp_path: Path, name: str) -> None:
     """What runs and what waits ends, and so does the server, which has used worker
     processes, one of which was killed.
@@ -116,6 +128,7 @@ def test_hypercorns_own_workers(tmp_path: Path) -> None:
     assert "run hypercorn with --workers 0" in answer
 
 
+@uwsgi_here
 def test_uwsgis_threads_block_signals(tmp_path: Path) -> None:
     """A process pool that one of them starts notices a killed worker all the same."""
     with (
