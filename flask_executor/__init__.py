@@ -6,6 +6,7 @@ from .dispatch import Drained as Drained
 from .errors import AppNotFound as AppNotFound
 from .errors import ArgumentsNotPicklable as ArgumentsNotPicklable
 from .errors import CallNotPicklable as CallNotPicklable
+from .errors import ChildrenNotAllowed as ChildrenNotAllowed
 from .errors import DuplicateKey as DuplicateKey
 from .errors import ExecutorNotInitialized as ExecutorNotInitialized
 from .errors import ExecutorShutDown as ExecutorShutDown
@@ -47,6 +48,7 @@ __all__ = [
     "AppNotFound",
     "ArgumentsNotPicklable",
     "CallNotPicklable",
+    "ChildrenNotAllowed",
     "Drained",
     "DuplicateKey",
     "Executor",

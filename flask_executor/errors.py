@@ -163,6 +163,23 @@ class WorkerLost(BrokenExecutor):
         return type(self), (self.name, self.pid, self.exitcode)
 
 
+class ChildrenNotAllowed(RuntimeError):
+    """A call for a worker process was submitted in a process that may start none."""
+
+    def __init__(self, name: str, process: str) -> None:
+        self.name = name
+        self.process = process
+        super().__init__(
+            f"{name} was not accepted: it needs a worker process, and this process,"
+            f" {process!r}, is a daemonic process of multiprocessing, which may not"
+            " start others. Hypercorn's workers are daemonic: run hypercorn with"
+            " --workers 0, use another server, or set EXECUTOR_TYPE = 'thread'."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.name, self.process)
+
+
 class AppNotFound(RuntimeError):
     """A worker process could not make the app that ``EXECUTOR_APP`` names."""
 

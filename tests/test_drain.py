@@ -520,14 +520,14 @@ app.logger.addHandler(Broken())
     assert errors.count("OSError: disk full") == 3
 
 
-@pytest.mark.parametrize("worker", ["sync", "gthread"])
+@pytest.mark.parametrize("worker", ["sync", "gthread", "gevent"])
 def test_gunicorn(tmp_path: Path, worker: str) -> None:
     """At SIGTERM a worker's log says what finished, what was cancelled, what still
     runs: by name and key.
     """
     options = ("-w", "1", "-k", worker, "--threads", "2")
-    if worker == "sync":
-        options = ("-w", "1")
+    if worker != "gthread":
+        options = ("-w", "1", "-k", worker)
     with (
         gunicorn(tmp_path, *options, app="drain_app:app") as server,
         socket.create_server(("127.0.0.1", 0)) as listener,

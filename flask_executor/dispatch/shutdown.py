@@ -11,6 +11,7 @@ import threading
 import typing as t
 import weakref
 from concurrent.futures import wait as wait_for
+from multiprocessing.util import Finalize, register_after_fork
 
 from ..errors import WaitsForItself
 from ..pools import Pool
@@ -147,6 +148,7 @@ class Shutdown:
         self.closed = True
         unfinished = self._unfinished()
         if not unfinished:
+            self.note_end()  # so that its worker processes end
             return
         if any(task.state == "running" or task.overrun for task in unfinished):
             self._log.write(
@@ -212,6 +214,7 @@ def leave_with_process(dispatcher: t.Any) -> None:
 
 def _leave_all() -> None:
     ours = [one for one in list(_all) if one.pid == os.getpid()]
+    _all.difference_update(ours)  # once is enough
     for one in ours:  # all at once: what ends in one must not begin in another
         one.closing.closed = True
     try:
@@ -237,3 +240,19 @@ def _end_now() -> None:
 # Before the standard library's pools refuse what comes back, after a pause, say: their
 # own hook, which comes with the import above, was there first.
 getattr(threading, "_register_atexit", atexit.register)(_leave_all)
+
+
+def _leave_before_children(_: object = None) -> None:
+    """Leave a process of multiprocessing before it waits for its child processes.
+
+    It does that before it ends its threads, and a worker process ends when its thread
+    does.
+    """
+    Finalize(None, _leave_all, exitpriority=_BEFORE_ITS_OWN)
+
+
+_BEFORE_ITS_OWN = 100
+"""What multiprocessing closes itself, its queues, say, has a priority of 10 or less."""
+
+_leave_before_children()
+register_after_fork(_leave_all, _leave_before_children)  # which forgets finalizers

@@ -9,6 +9,7 @@ import multiprocessing.process
 import os
 import pickle
 import select
+import signal
 import sys
 import threading
 import typing as t
@@ -148,7 +149,7 @@ class WorkerHandle:
     def _launch(self) -> None:
         self._bury_quietly()
         # One way each: a duplex pipe is a socket, which gevent makes non-blocking.
-        with starting:
+        with starting, child_signal_unblocked():
             their_calls, self._calls = self._mp_context.Pipe(duplex=False)
             self._replies, their_replies = self._mp_context.Pipe(duplex=False)
             self._flags = RawArray("b", 2)
@@ -212,6 +213,25 @@ def close_all(*pipes: Connection[t.Any, t.Any]) -> None:
     with starting:
         for pipe in pipes:
             pipe.close()
+
+
+@contextlib.contextmanager
+def child_signal_unblocked() -> t.Iterator[None]:
+    """Let SIGCHLD through on this thread, and so in a fork server that starts here.
+
+    Threads of some servers block all signals, uWSGI's among them. A fork server with
+    SIGCHLD blocked never learns that a worker has ended. Other signals stay blocked:
+    their handlers are meant for other threads.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+    try:
+        yield
+    finally:
+        # Python's resource tracker, which starts here, has unblocked others.
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 near_ends: weakref.WeakSet[Connection[t.Any, t.Any]] = weakref.WeakSet()

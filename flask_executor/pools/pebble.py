@@ -30,7 +30,7 @@ from . import handles
 from .apps import AppSource
 from .handles import Answer, WorkerHandle, close_all
 from .process import ProcessPool
-from .worker import STOP, Answers, serve_one
+from .worker import STOP, Answers, serve_one, unblock_signals
 
 try:
     from pebble import ProcessPool as OfPebble
@@ -83,7 +83,7 @@ class _Handle(WorkerHandle):
     def _launch(self) -> None:
         self._bury_quietly()
         self._future = None
-        with handles.starting:
+        with handles.starting, handles.child_signal_unblocked():
             self._replies, theirs = self._mp_context.Pipe(duplex=False)
             handles.near_ends.add(self._replies)
             self._flags = RawArray("b", 2)
@@ -183,6 +183,9 @@ def _end_soon(end: t.Callable[[], None], name: str, pid: int) -> None:
             start_thread(end, name=f"{name}_end", daemon=True)
         except RuntimeError:  # the interpreter ends
             end()
+        except AssertionError:
+            # This is gevent's hub: it starts the thread, and refuses to wait for that.
+            pass
 
 
 def _end(pool: t.Any, pipes: list[Connection[t.Any, t.Any]]) -> None:
@@ -202,6 +205,7 @@ def _settle(
 ) -> None:
     global _here
     _here = replies, Answers(replies), flags, source
+    unblock_signals()
 
 
 def _run_here(request: bytes) -> None:

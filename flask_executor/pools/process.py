@@ -20,9 +20,10 @@ from flask import Flask
 
 from ..attempt import Attempt
 from ..calls import Call, Outcome
+from ..errors import ChildrenNotAllowed
 from ..payload import MainModule, check_declared, serialize_call
 from ..settings import Settings
-from ..task import Task
+from ..task import Task, name_of
 from .apps import AppSource
 from .base import Pool, run_task, submit_bare
 from .handles import WorkerHandle
@@ -112,8 +113,12 @@ class ProcessPool(ProcessPoolExecutor, Pool):
     def prepare(self, call: Call) -> None:
         """Serialize a call.
 
+        :raises ChildrenNotAllowed: if this process may not start a worker.
         :raises CallNotPicklable: if no worker could import the callable.
         """
+        here = multiprocessing.current_process()
+        if here.daemon:
+            raise ChildrenNotAllowed(name_of(call.fn), here.name)
         call.payload = serialize_call(call, self._main)
         # The bytes have them; the name of the callable and the context stay, for logs.
         call.args, call.kwargs = (), {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures.thread as stdlib
+import os
 import threading
 import typing as t
 import weakref
@@ -142,6 +143,13 @@ class _WorkItem:
         task = self._queue.take()
         if task is not None:
             task._owner.cancel(task)
+
+
+if hasattr(os, "register_at_fork"):
+    # A forked process has none of these threads except the one that forked. When it
+    # ends, the standard library would join that one from itself, which fails: so the
+    # exit code would be 1, and no other thread would be joined.
+    os.register_at_fork(after_in_child=t.cast(t.Any, stdlib._threads_queues).clear)
 
 
 POOL = ThreadPool

@@ -185,6 +185,7 @@ def serve(
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    unblock_signals()
     answers = Answers(replies)
     while True:
         try:
@@ -195,6 +196,14 @@ def serve(
             serve_one(request, answers, flags, source)
         except OSError:
             return
+
+
+def unblock_signals() -> None:
+    """Block no signal in this process, whatever the thread blocked that started it:
+    SIGTERM must end it, and what tasks start inherits this.
+    """
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def serve_one(
