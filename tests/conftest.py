@@ -22,6 +22,12 @@ LIMIT = 30
 """Seconds after which a wait in a test has failed."""
 
 
+def pytest_collection_finish() -> None:
+    """Take what is imported out of every later collection: each test collects."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def app() -> Flask:
     app = Flask("tests")
