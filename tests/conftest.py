@@ -8,18 +8,12 @@ import threading
 import typing as t
 
 import pytest
-from blinker import NamedSignal
+from control import SIGNALS
 from flask import Flask
 from flask.globals import _cv_app
+from limits import LIMIT
 
-from flask_executor import Executor, signals
-
-SIGNALS: list[NamedSignal] = [
-    value for value in vars(signals).values() if isinstance(value, NamedSignal)
-]
-
-LIMIT = 30
-"""Seconds after which a wait in a test has failed."""
+from flask_executor import Executor
 
 
 def pytest_collection_finish() -> None:

@@ -14,9 +14,9 @@ from concurrent.futures import CancelledError, as_completed, wait
 
 import control_app
 import pytest
-from conftest import LIMIT
 from control import Door, Journal, occupy, with_clock
 from flask import Flask
+from limits import LIMIT
 
 from flask_executor import (
     Executor,

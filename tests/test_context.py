@@ -14,7 +14,6 @@ from collections import UserDict, defaultdict, deque
 from types import SimpleNamespace
 
 import pytest
-from conftest import LIMIT
 from flask import (
     Flask,
     copy_current_request_context,
@@ -31,6 +30,7 @@ from flask import (
 )
 from flask.logging import wsgi_errors_stream
 from flask.sessions import SessionInterface, SessionMixin
+from limits import LIMIT
 from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.local import LocalProxy
 from werkzeug.test import encode_multipart

@@ -12,12 +12,11 @@ import weakref
 from functools import partial
 
 import pytest
-from conftest import LIMIT
 from flask import Flask
+from internals import clear_locals, is_coroutine_function
+from limits import LIMIT
 
 from flask_executor import Executor, ExecutorShutDown
-from flask_executor.dispatch import is_coroutine_function
-from flask_executor.reports import clear_locals
 
 
 class Secret:

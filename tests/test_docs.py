@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from conftest import SIGNALS
+from control import SIGNALS
 
 from flask_executor.settings import Settings, read_key
 

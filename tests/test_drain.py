@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import socket
 import subprocess
@@ -15,9 +14,10 @@ from pathlib import Path
 
 import control_app
 import pytest
-from conftest import LIMIT
 from control import Door, Journal, until, with_clock
 from flask import Flask
+from limits import LIMIT
+from scripts import environment
 from test_servers import gunicorn
 
 from flask_executor import (
@@ -29,8 +29,6 @@ from flask_executor import (
     TaskFuture,
     current_task,
 )
-
-HERE = Path(__file__).parent
 
 
 def drained_of(caplog: pytest.LogCaptureFixture) -> logging.LogRecord:
@@ -357,10 +355,9 @@ def say(*words):
 def run_script(tmp_path: Path, body: str, **env: str) -> tuple[int, list[str], str]:
     path = tmp_path / "script.py"
     path.write_text(HEAD + body)
-    pythonpath = os.pathsep.join((str(HERE), str(HERE.parent)))
     done = subprocess.run(
         [sys.executable, "-X", "faulthandler", str(path)],
-        env={**os.environ, "PYTHONPATH": pythonpath, **env},
+        env=environment(**env),
         capture_output=True,
         text=True,
         timeout=LIMIT,

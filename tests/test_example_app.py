@@ -20,9 +20,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import LIMIT
 from flask import request
 from flask.testing import FlaskClient
+from limits import LIMIT
 from werkzeug.datastructures import FileStorage
 from werkzeug.test import encode_multipart
 

@@ -17,8 +17,8 @@ from functools import partial
 from unittest import mock
 
 import pytest
-from conftest import LIMIT
 from flask import Flask, current_app, g, has_request_context, request
+from limits import LIMIT
 
 from flask_executor import (
     DuplicateKey,

@@ -11,9 +11,8 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from conftest import LIMIT
-
-HERE = Path(__file__).parent
+from limits import LIMIT
+from scripts import environment
 
 HEAD = """
 import asyncio
@@ -85,12 +84,11 @@ def script(tmp_path: Path) -> t.Callable[..., Ended]:
 def start(directory: Path, body: str, **env: str) -> subprocess.Popen[str]:
     path = directory / "script.py"
     path.write_text(HEAD + body)
-    pythonpath = os.pathsep.join((str(HERE), str(HERE.parent)))
     # Python 3.12 warns of each fork beside threads; here that is the point.
     options = ["-X", "faulthandler", "-W", "ignore:This process:DeprecationWarning"]
     return subprocess.Popen(
         [sys.executable, *options, str(path)],
-        env={**os.environ, "PYTHONPATH": pythonpath, **env},
+        env=environment(**env),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -18,11 +18,11 @@ from types import SimpleNamespace
 from unittest import mock
 
 import pytest
-from conftest import LIMIT
 from flask import Flask, g, request
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from limits import LIMIT
 
 from flask_executor import DuplicateKey, Executor, TaskFuture
 from flask_executor import futures as futures_module

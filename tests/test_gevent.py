@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-from conftest import LIMIT
-
-HERE = Path(__file__).parent
+from limits import LIMIT
+from scripts import environment
 
 SCRIPT = """
 from gevent import monkey
@@ -60,10 +58,7 @@ def test_other_greenlets_run_meanwhile(tmp_path: Path) -> None:
     script.write_text(SCRIPT)
     done = subprocess.run(
         [sys.executable, str(script)],
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join((str(HERE), str(HERE.parent))),
-        },
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=LIMIT,

@@ -11,8 +11,8 @@ import typing as t
 import weakref
 
 import pytest
-from conftest import LIMIT
 from flask import Flask, g, request, session, url_for
+from limits import LIMIT
 
 from flask_executor import Executor, ExecutorShutDown
 

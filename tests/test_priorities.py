@@ -13,19 +13,15 @@ from unittest import mock
 
 import control_app
 import pytest
-from conftest import LIMIT
 from control import Door, HandClock, Journal, occupy, until, with_clock
 from flask import Flask
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from internals import Call, Gate, Line, Options, Task
+from limits import LIMIT
 from werkzeug.exceptions import ServiceUnavailable
 
 from flask_executor import Executor, ExecutorShutDown, QueueFull
-from flask_executor.calls import Call
-from flask_executor.gates import Gate
-from flask_executor.options import Options
-from flask_executor.pools import Line
-from flask_executor.task import Task
 
 Doors = t.Iterator[Door]
 

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import process_app
 import pytest
-from conftest import LIMIT
 from flask import Flask, g, request, session
+from internals import ProcessWorker
+from limits import LIMIT
 from werkzeug.datastructures import FileStorage
 
 from flask_executor import (
@@ -29,7 +30,6 @@ from flask_executor import (
     ResultNotPicklable,
     WorkerLost,
 )
-from flask_executor.pools.process import _Worker
 
 METHODS = multiprocessing.get_all_start_methods()
 
@@ -317,7 +317,7 @@ def test_no_worker_can_be_started(
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Worker, "_launch", refuse)
+        patch.setattr(ProcessWorker, "_launch", refuse)
         error = executor.submit(abs, -1).exception(LIMIT)
     assert isinstance(error, WorkerLost)
     assert str(error).startswith(

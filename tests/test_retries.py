@@ -16,11 +16,11 @@ from datetime import timedelta
 
 import control_app
 import pytest
-from conftest import LIMIT
 from control import Journal, occupy, until, with_clock
 from flask import Flask, g, request
 from hypothesis import given
 from hypothesis import strategies as st
+from limits import LIMIT
 from werkzeug.datastructures import FileStorage
 
 from flask_executor import (

@@ -18,10 +18,11 @@ import zlib
 from pathlib import Path
 
 import pytest
+from limits import LIMIT
+from scripts import ROOT, SUPPORT, environment
 
-HERE = Path(__file__).parent
-LIMIT = 30
-"""Seconds after which a wait in a test has failed."""
+pytestmark = pytest.mark.xdist_group("servers")
+"""One worker runs them all, and so makes the fixtures of the module once."""
 
 AFTER_FORK = """
 import os
@@ -93,14 +94,8 @@ class Server:
         self.notes = Lines(self._notes_fd)
         self.process = subprocess.Popen(
             [sys.executable, *command],
-            cwd=HERE,
-            env={
-                **os.environ,
-                "SERVER_NOTES": str(notes),
-                "PYTHONPATH": os.pathsep.join((str(HERE), str(HERE.parent))),
-                "PYTHONUNBUFFERED": "1",
-                **env,
-            },
+            cwd=SUPPORT,
+            env=environment(SERVER_NOTES=str(notes), PYTHONUNBUFFERED="1", **env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -332,7 +327,7 @@ def test_an_upload_that_is_broken_off(server: Server, chunked: bool) -> None:
 def test_the_example(tmp_path: Path, kind: str) -> None:
     """The example's uses work under gunicorn, with one worker as it says."""
     options = [option if option != "2" else "1" for option in GUNICORNS[kind]]
-    root = str(HERE.parent)
+    root = str(ROOT)
     with gunicorn(tmp_path, *options, "--chdir", root, app="example_app:app") as server:
         table = b"n,m\n1,2\n3,4\n"
         for path, name, content in (

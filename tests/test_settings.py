@@ -6,8 +6,8 @@ import logging
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
-from conftest import LIMIT
 from flask import Flask, g
+from limits import LIMIT
 
 from flask_executor import Executor, InvalidSetting
 from flask_executor.settings import Settings

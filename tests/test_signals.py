@@ -11,11 +11,11 @@ from collections import Counter
 
 import control_app
 import pytest
-from conftest import LIMIT
 from control import SIGNALS, TERMINAL, Journal
 from flask import Flask, current_app, has_request_context
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from limits import LIMIT
 
 from flask_executor import (
     Executor,

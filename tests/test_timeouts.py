@@ -13,9 +13,9 @@ import weakref
 
 import control_app
 import pytest
-from conftest import LIMIT
 from control import Door, Journal, with_clock
 from flask import Flask, g
+from limits import LIMIT
 
 from flask_executor import Executor, Retry, TaskTimeout, current_task
 
