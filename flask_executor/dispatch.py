@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import concurrent.futures.thread  # noqa: F401 - see _leave_all
 import os
+import sys
 import threading
 import time
 import typing as t
@@ -51,6 +52,11 @@ from .signals import (
 )
 from .task import End, Task
 from .waiting import fellow, run_for, stand_in_for, waiter
+
+if sys.version_info >= (3, 14):  # asyncio's warns, and goes in 3.16
+    from inspect import iscoroutinefunction
+else:  # which also knows a function that was marked by a library before 3.12
+    from asyncio import iscoroutinefunction
 
 _ABSENT = object()
 _system_clock = Clock()
@@ -688,9 +694,8 @@ def is_coroutine_function(fn: t.Any) -> bool:
     """Whether calling it gives a coroutine: partials and callable objects too."""
     if type(fn) is FunctionType and not fn.__dict__:  # most often, and ten times faster
         return bool(fn.__code__.co_flags & CO_COROUTINE)
-    return asyncio.iscoroutinefunction(fn) or asyncio.iscoroutinefunction(
-        getattr(type(fn), "__call__", None)  # noqa: B004
-    )
+    call = getattr(type(fn), "__call__", None)  # noqa: B004
+    return iscoroutinefunction(fn) or iscoroutinefunction(call)
 
 
 _dispatchers: weakref.WeakSet[Dispatcher] = weakref.WeakSet()
