@@ -27,6 +27,7 @@ from ..settings import Settings
 from ..task import Task
 from . import process
 from ._apps import AppSource
+from ._gevent import blocking_sockets
 from ._parcels import ASKED, payload_of, serve_one
 from .process import close_all
 
@@ -92,7 +93,7 @@ class _Worker(process._Worker):
     def _launch(self) -> None:
         self._bury_quietly()
         self._future = None
-        with process._starting:
+        with process._starting, blocking_sockets():
             self._replies, theirs = self._mp_context.Pipe(duplex=False)
             process._near_ends.add(self._replies)
             self._flags = RawArray("b", 2)

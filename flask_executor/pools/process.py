@@ -30,6 +30,7 @@ from ..settings import Settings
 from ..task import Task
 from . import BareCalls, Plain
 from ._apps import AppSource
+from ._gevent import blocking_sockets
 from ._parcels import (
     ASKED,
     BEGUN,
@@ -276,7 +277,7 @@ class _Worker:
         # One way each: a duplex pipe is a socket, which gevent makes non-blocking.
         # multiprocessing keeps its children in a set that only one may change; and a
         # worker that is forked meanwhile would inherit these pipes.
-        with _starting:
+        with _starting, blocking_sockets():
             their_calls, self._calls = self._mp_context.Pipe(duplex=False)
             self._replies, their_replies = self._mp_context.Pipe(duplex=False)
             self._flags = RawArray("b", 2)
