@@ -445,12 +445,14 @@ def test_who_was_let_go_on_waits_no_longer_than_others() -> None:
 def test_the_limit_of_coroutines(executor: Executor) -> None:
     """It holds for coroutine functions, too."""
     inside = most = 0
+    both = asyncio.Barrier(2)
 
     @executor.job(max_concurrency=2)
     async def limited() -> None:
         nonlocal inside, most
         inside += 1
         most = max(most, inside)
+        await both.wait()
         for _ in range(3):
             await asyncio.sleep(0)
         inside -= 1
