@@ -83,6 +83,7 @@ def test_a_coroutine_after_shutdown(executor: Executor) -> None:
         executor.submit(coroutine_function)
 
 
+@pytest.mark.holds("g-ends")
 def test_a_logger_that_fails_hangs_nobody(app: Flask, executor: Executor) -> None:
     """Where a failure cannot be logged, its future ends and its worker goes on."""
     app.config["EXECUTOR_MAX_WORKERS"] = 1
@@ -194,6 +195,7 @@ def test_the_failure_is_logged_with_its_locals_then_cleared(
 
 
 @pytest.mark.parametrize("key", ["LOG_EXCEPTIONS", "PROPAGATE_EXCEPTIONS"])
+@pytest.mark.holds("g-no-locals")
 def test_locals_are_cleared_whoever_logs(
     app: Flask, executor: Executor, key: str
 ) -> None:
@@ -215,6 +217,7 @@ def test_locals_are_cleared_whoever_logs(
     )
 
 
+@pytest.mark.holds("g-logged-once")
 def test_a_failed_coroutine_is_logged_once(
     executor: Executor, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -230,6 +233,7 @@ def test_a_failed_coroutine_is_logged_once(
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
+@pytest.mark.holds("g-ends")
 def test_exit_in_a_coroutine_ends_it_alone(
     executor: Executor, error: type[BaseException]
 ) -> None:

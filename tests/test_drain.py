@@ -72,6 +72,7 @@ def test_it_accepts_nothing_more(executor: Executor) -> None:
     assert executor.submit(abs, -1).result(LIMIT) == 1
 
 
+@pytest.mark.holds("g-drain")
 def test_what_runs_is_finished(
     executor: Executor, gate: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -104,6 +105,7 @@ def test_what_runs_is_finished(
     assert record.levelno == logging.INFO and "running (key 1)" in record.getMessage()
 
 
+@pytest.mark.holds("g-drain")
 def test_what_is_not_due_is_cancelled(
     app: Flask, executor: Executor, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -126,6 +128,7 @@ def test_what_is_not_due_is_cancelled(
     assert "cancelled mail (key 0), mail (key 1); still" in record.getMessage()
 
 
+@pytest.mark.holds("g-drain")
 def test_what_has_not_begun_in_time(
     app: Flask,
     executor: Executor,
@@ -286,6 +289,7 @@ def test_twice_and_at_once(executor: Executor, gate: threading.Event) -> None:
     executor.shutdown()
 
 
+@pytest.mark.holds("g-exactly-once")
 def test_submits_meanwhile(executor: Executor) -> None:
     """What is accepted while a drain begins is finished or cancelled, never lost."""
     futures: list[TaskFuture[t.Any]] = []
@@ -315,6 +319,7 @@ def test_submits_meanwhile(executor: Executor) -> None:
     assert {*drained.cancelled} == cancelled
 
 
+@pytest.mark.holds("g-drain")
 def test_what_fails_in_the_end(executor: Executor) -> None:
     """A task that pauses before another attempt has failed, as it failed last."""
     clock = with_clock(executor)
@@ -365,6 +370,7 @@ def run_script(tmp_path: Path, body: str, **env: str) -> tuple[int, list[str], s
     return done.returncode, done.stdout.splitlines(), done.stderr
 
 
+@pytest.mark.holds("g-exit")
 def test_a_script_with_delayed_tasks(tmp_path: Path) -> None:
     """It ends at once: what runs and is in line ends, what is not due is cancelled."""
     code, lines, errors = run_script(
@@ -403,6 +409,7 @@ def test_a_script_with_nothing_left(tmp_path: Path) -> None:
     assert (code, lines, errors) == (0, ["done"], "")
 
 
+@pytest.mark.holds("g-exit-drained")
 def test_a_script_that_has_so_much_time(tmp_path: Path) -> None:
     """EXECUTOR_DRAIN_TIMEOUT: what has not begun by then does not run."""
     code, lines, errors = run_script(
@@ -518,6 +525,7 @@ app.logger.addHandler(Broken())
 
 
 @pytest.mark.parametrize("worker", ["sync", "gthread"])
+@pytest.mark.holds("g-sigterm-server")
 def test_gunicorn(tmp_path: Path, worker: str) -> None:
     """At SIGTERM a worker's log says what finished, what was cancelled, what still
     runs: by name and key.

@@ -70,6 +70,7 @@ def test_named_executor(app: Flask) -> None:
     mail.shutdown()
 
 
+@pytest.mark.holds("g-stdlib")
 def test_it_answers_for_its_pool(executor: Executor) -> None:
     """isinstance and the pool's attributes hold before the pool has started."""
     assert isinstance(executor, ThreadPoolExecutor)
@@ -83,6 +84,7 @@ def test_it_answers_for_its_pool(executor: Executor) -> None:
         executor.nonsense  # noqa: B018
 
 
+@pytest.mark.holds("g-stdlib")
 def test_it_answers_for_a_process_pool(app: Flask) -> None:
     """The same where the type is process; nothing has started."""
     app.config["EXECUTOR_TYPE"] = "Process"
@@ -113,6 +115,7 @@ def test_shutdown_and_init_again(app: Flask, executor: Executor) -> None:
     assert executor.submit(echo).result(LIMIT) == ((), {})
 
 
+@pytest.mark.holds("g-init-again")
 def test_replaced_pool_is_shut_down(app: Flask, executor: Executor) -> None:
     """init_app of the same app replaces its pool; what was accepted still runs."""
     old = executor._self
@@ -131,6 +134,7 @@ def test_refused_call_leaves_no_key(executor: Executor) -> None:
     assert "key" not in executor.futures
 
 
+@pytest.mark.holds("g-key-taken")
 def test_taken_key_schedules_nothing(executor: Executor) -> None:
     """A taken key is refused before anything runs, and is in the message."""
     executor.submit_stored("key", echo).result(LIMIT)
@@ -141,6 +145,7 @@ def test_taken_key_schedules_nothing(executor: Executor) -> None:
     ran.assert_not_called()
 
 
+@pytest.mark.holds("g-key-taken")
 def test_two_threads_race_for_a_key(app: Flask, executor: Executor) -> None:
     """Of two racing threads one gets the key; only its call runs."""
     ran: list[int] = []
@@ -241,6 +246,7 @@ def test_bad_type_is_refused_at_init(app: Flask) -> None:
 # map
 
 
+@pytest.mark.holds("g-map")
 def test_map_gives_results_in_order(executor: Executor) -> None:
     """Results come in the order of the items, chunked or not."""
     assert list(executor.map(pow, [2, 3, 4], [5, 2, 2])) == [32, 9, 16]
@@ -249,6 +255,7 @@ def test_map_gives_results_in_order(executor: Executor) -> None:
         executor.map(abs, [], chunksize=0)
 
 
+@pytest.mark.holds("g-map")
 def test_map_runs_without_iteration(executor: Executor) -> None:
     """A map whose results nobody reads runs all the same."""
     seen: list[int] = []
@@ -257,6 +264,7 @@ def test_map_runs_without_iteration(executor: Executor) -> None:
     assert sorted(seen) == [0, 1, 2]
 
 
+@pytest.mark.holds("g-map")
 def test_closing_a_map_cancels_the_rest(
     app: Flask, executor: Executor, gate: threading.Event
 ) -> None:
@@ -286,6 +294,7 @@ def test_map_timeout(executor: Executor, gate: threading.Event) -> None:
     gate.set()
 
 
+@pytest.mark.holds("g-map")
 def test_map_failure_is_raised(executor: Executor) -> None:
     """The first failure is raised where its result would have been."""
     results = executor.map(lambda n: 1 // n, [1, 0, 1])
@@ -336,6 +345,7 @@ def test_callback_contexts(
 
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit])
+@pytest.mark.holds("g-callbacks")
 def test_callback_that_raises(
     executor: Executor, caplog: pytest.LogCaptureFixture, error: type[BaseException]
 ) -> None:
@@ -358,6 +368,7 @@ def test_callback_that_raises(
 # failures
 
 
+@pytest.mark.holds("g-logged-once")
 def test_failure_is_logged_once(
     executor: Executor, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -404,6 +415,7 @@ def test_propagate_callback() -> None:
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+@pytest.mark.holds("g-ends")
 def test_exit_ends_the_task_alone(
     app: Flask, executor: Executor, error: type[BaseException]
 ) -> None:
@@ -437,6 +449,7 @@ def test_cancelled_is_no_failure(
     assert not caplog.records
 
 
+@pytest.mark.holds("g-shutdown-cancel")
 def test_shutdown_cancels_what_waits(
     app: Flask, executor: Executor, gate: threading.Event
 ) -> None:
@@ -452,9 +465,24 @@ def test_shutdown_cancels_what_waits(
     assert all(future.cancelled() for future in waiting)
 
 
+@pytest.mark.holds("g-shutdown-no-wait")
+def test_shutdown_without_waiting(
+    app: Flask, executor: Executor, gate: threading.Event
+) -> None:
+    """shutdown(wait=False) returns while a task runs; the queue is still worked off."""
+    app.config["EXECUTOR_MAX_WORKERS"] = 1
+    running = executor.submit(gate.wait, LIMIT)
+    waiting = executor.submit(echo)
+    executor.shutdown(wait=False)
+    assert not running.done() and not waiting.done()
+    gate.set()
+    assert running.result(LIMIT) and waiting.result(LIMIT) == ((), {})
+
+
 # other users of executors
 
 
+@pytest.mark.holds("g-stdlib")
 def test_wait_and_as_completed(executor: Executor) -> None:
     """The futures work with concurrent.futures' own functions."""
     futures = [executor.submit(abs, -n) for n in range(5)]
@@ -464,6 +492,7 @@ def test_wait_and_as_completed(executor: Executor) -> None:
     assert sorted(results) == list(range(5))
 
 
+@pytest.mark.holds("g-stdlib")
 def test_asyncio(app: Flask, executor: Executor) -> None:
     """await future, wrap_future, run_in_executor and set_default_executor work."""
 
@@ -480,6 +509,7 @@ def test_asyncio(app: Flask, executor: Executor) -> None:
     assert asyncio.run(asyncio.wait_for(main(), LIMIT)) == [1, 2, 3, 4]
 
 
+@pytest.mark.holds("g-stdlib")
 def test_requests_futures(app: Flask, executor: Executor) -> None:
     """requests-futures takes the executor as its own."""
     from requests_futures.sessions import FuturesSession
@@ -699,6 +729,7 @@ def test_as_a_with_block(app: Flask) -> None:
         executor.submit(abs, 1)
 
 
+@pytest.mark.holds("g-init-again")
 def test_shutdown_per_test(app: Flask, executor: Executor) -> None:
     """init_app again and again starts with an empty registry and a new pool."""
     pools = set()
@@ -815,6 +846,7 @@ def test_a_chunksize_below_one(executor: Executor, chunksize: int) -> None:
     ran.assert_not_called()
 
 
+@pytest.mark.holds("g-map")
 def test_map_failure_cancels_the_rest(
     app: Flask, executor: Executor, gate: threading.Event
 ) -> None:
@@ -879,6 +911,15 @@ def test_closing_a_chunked_map_cancels_the_rest(
     assert 9 not in ran
 
 
+@pytest.mark.holds("g-map-chunk")
+def test_a_failure_loses_the_results_of_its_chunk(executor: Executor) -> None:
+    """The results of the chunks before it are given."""
+    results = executor.map(lambda n: 1 // n, [2, 1, 1, 0], chunksize=2)
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
 @pytest.mark.parametrize("chunksize", [1, 3])
 def test_map_drops_results(executor: Executor, chunksize: int) -> None:
     """A result that was read is no longer referred to by the map."""
@@ -913,6 +954,7 @@ def test_map_of_failures_is_logged_with_the_functions_name(
 # more of callbacks
 
 
+@pytest.mark.holds("g-callbacks")
 def test_default_callbacks_keep_their_order(
     executor: Executor, gate: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -936,6 +978,7 @@ def test_default_callbacks_keep_their_order(
     assert "in a callback" in caplog.text
 
 
+@pytest.mark.holds("g-key-first")
 def test_default_callbacks_of_every_kind_of_call(executor: Executor) -> None:
     """Jobs, stored calls, coroutines, chunks and failures have them; keys are set."""
     keys: list[t.Any] = []
@@ -963,6 +1006,7 @@ def test_a_callback_gets_the_future_itself(executor: Executor) -> None:
     assert seen == [(future, 1, "k")] and seen[0][0] is future
 
 
+@pytest.mark.holds("g-callbacks")
 def test_a_callback_of_a_cancelled_call(
     app: Flask, executor: Executor, gate: threading.Event
 ) -> None:

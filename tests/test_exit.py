@@ -95,6 +95,7 @@ def start(directory: Path, body: str, **env: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.holds("g-exit")
 def test_exit_runs_what_was_accepted(script: t.Callable[..., Ended]) -> None:
     """At the end of a script all runs that was accepted: in line, and on the loop."""
     ended = script(
@@ -139,6 +140,7 @@ if __name__ == "__main__":
         "spawn",
     ],
 )
+@pytest.mark.holds("g-exit")
 def test_exit_runs_what_processes_accepted(
     script: t.Callable[..., Ended], method: str
 ) -> None:
@@ -159,6 +161,7 @@ if __name__ == "__main__":
         os.kill(int(last.split()[1]), 0)
 
 
+@pytest.mark.holds("g-exit")
 def test_exit_code_is_the_scripts(script: t.Callable[..., Ended]) -> None:
     """sys.exit() with tasks in line runs them, and keeps its code."""
     ended = script(
@@ -208,6 +211,34 @@ if __name__ == "__main__":
     assert ended == (0, ["1"], "")
 
 
+@pytest.mark.holds("g-sigterm-plain", "g-lost")
+def test_sigterm_to_a_plain_process(tmp_path: Path) -> None:
+    """What runs, waits or is not due is lost with it, and nothing is said."""
+    body = """
+if __name__ == "__main__":
+    begun = threading.Event()
+
+    def run():
+        begun.set()
+        threading.Event().wait(30)
+        say("ran")
+
+    executor.submit(run)
+    executor.submit(say, "in the queue")
+    executor.using(delay=0.1).submit(say, "not due")
+    begun.wait(30)
+    say("submitted")
+    threading.Event().wait(30)
+"""
+    with start(tmp_path, body) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == "submitted\n"
+        process.terminate()
+        assert process.wait(LIMIT) == -signal.SIGTERM
+        assert process.stdout.read() + process.stderr.read() == ""
+
+
+@pytest.mark.holds("g-exit")
 def test_ctrl_c_while_waiting(tmp_path: Path) -> None:
     """Ctrl+C ends a wait for a result; what was accepted still runs."""
     body = """
@@ -233,6 +264,7 @@ if __name__ == "__main__":
     assert (process.returncode, out, errors) == (0, "interrupted\nran\n", "")
 
 
+@pytest.mark.holds("g-killed", "g-neighbours")
 def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     """When the parent is killed, its worker processes end, too."""
     body = """
@@ -267,6 +299,7 @@ def in_child(body):
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.holds("g-fork", "g-fork-futures")
 def test_a_forked_child_starts_anew(
     script: t.Callable[..., Ended], method: str
 ) -> None:

@@ -172,6 +172,7 @@ def test_priorities(executor: Executor, gate: Door, tmp_path: Path) -> None:
 # Kills
 
 
+@pytest.mark.holds("g-timeout")
 def test_timeout_kills(executor: Executor, gate: Door, other_gate: Door) -> None:
     """At the deadline the worker is killed; the neighbour and the next are unharmed."""
     other = neighbour(executor, other_gate)
@@ -188,6 +189,7 @@ def test_timeout_kills(executor: Executor, gate: Door, other_gate: Door) -> None
 
 
 @pytest.mark.parametrize("fn", [pebble_app.wait_at, pebble_app.stubborn])
+@pytest.mark.holds("g-request-cancel")
 def test_request_cancel_kills(
     executor: Executor,
     gate: Door,
@@ -210,6 +212,7 @@ def test_request_cancel_kills(
     assert executor.submit(abs, -1).result(LIMIT) == 1
 
 
+@pytest.mark.holds("g-request-cancel")
 def test_request_cancel_of_what_waits(executor: Executor, gate: Door) -> None:
     """What is in line is cancelled at once, and costs no worker."""
     running = [executor.submit(pebble_app.wait_at, gate.port) for _ in range(2)]
@@ -316,6 +319,7 @@ def test_crash(executor: Executor, gate: Door, code: int) -> None:
     assert executor.submit(abs, -1).result(LIMIT) == 1
 
 
+@pytest.mark.holds("g-neighbours")
 def test_killed_from_outside(executor: Executor, gate: Door, other_gate: Door) -> None:
     """The same where somebody else kills it, while both workers are at work."""
     other = neighbour(executor, other_gate)
@@ -330,6 +334,7 @@ def test_killed_from_outside(executor: Executor, gate: Door, other_gate: Door) -
     assert other.result(LIMIT) == b"x"
 
 
+@pytest.mark.holds("g-worker-killed", "g-at-most-once")
 def test_many_crashes_in_a_row(executor: Executor, tmp_path: Path) -> None:
     """Each costs its own call; the others run, once."""
     journal = tmp_path / "journal"
@@ -344,6 +349,7 @@ def test_many_crashes_in_a_row(executor: Executor, tmp_path: Path) -> None:
     assert ran == sorted(f"{n} {i}" for n in range(4) for i in range(4))
 
 
+@pytest.mark.holds("g-died-before")
 def test_idle_worker_killed(executor: Executor) -> None:
     """A worker that is killed between calls costs nothing, noticed or not."""
     for _ in range(3):
@@ -360,6 +366,7 @@ def test_lost_workers_are_retried(executor: Executor, tmp_path: Path) -> None:
     assert future.result(LIMIT) == 2
 
 
+@pytest.mark.holds("g-attempts")
 def test_timeouts_are_retried_one_after_another(
     executor: Executor, gate: Door, tmp_path: Path
 ) -> None:
@@ -595,6 +602,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.holds("g-fork")
 def test_a_forked_child_starts_anew(tmp_path: Path, method: str) -> None:
     """A child has workers of its own; the parent goes on with its own."""
     body = """
@@ -624,6 +632,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.holds("g-killed")
 def test_workers_end_with_a_killed_parent(tmp_path: Path, method: str) -> None:
     """When the parent is killed, its workers end, too."""
     body = """

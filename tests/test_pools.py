@@ -120,6 +120,7 @@ def test_result(pool: t.Any, kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyError, SystemExit, KeyboardInterrupt])
+@pytest.mark.holds("g-ends")
 def test_whatever_a_call_raises_ends_that_call_alone(
     pool: t.Any, kind: Kind, error: type[BaseException]
 ) -> None:
@@ -130,6 +131,7 @@ def test_whatever_a_call_raises_ends_that_call_alone(
     assert start(pool, kind.echo, 1).result(LIMIT) == (1,)
 
 
+@pytest.mark.holds("g-exactly-once")
 def test_each_task_is_judged_once(pool: t.Any, kind: Kind) -> None:
     """Of many tasks each is judged once."""
     judged: list[int] = []
@@ -159,6 +161,7 @@ def test_shutdown_of_a_pool_that_never_started(pool: t.Any) -> None:
 
 
 @pytest.mark.parametrize("kind", [KINDS[name] for name in WAITING], ids=WAITING)
+@pytest.mark.holds("g-shutdown")
 def test_shutdown_waits(pool: t.Any, kind: Kind, gate: Door) -> None:
     """With wait it returns when all that was accepted has run."""
     running = start(pool, kind.ask, gate.port)
@@ -172,6 +175,7 @@ def test_shutdown_waits(pool: t.Any, kind: Kind, gate: Door) -> None:
 
 
 @pytest.mark.parametrize("kind", [KINDS[name] for name in IN_LINE], ids=IN_LINE)
+@pytest.mark.holds("g-shutdown-cancel")
 def test_shutdown_cancels_what_waits(pool: t.Any, kind: Kind, gate: Door) -> None:
     """With cancel_futures what has begun ends, what waits is cancelled."""
     running = start(pool, kind.ask, gate.port)
@@ -186,6 +190,7 @@ def test_shutdown_cancels_what_waits(pool: t.Any, kind: Kind, gate: Door) -> Non
 
 
 @pytest.mark.parametrize("kind", [KINDS[name] for name in IN_LINE], ids=IN_LINE)
+@pytest.mark.holds("g-cancelled")
 def test_a_cancelled_task_does_not_run(pool: t.Any, kind: Kind, gate: Door) -> None:
     """What is cancelled while it waits is passed over, and never judged."""
     running = start(pool, kind.ask, gate.port)
@@ -222,6 +227,7 @@ class Thing:
     """An argument that a weak reference can point to."""
 
 
+@pytest.mark.holds("g-references")
 def test_references_are_dropped(pool: t.Any, kind: Kind) -> None:
     """After the end nothing refers to the arguments, not even the kept task."""
     thing = Thing()

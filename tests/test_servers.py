@@ -196,6 +196,7 @@ def test_what_is_submitted_before_and_after_the_fork_runs(server: Server) -> Non
     assert len(server.notes.matching("^import")) == len(expected)
 
 
+@pytest.mark.holds("g-fork")
 def test_a_forked_worker_has_its_own_futures(server: Server) -> None:
     """What was stored before the fork is the parent's; a worker starts with none."""
     stored = json.loads(server.ask("/"))["stored"]
@@ -234,6 +235,7 @@ def chunks() -> t.Iterator[bytes]:
 
 @pytest.mark.parametrize("path", ["/upload", "/upload-seen"])
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+@pytest.mark.holds("g-view-ends")
 def test_an_upload_outlives_its_request(
     server: Server, path: str, chunked: bool
 ) -> None:
@@ -257,6 +259,7 @@ def test_view_and_task_both_read_the_body(server: Server) -> None:
 
 
 @pytest.mark.parametrize("kind", GUNICORNS)
+@pytest.mark.holds("g-sigterm-server")
 def test_sigterm_runs_what_was_accepted(tmp_path: Path, kind: str) -> None:
     """At SIGTERM a worker runs all that was accepted, also what was still in line."""
     with (
