@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from limits import LIMIT
-from scripts import environment
+from scripts import cannot_at_exit, environment
 
 HEAD = """
 import asyncio
@@ -49,15 +49,6 @@ async def say_later(*words):
     say(*words)
 
 """
-
-
-def cannot_at_exit(what: str) -> pytest.MarkDecorator:
-    """Skip where Python itself cannot do that while the interpreter ends, as 3.12.1
-    cannot (CPython's issue 113964).
-    """
-    probe = f"import os, threading; threading._register_atexit(lambda: {what})"
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True)
-    return pytest.mark.skipif(b"RuntimeError" in done.stderr, reason="Python cannot")
 
 
 class Ended(t.NamedTuple):

@@ -33,8 +33,7 @@ from internals import (
 )
 from limits import LIMIT
 from pebble.common import CONSTS
-from scripts import environment
-from test_exit import cannot_at_exit
+from scripts import cannot_at_exit, environment
 from werkzeug.datastructures import FileStorage
 
 from flask_executor import Executor, ExecutorShutDown, WorkerLost
