@@ -78,7 +78,8 @@ class Ledger:
 
     def counted(self, *what: str) -> int:
         """How many there were."""
-        return self._counters[what].__reduce__()[1][0] if what in self._counters else 0
+        # Only its representation tells how far a counter is: "count(5)".
+        return int(repr(self._counters[what])[6:-1]) if what in self._counters else 0
 
     def note(self, message: str) -> None:
         """Something is wrong."""

@@ -132,11 +132,14 @@ def is_coroutine_function(fn: t.Any) -> bool:
         return False
 
 
-if sys.version_info >= (3, 12):
+if sys.version_info >= (3, 14):  # asyncio's warns, and goes in 3.16
     _is_marked: t.Callable[[t.Any], bool] = inspect.iscoroutinefunction
+else:  # which also knows a function that was marked by a library before 3.12
+    _is_marked = asyncio.iscoroutinefunction
+
+if sys.version_info >= (3, 12):
     mark_coroutine_function: t.Callable[[t.Any], object] = inspect.markcoroutinefunction
 else:
-    _is_marked = asyncio.iscoroutinefunction
 
     def mark_coroutine_function(fn: t.Any) -> None:
         """Let a callable object count as a coroutine function."""

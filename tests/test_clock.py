@@ -11,11 +11,11 @@ import weakref
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from conftest import LIMIT
 from hypothesis import given
 from hypothesis import strategies as st
+from internals import Clock, Timer
+from limits import LIMIT
 
-from flask_executor.dispatch import Clock, Timer
 from flask_executor.testing import ManualClock
 
 
@@ -69,7 +69,7 @@ class TestTimer:
         timer.at(timer.clock.monotonic(), lambda _: happened.set(), None)
         assert happened.wait(LIMIT)
         assert timer.next_due() == due
-        timer.cancel(far)
+        timer.call_off(far)
 
     def test_one_thread_serves_all(self, timer: Timer) -> None:
         """A second alarm does not start a second thread."""
@@ -92,7 +92,7 @@ class TestTimer:
         assert "executor_timer" not in names_of_threads()
         alarm = timer.at(timer.clock.monotonic() + 10 * LIMIT, lambda _: None, None)
         assert "executor_timer" in names_of_threads()
-        timer.cancel(alarm)
+        timer.call_off(alarm)
         timer.close(wait=True)
         assert "executor_timer" not in names_of_threads()
 
@@ -152,7 +152,7 @@ class TestDrivenTimer:
         gone = weakref.ref(argument)
         alarm = driven.at(clock.monotonic() + 1, happened.append, argument)
         del argument
-        driven.cancel(alarm)
+        driven.call_off(alarm)
         gc.collect()
         assert gone() is None
         assert driven.next_due() is None
@@ -164,8 +164,8 @@ class TestDrivenTimer:
         happened: list[object] = []
         alarm = driven.at(clock.monotonic() + 1, happened.append, "once")
         clock.advance(1)
-        driven.cancel(alarm)
-        driven.cancel(alarm)
+        driven.call_off(alarm)
+        driven.call_off(alarm)
         clock.advance(1)
         assert happened == ["once"]
 
@@ -190,7 +190,7 @@ class TestDrivenTimer:
         start = clock.monotonic()
         kept = [driven.at(start + n, happened.append, n) for n in range(10)]
         for n in range(1000):
-            driven.cancel(driven.at(start + n, happened.append, n))
+            driven.call_off(driven.at(start + n, happened.append, n))
         assert len(driven._heap) < 250
         clock.advance(1000)
         assert happened == list(range(len(kept)))

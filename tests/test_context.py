@@ -14,7 +14,6 @@ from collections import UserDict, defaultdict, deque
 from types import SimpleNamespace
 
 import pytest
-from conftest import LIMIT
 from flask import (
     Flask,
     copy_current_request_context,
@@ -31,6 +30,7 @@ from flask import (
 )
 from flask.logging import wsgi_errors_stream
 from flask.sessions import SessionInterface, SessionMixin
+from limits import LIMIT
 from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.local import LocalProxy
 from werkzeug.test import encode_multipart
@@ -84,6 +84,7 @@ def test_task_sees_app_request_session_and_g(app: Flask, executor: Executor) -> 
 
 
 @pytest.mark.parametrize("size", [5, BIG])
+@pytest.mark.holds("g-view-ends")
 def test_upload_outlives_the_view(
     app: Flask, executor: Executor, gate: threading.Event, size: int
 ) -> None:
@@ -204,6 +205,7 @@ def test_what_of_g_is_copied(
         assert executor.submit(lambda: sorted(g)).result(LIMIT) == seen
 
 
+@pytest.mark.holds("g-teardown", "g-no-teardown-request")
 def test_teardown_runs_once_with_the_error(app: Flask, executor: Executor) -> None:
     """teardown_appcontext runs once per task, with its exception; teardown_request,
     which belongs to the view, does not."""
@@ -366,6 +368,7 @@ def test_map_restores_a_context_per_call(app: Flask, executor: Executor) -> None
         assert list(executor.map(count, range(5), chunksize=2)) == [1, 2, 1, 2, 1]
 
 
+@pytest.mark.holds("g-references")
 def test_nothing_refers_to_the_call_afterwards(app: Flask, executor: Executor) -> None:
     """A kept future keeps neither the arguments nor g nor the request alive."""
 
@@ -563,6 +566,7 @@ async def refuse_later(box: Box) -> None:
 
 
 @pytest.mark.parametrize("fn", [refuse, refuse_later])
+@pytest.mark.holds("g-references")
 def test_nothing_refers_to_a_failed_call(
     app: Flask, executor: Executor, fn: t.Callable[[Box], t.Any]
 ) -> None:

@@ -10,7 +10,6 @@ from concurrent.futures import wait
 from pathlib import Path
 
 import pytest
-from conftest import LIMIT
 from flask import Blueprint, Flask, g, session, url_for
 from flask_login import (
     LoginManager,
@@ -21,6 +20,7 @@ from flask_login import (
     logout_user,
 )
 from flask_sqlalchemy import SQLAlchemy
+from limits import LIMIT
 from sqlalchemy import ForeignKey, func, select
 from sqlalchemy.orm import Mapped, mapped_column, object_session, relationship
 from werkzeug.datastructures import FileStorage

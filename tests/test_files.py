@@ -15,10 +15,10 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from conftest import LIMIT
 from flask import Flask, request
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from limits import LIMIT
 from werkzeug.datastructures import (
     FileStorage,
     Headers,

@@ -18,11 +18,11 @@ from types import SimpleNamespace
 from unittest import mock
 
 import pytest
-from conftest import LIMIT
 from flask import Flask, g, request
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from limits import LIMIT
 
 from flask_executor import DuplicateKey, Executor, TaskFuture
 from flask_executor import registry as registry_module
@@ -272,6 +272,7 @@ AgainstAModel.TestCase.settings = settings(deadline=None, max_examples=100)
 test_against_a_model = AgainstAModel.TestCase
 
 
+@pytest.mark.holds("g-threads")
 def test_sixteen_threads_at_once() -> None:
     """Adding, popping, asking and evicting at once loses and breaks nothing."""
     collection = FutureCollection(50)
@@ -305,6 +306,7 @@ def test_sixteen_threads_at_once() -> None:
     assert len(collection._by_key._finished) == len(collection)
 
 
+@pytest.mark.holds("g-no-locals")
 def test_a_failed_future_keeps_no_locals(executor: Executor) -> None:
     """The traceback prints, with its causes; the task's objects are gone."""
 
@@ -485,6 +487,7 @@ def test_time_to_live_of_an_executor(
     assert "day" not in executor.futures and len(executor.futures) == 0
 
 
+@pytest.mark.holds("g-threads")
 def test_membership_compares_with_no_other_future() -> None:
     """Whether a future is stored is known without looking at the others."""
 
@@ -502,6 +505,7 @@ def test_membership_compares_with_no_other_future() -> None:
     assert Picky() not in collection
 
 
+@pytest.mark.holds("g-threads")
 def test_sixteen_threads_on_the_same_keys() -> None:
     """Threads that share keys, and the dictionary under it, break nothing."""
     collection = FutureCollection(4, ttl=0)
@@ -585,6 +589,7 @@ def test_await_in_an_async_view(app: Flask, executor: Executor) -> None:
         assert asyncio.run(asyncio.wait_for(view(), LIMIT)) == "/async /async"
 
 
+@pytest.mark.holds("g-references")
 def test_nothing_refers_to_a_finished_call(executor: Executor) -> None:
     """Callable, arguments and callbacks are let go without the garbage collector."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import gc
-import socket
 import threading
 import typing as t
 import weakref
@@ -16,19 +15,23 @@ from concurrent.futures import Future
 
 import process_app
 import pytest
-from conftest import LIMIT
+from control import Door
+from internals import (
+    Call,
+    LoopPool,
+    Options,
+    Outcome,
+    PebblePool,
+    Pool,
+    ProcessPool,
+    SyncPool,
+    Task,
+    ThreadPool,
+    deliver,
+)
+from limits import LIMIT
 
-from flask_executor.attempt import Attempt
-from flask_executor.calls import Call, Outcome
 from flask_executor.errors import ExecutorShutDown
-from flask_executor.options import Options
-from flask_executor.pools.base import Pool, bare_owner
-from flask_executor.pools.loop import LoopPool
-from flask_executor.pools.pebble import PebblePool
-from flask_executor.pools.process import ProcessPool
-from flask_executor.pools.sync import SyncPool
-from flask_executor.pools.thread import ThreadPool
-from flask_executor.task import Task
 
 
 class Kind(t.NamedTuple):
@@ -70,66 +73,38 @@ def pool(kind: Kind) -> t.Iterator[t.Any]:
     pool.shutdown()
 
 
-class Gate:
-    """A listening socket that a call connects to, and waits at."""
-
-    def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(LIMIT)
-        self.port: int = self._listener.getsockname()[1]
-        self._waiting: list[socket.socket] = []
-
-    def reached(self) -> None:
-        """Return once one more call waits there."""
-        self._waiting.append(self._listener.accept()[0])
-
-    def open(self) -> None:
-        """Let those go on that wait."""
-        for waiting in self._waiting:
-            waiting.sendall(b"x")
-            waiting.close()
-        self._waiting.clear()
-
-    def close(self) -> None:
-        self.open()
-        self._listener.close()
-
-
 @pytest.fixture
-def gate(pool: t.Any) -> t.Iterator[Gate]:
-    gate = Gate()
+def gate(pool: t.Any) -> t.Iterator[Door]:
+    gate = Door()
     yield gate
     gate.close()
 
 
-class Judging(type(bare_owner)):  # type: ignore[misc]
+class Judging(type(deliver)):  # type: ignore[misc]
     """Delivers, and tells what it was that came."""
 
     def __init__(self, judge: t.Callable[[Task, Outcome], object]) -> None:
         self.judge = judge
 
-    def finish(self, attempt: Attempt, outcome: Outcome) -> None:
-        self.judge(attempt.task, outcome)
-        super().finish(attempt, outcome)
+    def finish(self, task: Task, outcome: Outcome) -> None:
+        self.judge(task, outcome)
+        super().finish(task, outcome)
 
 
-def task_of(
-    fn: t.Any, *args: t.Any, owner: t.Any = bare_owner, **options: t.Any
-) -> Task:
-    call = Call(fn, args, {})
+def task_of(fn: t.Any, *args: t.Any, owner: t.Any = deliver, **options: t.Any) -> Task:
+    call = Call(fn, args, {}, None)
     return Task(Future(), call, owner, Options(**options))
 
 
 def launch(pool: Pool, task: Task) -> Future[t.Any]:
     future = t.cast("Future[t.Any]", task.future)
-    pool.prepare(task._call)
-    pool.enqueue(task)
+    if pool.packs:
+        pool.pack(task)
+    pool.start(task)
     return future
 
 
-def start(
-    pool: Pool, fn: t.Any, *args: t.Any, owner: t.Any = bare_owner
-) -> Future[t.Any]:
+def start(pool: Pool, fn: t.Any, *args: t.Any, owner: t.Any = deliver) -> Future[t.Any]:
     return launch(pool, task_of(fn, *args, owner=owner))
 
 
@@ -145,6 +120,7 @@ def test_result(pool: t.Any, kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyError, SystemExit, KeyboardInterrupt])
+@pytest.mark.holds("g-ends")
 def test_whatever_a_call_raises_ends_that_call_alone(
     pool: t.Any, kind: Kind, error: type[BaseException]
 ) -> None:
@@ -155,6 +131,7 @@ def test_whatever_a_call_raises_ends_that_call_alone(
     assert start(pool, kind.echo, 1).result(LIMIT) == (1,)
 
 
+@pytest.mark.holds("g-exactly-once")
 def test_each_task_is_judged_once(pool: t.Any, kind: Kind) -> None:
     """Of many tasks each is judged once."""
     judged: list[int] = []
@@ -172,7 +149,7 @@ def test_after_shutdown(pool: t.Any, kind: Kind) -> None:
     future = t.cast("Future[t.Any]", task.future)
     with pytest.raises(ExecutorShutDown, match=kind.echo.__name__):
         launch(pool, task)
-    assert task._call is not None
+    assert task.call is not None
     assert repr(task) == f"<Task process_app.{kind.echo.__name__} waiting>"
     assert not future.done() and future.cancel()
 
@@ -184,7 +161,8 @@ def test_shutdown_of_a_pool_that_never_started(pool: t.Any) -> None:
 
 
 @pytest.mark.parametrize("kind", [KINDS[name] for name in WAITING], ids=WAITING)
-def test_shutdown_waits(pool: t.Any, kind: Kind, gate: Gate) -> None:
+@pytest.mark.holds("g-shutdown")
+def test_shutdown_waits(pool: t.Any, kind: Kind, gate: Door) -> None:
     """With wait it returns when all that was accepted has run."""
     running = start(pool, kind.ask, gate.port)
     gate.reached()
@@ -197,7 +175,8 @@ def test_shutdown_waits(pool: t.Any, kind: Kind, gate: Gate) -> None:
 
 
 @pytest.mark.parametrize("kind", [KINDS[name] for name in IN_LINE], ids=IN_LINE)
-def test_shutdown_cancels_what_waits(pool: t.Any, kind: Kind, gate: Gate) -> None:
+@pytest.mark.holds("g-shutdown-cancel")
+def test_shutdown_cancels_what_waits(pool: t.Any, kind: Kind, gate: Door) -> None:
     """With cancel_futures what has begun ends, what waits is cancelled."""
     running = start(pool, kind.ask, gate.port)
     gate.reached()
@@ -211,7 +190,8 @@ def test_shutdown_cancels_what_waits(pool: t.Any, kind: Kind, gate: Gate) -> Non
 
 
 @pytest.mark.parametrize("kind", [KINDS[name] for name in IN_LINE], ids=IN_LINE)
-def test_a_cancelled_task_does_not_run(pool: t.Any, kind: Kind, gate: Gate) -> None:
+@pytest.mark.holds("g-cancelled")
+def test_a_cancelled_task_does_not_run(pool: t.Any, kind: Kind, gate: Door) -> None:
     """What is cancelled while it waits is passed over, and never judged."""
     running = start(pool, kind.ask, gate.port)
     gate.reached()
@@ -247,12 +227,13 @@ class Thing:
     """An argument that a weak reference can point to."""
 
 
+@pytest.mark.holds("g-references")
 def test_references_are_dropped(pool: t.Any, kind: Kind) -> None:
     """After the end nothing refers to the arguments, not even the kept task."""
     thing = Thing()
     ref = weakref.ref(thing)
     task = task_of(kind.throw, KeyError)
-    task._call.kwargs["unknown"] = thing
+    task.call.kwargs["unknown"] = thing
     del thing
     future = launch(pool, task)
     assert isinstance(future.exception(LIMIT), BaseException)
@@ -260,7 +241,7 @@ def test_references_are_dropped(pool: t.Any, kind: Kind) -> None:
     pool.shutdown()
     gc.collect()
     assert ref() is None
-    assert task._call is None and task.name.startswith("process_app.throw")
+    assert task.call is None and task.name.startswith("process_app.throw")
 
 
 def test_bare_calls(pool: t.Any, kind: Kind) -> None:

@@ -7,8 +7,8 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import fields
 
 import pytest
-from conftest import LIMIT
 from flask import Flask, g
+from limits import LIMIT
 
 from flask_executor import Executor, InvalidSetting
 from flask_executor.settings import Settings, config_key

@@ -11,11 +11,11 @@ from collections import Counter
 
 import control_app
 import pytest
-from conftest import LIMIT
 from control import SIGNALS, TERMINAL, Journal
 from flask import Flask, current_app, has_request_context
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from limits import LIMIT
 
 from flask_executor import (
     Executor,
@@ -174,6 +174,7 @@ def test_on_every_pool(app: Flask, journal: Journal, kind: str) -> None:
 # Receivers
 
 
+@pytest.mark.holds("g-one-end")
 def test_sent_before_the_future_ends(app: Flask, executor: Executor) -> None:
     """Who waits for the future finds the last one sent; receivers find it pending."""
     found: list[object] = []
@@ -264,6 +265,7 @@ def test_a_receiver_in_a_view(app: Flask, executor: Executor) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+@pytest.mark.holds("g-one-end")
 def test_a_receiver_that_raises(
     app: Flask,
     executor: Executor,
@@ -443,6 +445,7 @@ def code(step: Step, gate: threading.Event, n: int) -> t.Any:
     workers=st.integers(1, 4),
     ending=st.sampled_from(["wait", "shutdown", "cancel_futures", "drain"]),
 )
+@pytest.mark.holds("g-one-end")
 def test_one_end_for_each_task(schedule: list[Step], workers: int, ending: str) -> None:
     """Over any schedule: one end for each task, no start after it, and states that
     agree with the futures.

@@ -13,9 +13,9 @@ import weakref
 
 import control_app
 import pytest
-from conftest import LIMIT
 from control import Door, Journal, with_clock
 from flask import Flask, g
+from limits import LIMIT
 
 from flask_executor import Executor, Retry, TaskTimeout, current_task
 
@@ -46,6 +46,7 @@ def messages(caplog: pytest.LogCaptureFixture, level: int = logging.ERROR) -> li
 # Threads
 
 
+@pytest.mark.holds("g-timeout")
 def test_a_thread_that_overruns(
     executor: Executor, gate: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -90,6 +91,7 @@ def test_the_log_shows_where_it_is_stuck(
     assert "in stuck_in\n    gate.wait(LIMIT)" in logged and "in wait" in logged
 
 
+@pytest.mark.holds("g-overrun")
 def test_its_slot_is_not_given_away(
     app: Flask, executor: Executor, gate: threading.Event
 ) -> None:
@@ -126,6 +128,7 @@ def test_its_place_in_the_job_is_not_given_away(
     assert began == [1, 2]
 
 
+@pytest.mark.holds("g-overrun")
 def test_code_can_ask(executor: Executor) -> None:
     """Code sees its deadline coming, and that it is over; what it raises is dropped."""
     clock = with_clock(executor)
@@ -203,6 +206,7 @@ def test_in_time(executor: Executor) -> None:
     clock.advance(10)
 
 
+@pytest.mark.holds("g-timeout")
 def test_the_time_of_the_run_counts(
     app: Flask, executor: Executor, gate: threading.Event
 ) -> None:
@@ -316,6 +320,7 @@ def test_log_exceptions_off(
     assert messages(caplog) == []
 
 
+@pytest.mark.holds("g-shutdown")
 def test_shutdown_waits_for_an_overrun(
     executor: Executor, gate: threading.Event
 ) -> None:
@@ -357,6 +362,7 @@ def test_callbacks_of_a_timeout(executor: Executor, gate: threading.Event) -> No
 # Coroutines
 
 
+@pytest.mark.holds("g-timeout")
 def test_a_coroutine_is_cancelled(
     executor: Executor, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -415,6 +421,7 @@ def test_a_coroutine_that_will_not_stop(executor: Executor) -> None:
     assert future.task is not None and future.task.state == "timed_out"
 
 
+@pytest.mark.holds("g-attempts")
 def test_a_coroutine_tried_again_after_its_timeout(
     app: Flask, executor: Executor
 ) -> None:
@@ -510,6 +517,7 @@ def processes(app: Flask) -> t.Iterator[Executor]:
     executor.shutdown()
 
 
+@pytest.mark.holds("g-timeout", "g-overrun")
 def test_a_process_that_overruns(
     processes: Executor, door: Door, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -25,6 +25,7 @@ from ..current import Progress
 from ..errors import TaskCancelled, WorkerLost
 from ..payload import MainModule, TaskInfo, rebuild_outcome
 from .apps import AppSource
+from .gevent import blocking_sockets
 from .worker import BEGUN, PROGRESS, STOP, request_for, serve, split_message
 
 _STARTS = 3
@@ -149,7 +150,7 @@ class WorkerHandle:
     def _launch(self) -> None:
         self._bury_quietly()
         # One way each: a duplex pipe is a socket, which gevent makes non-blocking.
-        with starting, child_signal_unblocked():
+        with starting, child_signal_unblocked(), blocking_sockets():
             their_calls, self._calls = self._mp_context.Pipe(duplex=False)
             self._replies, their_replies = self._mp_context.Pipe(duplex=False)
             self._flags = RawArray("b", 2)

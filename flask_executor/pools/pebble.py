@@ -28,6 +28,7 @@ from ..settings import Settings
 from ..threads import start_thread
 from . import handles
 from .apps import AppSource
+from .gevent import blocking_sockets
 from .handles import Answer, WorkerHandle, close_all
 from .process import ProcessPool
 from .worker import STOP, Answers, serve_one, unblock_signals
@@ -83,7 +84,7 @@ class _Handle(WorkerHandle):
     def _launch(self) -> None:
         self._bury_quietly()
         self._future = None
-        with handles.starting, handles.child_signal_unblocked():
+        with handles.starting, handles.child_signal_unblocked(), blocking_sockets():
             self._replies, theirs = self._mp_context.Pipe(duplex=False)
             handles.near_ends.add(self._replies)
             self._flags = RawArray("b", 2)
