@@ -172,6 +172,8 @@ class _PlaceWait:
             place.limit.stop_waiting(place)
             granted = threading.Event()
             if self._needs(place) and not place.limit.come_back(place, granted.set):
+                # Who has the place may be in the queue, and need this worker.
+                self._lend_slot()
                 granted.wait()
         self._give_back()
 
@@ -194,6 +196,11 @@ class _PlaceWait:
 
     def _needs(self, place: Place) -> bool:
         return self._blocks and not place.waits
+
+    def _lend_slot(self) -> None:
+        pool = None if here.pool is None else here.pool()
+        if pool is not None and self.give_back is None:
+            self.give_back = pool.lend_slot()
 
     def _give_back(self) -> None:
         if self.give_back is not None:
