@@ -114,6 +114,8 @@ class Task:
     _error: BaseException | None = None
     _wanted: bool = False
     _is_reserved: bool = False
+    _ended_as: State | None = None
+    """Set if it ends without an attempt, by who ends it, before all else."""
 
     def __init__(
         self,

@@ -145,7 +145,7 @@ def _give_up_place(inside: Attempt | None, *, has_timeout: bool) -> _PlaceWait:
     if inside is None or place is None:
         return _PlaceWait(None, blocks=False)
     # A coroutine takes its place again at its next step, so it need not keep it.
-    blocks = inside.runs_here()
+    blocks = inside.runs_here() and not inside.task._pool.must_not_block
     place.limit.start_waiting(place, has_timeout=has_timeout and blocks)
     return _PlaceWait(place, blocks=blocks)
 
