@@ -115,11 +115,12 @@ class _SplitContexts:
         context.push()
         if request is None:
             return lambda error: _pop(context, error)
-        inner = self._task_class(context, request)
+        inner: t.Any = self._task_class(context, request)
         # As its own push would note it: a nested push, as stream_with_context does,
         # must find that it is not the outermost one.
         inner._cv_tokens = [(self._request_variable.set(inner), None)]
-        return t.cast(Leave, inner.leave)
+        leave: Leave = inner.leave
+        return leave
 
 
 class _TaskRequestContext(OnDemand):
@@ -230,9 +231,9 @@ def _pop(context: t.Any, error: BaseException | None) -> None:
 def session_of(context: t.Any) -> SessionMixin | None:
     # The public property marks the session as accessed, which adds a Vary header to
     # the view's response.
-    if hasattr(context, "_session"):
-        return t.cast("SessionMixin | None", context._session)
-    return t.cast("SessionMixin | None", context.session)
+    has_own = hasattr(context, "_session")
+    session: SessionMixin | None = context._session if has_own else context.session
+    return session
 
 
 def _detect() -> _SplitContexts | _MergedContexts:
