@@ -21,9 +21,6 @@ import pytest
 from limits import LIMIT
 from scripts import ROOT, SUPPORT, environment
 
-pytestmark = pytest.mark.xdist_group("servers")
-"""One worker runs them all, and so makes the fixtures of the module once."""
-
 AFTER_FORK = """
 import os
 
