@@ -8,6 +8,7 @@ import threading
 import time
 import traceback
 import typing as t
+from contextvars import Context
 
 _IDLE = 10.0
 """Seconds for which a timer's thread stays with nothing to wait for."""
@@ -139,7 +140,7 @@ class Timer:
         self._thread = threading.Thread(
             target=self._serve, name=self._name, daemon=True
         )
-        self._thread.start()
+        Context().run(self._thread.start)  # with nobody's context
 
     def _serve(self) -> None:
         while self._wait():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextvars import Context
 
 from .current import running
 from .task import Task
@@ -71,7 +72,8 @@ class _StandIn:
                 return
             self._serves = True
         try:
-            threading.Thread(target=self._serve, name=self._name).start()
+            thread = threading.Thread(target=self._serve, name=self._name)
+            Context().run(thread.start)  # with nobody's context
         except RuntimeError:  # the interpreter ends, or there are too many
             self._serve()
 

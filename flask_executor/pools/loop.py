@@ -9,6 +9,7 @@ import os
 import threading
 import typing as t
 import weakref
+from contextvars import Context
 from functools import partial
 
 from ..calls import Call, Outcome, run_coroutine
@@ -89,7 +90,7 @@ class LoopPool(Plain, BareCalls):
         thread = threading.Thread(
             target=self._run_loop, args=(ready, loop), name=self._name, daemon=True
         )
-        thread.start()
+        Context().run(thread.start)  # with nobody's context
         ready.wait()
         self._thread = thread
         _unfinished.add(self)

@@ -6,6 +6,7 @@ import concurrent.futures.thread as stdlib
 import threading
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 
 from flask import Flask
 
@@ -69,7 +70,9 @@ class ThreadPool(Plain, ThreadPoolExecutor):
             self._line.put(task, first=first)
             self._work_queue.put(turn)
             if len(self._threads) < self._max_workers:  # asking costs a semaphore
-                self._adjust_thread_count()
+                # Threads may inherit contexts from Python 3.14 on: the submitter's
+                # would live as long as its worker thread.
+                Context().run(self._adjust_thread_count)
 
 
 class _Turn:
