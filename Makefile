@@ -36,10 +36,12 @@ demo: $(VENV)/.installed-example
 
 # Hundreds of processes are measured, whatever directory they run in, and some are
 # killed while they write: their files lie in one place, which goes with the run.
+# With worksteal a worker has neighbouring tests, which share fixtures; loadgroup
+# hangs when a worker is lost.
 test: $(VENV)/.installed-tests
 	rm -rf .coverage .coverage-parts && mkdir .coverage-parts
 	COVERAGE_FILE=$(CURDIR)/.coverage-parts/.coverage \
-	  $(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS) || \
+	  $(BIN)/coverage run -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) || \
 	  { rm -rf .coverage-parts; exit 1; }
 	$(BIN)/coverage combine --quiet .coverage-parts
 	rm -rf .coverage-parts

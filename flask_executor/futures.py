@@ -7,7 +7,6 @@ import contextlib
 import threading
 import traceback
 import typing as t
-from collections import deque
 from concurrent.futures import Future as Future
 from concurrent.futures._base import (
     CANCELLED,

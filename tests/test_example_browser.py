@@ -18,9 +18,6 @@ import pytest
 from limits import LIMIT
 from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 
-pytestmark = pytest.mark.xdist_group("browser")
-"""One worker runs them all, and so makes the fixtures of the module once."""
-
 ROOT = Path(__file__).parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
