@@ -101,8 +101,11 @@ class DuplicateKey(ValueError):
         return type(self), (self.key,)
 
 
-class CallNotPicklable(PicklingError):
-    """A call cannot be sent to a worker process."""
+class CallNotPicklable(PicklingError, TypeError):
+    """A call cannot be sent to a worker process.
+
+    It is a :exc:`TypeError`, too, which 1.0.0 raised for jobs.
+    """
 
     def __init__(self, name: str, reason: str) -> None:
         self.name = name
