@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import LIMIT
-
-HERE = Path(__file__).parent
+from scripts import environment
 
 HEAD = """
 from gevent import monkey
 
 monkey.patch_all()
 
-import os
 import socket
 import sys
 import threading
@@ -108,10 +105,7 @@ def run(directory: Path, body: str, kind: str) -> subprocess.CompletedProcess[st
     script.write_text(body)
     return subprocess.run(
         [sys.executable, str(script), kind],
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join((str(HERE), str(HERE.parent))),
-        },
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=LIMIT,
