@@ -15,6 +15,7 @@ from gevent import monkey
 
 monkey.patch_all()
 
+import os
 import socket
 import sys
 import threading
