@@ -340,7 +340,7 @@ def test_an_unhashable_key(write: t.Any) -> None:
 
 def test_delay_and_run_at_together(write: t.Any) -> None:
     """They say the same thing, so only one can be given."""
-    with pytest.raises(InvalidOption, match="without run_at"):
+    with pytest.raises(InvalidOption, match="use either delay or run_at"):
         write(delay=1, run_at=MOMENT)
     write(delay=None, run_at=MOMENT)
 
