@@ -15,6 +15,7 @@ from flask import Flask
 
 from .errors import DuplicateKey
 
+_ABSENT = object()
 _LAST = 8
 """How many of the futures stored last are looked at first."""
 
@@ -278,10 +279,9 @@ class Registry:
     def discard(self, future_key: t.Hashable, future: object) -> None:
         """Remove this very future, if it is still stored under the key or holds it."""
         with self._lock:
-            if self._reserved.get(future_key) is future:
-                del self._reserved[future_key]
-            if self._futures.get(future_key) is future:
-                del self._futures[future_key]
+            for where in (self._reserved, self._by_key):
+                if where.get(future_key, _ABSENT) is future:
+                    del where[future_key]
 
     def get(self, future_key: t.Hashable, default: t.Any = None) -> t.Any:
         """Return the future stored under a key, or the default."""
