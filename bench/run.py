@@ -91,6 +91,8 @@ OPTIONS = [
     Row("their memory", "later_memory", "delayed", "waiting", rounds=1),
     Row("10,000 due at once, against let go", "due", "delayed", "held", rounds=5),
     Row("progress: process, against thread", "progress", "process", "thread"),
+    Row("storing beyond the length, 100,000 against 100", "beyond", "many", "few"),
+    Row("expiry of 100,000, against 100", "expiry", "many", "few"),
 ]
 
 PEERS = [

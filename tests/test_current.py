@@ -128,7 +128,7 @@ def test_outside(app: Flask, executor: Executor) -> None:
         lambda: [*current_task.track([1])],
         lambda: current_task.remaining(),
     ):
-        with pytest.raises(NoCurrentTask, match=r"ask future\.task") as info:
+        with pytest.raises(NoCurrentTask, match=r"use future\.task") as info:
             use()
         assert isinstance(info.value, RuntimeError)
     assert not current_task
