@@ -109,6 +109,8 @@ class Task:
     _finished: float | None = None
     _wanted: bool = False
     _is_reserved: bool = False
+    _ended_as: State | None = None
+    """Set if it ends without an attempt, by who ends it, before all else."""
 
     def __init__(
         self,

@@ -133,12 +133,14 @@ class Runs:
         """Cancel a task that waits, ask one to stop that runs; False if it is over."""
         if self._endings.cancel(task):
             return True
-        attempt = task._run
+        attempt = self._table.attempt_of(task)
         if task._has_ended or attempt is None:
             return False
         attempt.stop_requested, attempt.timed_out = True, False
         if self._table.is_running(attempt):
             self._stop(attempt)
+        else:  # what performs its verdict may not have seen that
+            self._endings.cancel(task)
         return True
 
     def _watch(self, attempt: Attempt, timeout: float) -> None:
