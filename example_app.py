@@ -310,18 +310,19 @@ def state_of(task: Task, ended: bool) -> str:
 def label_of(started: Started, task: Task, state: str) -> str:
     """Describe the state, with the time that the task has taken."""
     if state == "waiting":
-        return f"Waiting for a {POOL_OF[started.job]}"
+        # A coroutine waits only for a moment; its thumbnails do the waiting.
+        return f"Waiting for a {POOL_OF.get(started.job, 'worker process')}"
     if state == "running" and load().only_waits_for_members(task):
         return "Waiting for a worker process"
     if task.started_at is None:
         return ENDS[state]
     end = task.finished_at.timestamp() if task.finished_at else time.time()
     seconds = max(end - task.started_at.timestamp(), 0)
-    if state in ENDS:
-        return (
-            f"{ENDS[state]} {'in' if state == 'succeeded' else 'after'} {seconds:.1f} s"
-        )
-    return f"{state.capitalize()}, {seconds:.0f} s"
+    if state not in ENDS:
+        return f"{state.capitalize()}, {seconds:.0f} s"
+    word = "in" if state == "succeeded" else "after"
+    took = f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+    return f"{ENDS[state]} {word} {took}"
 
 
 class Load:
@@ -434,7 +435,7 @@ def all_four() -> t.Any:
     start(send_confirmation, ada, title=ada, urgent=False)
     start(summarise, table, title="visitors.csv", urgent=False)
     start(thumbnails, title=f"{THUMBNAILS} thumbnails", urgent=False)
-    start(fibonacci, 33, title="fibonacci(33)", urgent=True)
+    start(fibonacci, 32, title="fibonacci(32)", urgent=True)
     return accepted()
 
 
@@ -520,7 +521,7 @@ def result_of(started: Started) -> dict[str, t.Any]:
     return {"result": future.result(), "mail": mail}
 
 
-def code_of(*functions: str) -> str:
+def code_of(functions: list[str]) -> str:
     """Return the source of functions of this file."""
     return "\n\n".join(inspect.getsource(globals()[name]) for name in functions)
 

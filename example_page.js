@@ -155,8 +155,11 @@ function fold(card) {
   const box = card.querySelector(".earlier");
   box.hidden = lines.length <= 4;
   box.querySelector("summary").textContent = lines.length - 4 + " earlier";
-  const results = card.querySelectorAll("details.result");
-  results.forEach((result, place) => { result.open = place === 0 && wide.matches; });
+  card.querySelectorAll("details.result").forEach((result, place) => {
+    if ("opened" in result.dataset && place) result.open = false;  // by us, not by a click
+    if (!("opened" in result.dataset) && !place && wide.matches) result.open = true;
+    result.dataset.opened = "";
+  });
 }
 
 function showLoad(load) {
@@ -165,7 +168,7 @@ function showLoad(load) {
     const slots = item.querySelectorAll("i");
     slots.forEach((slot, place) => slot.classList.toggle("busy", place < count));
     item.querySelector(".count").textContent =
-      slots.length ? `${count} of ${slots.length} busy` : `${count || "nothing"} waiting`;
+      slots.length ? `${count} of ${slots.length} busy` : `${count} waiting`;
   }
 }
 

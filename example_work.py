@@ -123,7 +123,7 @@ def summary_of(rows: t.Iterator[list[str]]) -> dict[str, t.Any]:
             column.add(cell)
     numeric = [column.summary() for column in columns if column.count]
     if not numeric:
-        raise ValueError(f"No column holds numbers ({count} rows were read).")
+        raise ValueError(f"No column holds numbers. Rows read: {count:,}.")
     return {"rows": count, "columns": numeric}
 
 
