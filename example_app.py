@@ -246,6 +246,7 @@ def my_task(key: str) -> Started:
 
 def start(job: ExecutorJob[..., t.Any], *args: t.Any, title: str, urgent: bool) -> None:
     """Submit a job for the visitor; a form that is sent twice submits it once."""
+    load()  # before there is anything to hear
     tasks = my_tasks()
     key = f"{form_key()}-{job.__name__}"
     stored_under = f"{session['visitor']}/{key}"
@@ -355,7 +356,7 @@ class Load:
 
 @functools.cache
 def load() -> Load:
-    """Listen from the first request on."""
+    """Listen from the first call on."""
     return Load()
 
 

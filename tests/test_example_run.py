@@ -1,0 +1,216 @@
+"""The example as a program: demo, port, log, end, and under gunicorn."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import typing as t
+import urllib.parse
+import urllib.request
+from contextlib import contextmanager
+from http.cookiejar import CookieJar
+from pathlib import Path
+
+import pytest
+from conftest import LIMIT
+
+import example_app
+
+SCRIPT = Path(example_app.__file__)
+
+
+class Server:
+    """A server process, what it has written, and a visitor with cookies."""
+
+    def __init__(self, *command: str, **env: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=SCRIPT.parent,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **env},
+            start_new_session=True,
+        )
+        self.lines: list[str] = []
+        self.url = ""
+        self._begun = threading.Event()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        cookies = urllib.request.HTTPCookieProcessor(CookieJar())
+        self._visitor = urllib.request.build_opener(cookies)
+
+    def _read(self) -> None:
+        for line in t.cast(t.IO[str], self.process.stdout):
+            self.lines.append(line)
+            if found := re.search(r"http://127\.0\.0\.1:\d+", line):
+                self.url = self.url or found[0]
+                self._begun.set()
+        self._begun.set()
+
+    def wait(self) -> None:
+        assert self._begun.wait(LIMIT)
+        assert self.url, self.lines
+
+    def ask(self, path: str, **form: str) -> t.Any:
+        data = urllib.parse.urlencode(form).encode() if form else None
+        request = urllib.request.Request(
+            self.url + path, data, {"Accept": "application/json"}
+        )
+        with self._visitor.open(request, timeout=LIMIT) as answer:
+            return answer.read().decode()
+
+    def interrupt(self) -> int:
+        """As Ctrl-C does: the whole group of processes gets the signal."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        status = self.process.wait(LIMIT)
+        self._reader.join(LIMIT)
+        return status
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(LIMIT)
+        self._reader.join(LIMIT)
+        t.cast(t.IO[str], self.process.stdout).close()
+
+
+@contextmanager
+def server(*command: str, **env: str) -> t.Iterator[Server]:
+    server = Server(*command, **env)
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.kill()
+
+
+def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT * 2,
+        cwd=SCRIPT.parent,
+        env={**os.environ, **env},
+    )
+
+
+def test_demo() -> None:
+    """``--demo`` does all four, cancels one, prints what happened and ends well."""
+    done = run(str(SCRIPT), "--demo")
+    assert (done.returncode, done.stderr) == (0, "")
+    for word in (
+        *("'Please confirm' for ada@example.org", "100% 200,000 lines"),
+        *("count 200000", "46368", "ms  cancelled", "20 pictures"),
+    ):
+        assert word in done.stdout
+
+
+def test_serving(tmp_path: Path) -> None:
+    """The server says once where the page is, does not log that the page asks for news,
+    and Ctrl-C ends it at once and without a word, with all its tasks.
+    """
+    with server(str(SCRIPT), "--port", "0") as one:
+        one.ask("/fibonacci", n="35")
+        one.ask("/all", key="a-random-key")
+        for _ in range(100):
+            status = json.loads(one.ask("/status"))
+            if status["load"]["worker process"] == 2:
+                break
+        said = len(one.lines)
+        assert one.interrupt() == 0
+        assert one.lines[said:] == []
+    log = "".join(one.lines)
+    assert re.findall(r"http://\S+", log) == [one.url + "/"]
+    assert "POST /fibonacci" in log
+    assert "/status" not in log
+
+
+def test_port_that_is_taken() -> None:
+    """Without a port asked for, the next free one is taken; one that was asked for is
+    not changed, and the reason is given.
+    """
+    with example_app.listener(None) as first, example_app.listener(None) as second:
+        taken, other = first.getsockname()[1], second.getsockname()[1]
+        assert 5000 <= taken < other < 5020
+        for arguments, env in (
+            (["--port", str(taken)], {}),
+            ([], {"PORT": str(taken)}),
+        ):
+            done = run(str(SCRIPT), *arguments, **env)
+            assert (done.returncode, done.stdout) == (1, "")
+            assert re.fullmatch(
+                rf"Cannot listen on port {taken}: .*in use.*\n"
+                r"Choose another one: python example_app.py --port 8000\n",
+                done.stderr,
+            )
+
+
+def test_port_of_the_environment() -> None:
+    """``PORT`` chooses the port, and what is not a number is refused."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with server(str(SCRIPT), PORT=str(port)) as one:
+        assert one.url == f"http://127.0.0.1:{port}"
+    done = run(str(SCRIPT), PORT="web")
+    assert done.returncode == 2
+    assert "argument --port: invalid int value: 'web'" in done.stderr
+    done = run(str(SCRIPT), "--port", "70000")
+    assert done.returncode == 1
+    assert "Cannot listen on port 70000: " in done.stderr
+
+
+WITHOUT_EXTRA = """
+import runpy, sys
+sys.modules["aiosmtpd"] = None
+sys.argv = ["example_app.py"]
+runpy.run_path("example_app.py", run_name="__main__")
+"""
+
+
+def test_without_its_extra() -> None:
+    """Without aiosmtpd, the example says what to install."""
+    done = run("-c", WITHOUT_EXTRA)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith("Install it: python -m pip install aiosmtpd\n")
+
+
+def test_two_servers_on_one_machine() -> None:
+    """Cookies do not know ports, so each server has its own: a browser that visits both
+    keeps its tasks in both.
+    """
+    with server(str(SCRIPT), "--port", "0") as one:
+        one.ask("/fibonacci", n="1")
+        with server(str(SCRIPT), "--port", "0") as other:
+            home, one.url = one.url, other.url
+            one.ask("/status")
+        one.url = home
+        assert len(json.loads(one.ask("/status"))["tasks"]) == 1
+
+
+@pytest.mark.parametrize("options", [[], ["--preload"]], ids=["plain", "preload"])
+def test_under_gunicorn(options: list[str]) -> None:
+    """All uses work under gunicorn, with one worker as the example says."""
+    command = ["-m", "gunicorn", "--bind", "127.0.0.1:0", "--threads", "4", *options]
+    with server(*command, "example_app:app", PYTHONPATH=str(SCRIPT.parent)) as one:
+        one.ask("/sign-up", address="ada@example.org")
+        one.ask("/fibonacci", n="12")
+        one.ask("/summary", sample="yes")
+        pause = threading.Event()
+        for _ in range(LIMIT * 20):
+            tasks = json.loads(one.ask("/status"))["tasks"]
+            if all(task["ended"] for task in tasks):
+                break
+            pause.wait(0.05)
+        assert [task["state"] for task in tasks] == ["succeeded"] * 3
+        html = "".join(
+            json.loads(one.ask(f"/tasks/{task['key']}"))["html"] for task in tasks
+        )
+    for words in ("to ada@example.org", ">144<", "400,000 rows"):
+        assert words in html
