@@ -64,10 +64,10 @@ async function poll() {
     const woken = nudge();  // a nudge while we ask counts, too
     const changed = await show(await askUntilAnswered("/status"));
     const busy = document.querySelector(".task:not([data-ended])");
-    const longest = document.hidden ? (busy ? 5000 : Infinity) : busy ? 1000 : 15000;
-    wait = changed ? 250 : Math.min(Math.max(wait, 250) * 1.4, longest);
-    const due = longest === Infinity ? woken : Promise.race([pause(wait), woken]);
-    await due;
+    const [least, most] = busy ? [250, 1000] : [2000, 15000];
+    wait = changed ? least : Math.min(Math.max(wait * 1.4, least), most);
+    if (document.hidden && !busy) await woken;
+    else await Promise.race([pause(document.hidden ? 5000 : wait), woken]);
   }
 }
 
@@ -175,7 +175,7 @@ function showLoad(load) {
 function announce(tasks) {
   if (!tasks.length) return;
   document.getElementById("news").textContent =
-    tasks.map(task => `${task.title}: ${task.label}.`).join(" ");
+    tasks.map(task => `${task.title}: ${task.label.split(",")[0]}.`).join(" ");
 }
 
 // Forms. A form that is on its way is not sent again. If the connection is lost it is
