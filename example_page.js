@@ -62,7 +62,10 @@ async function poll() {
   let wait = 0;
   for (;;) {
     const woken = nudge();  // a nudge while we ask counts, too
-    const changed = await show(await askUntilAnswered("/status"));
+    const before = formsAnswered;
+    const status = await askUntilAnswered("/status");
+    // An answer that a form has overtaken may not know what the form has started.
+    const changed = await show(status, before === formsAnswered);
     const busy = document.querySelector(".task:not([data-ended])");
     const [least, most] = busy ? [250, 1000] : [2000, 15000];
     wait = changed ? least : Math.min(Math.max(wait * 1.4, least), most);
@@ -75,21 +78,23 @@ async function poll() {
 
 const lineOf = key => document.querySelector(`.task[data-key="${CSS.escape(key)}"]`);
 
+let formsAnswered = 0;
 let showing = Promise.resolve();
-function show(status) {  // one after another: two answers may come at once
-  return showing = showing.catch(() => {}).then(() => showStatus(status));
+function show(status, isLatest) {  // one after another: two answers may come at once
+  return showing = showing.catch(() => {}).then(() => showStatus(status, isLatest));
 }
 
-async function showStatus({tasks, load}) {
+async function showStatus({tasks, load}, isLatest) {
   showLoad(load);
   const news = [];
   for (const task of tasks.toReversed()) {  // the newest comes last, and goes on top
     const line = lineOf(task.key);
+    if (line && "ended" in line.dataset) continue;  // whatever an older answer says
     if (line?.dataset.state !== task.state) news.push(task);
-    if (!line || (task.ended && !("ended" in line.dataset))) await redraw(task);
-    else if (!task.ended) update(line, task);
+    if (!line || task.ended) await redraw(task);
+    else update(line, task);
   }
-  news.push(...markGone(tasks));
+  if (isLatest) news.push(...markGone(tasks));
   announce(news);
   return news.length > 0 || tasks.some(task => !task.ended && task.fraction !== null);
 }
@@ -191,7 +196,8 @@ document.addEventListener("submit", async event => {
   try {
     const answer = await askUntilAnswered(form.getAttribute("action"), {method: "POST", body});
     if (form.elements.key) form.elements.key.value = answer.key;
-    await show(answer);
+    formsAnswered += 1;
+    await show(answer, false);
     pollNow();
     others.postMessage("changed");
   } catch (error) {

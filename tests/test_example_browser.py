@@ -420,6 +420,39 @@ def test_restart_of_the_browser(
 LOST = "Connection lost, trying again"
 
 
+HOLD = """path => {
+    const ask = window.fetch;
+    window.release = null;
+    window.fetch = async (...asked) => {
+        const answer = await ask(...asked);
+        if (asked[0].endsWith(path)) await new Promise(go => window.release = go);
+        return answer;
+    };
+    window.stopHolding = () => { window.fetch = ask; window.release?.(); };
+}"""
+
+
+def test_answers_that_overtake_each_other(page: Page) -> None:
+    """An answer that comes late changes nothing: a task that has ended does not run
+    again, and one that has just begun is not gone.
+    """
+    line = compute(page, 35)
+    expect(state(line)).to_have_text(RUNNING)
+    page.evaluate(HOLD, "/cancel")
+    cancel(line)
+    page.evaluate("stopHolding()")
+    expect(page.locator("form[aria-busy=true]")).to_have_count(0)
+    expect(state(line)).to_have_text(CANCELLED)
+    page.evaluate(HOLD, "/status")
+    page.evaluate("pollNow()")
+    page.wait_for_function("() => Boolean(window.release)")
+    later = compute(page, 35)
+    page.evaluate("stopHolding()")
+    page.evaluate("showing")
+    expect(state(later)).to_have_text(RUNNING)
+    cancel(later)
+
+
 @pytest.mark.parametrize("what", ["no connection", "502", "no JSON"])
 def test_lost_connection(page: Page, site: Server, what: str) -> None:
     """While the app does not answer the page says so, asks less and less often, and no
