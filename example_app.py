@@ -316,7 +316,7 @@ def label_of(started: Started, task: Task, state: str) -> str:
     if state == "running" and load().only_waits_for_members(task):
         return "Waiting for a worker process"
     if task.started_at is None:
-        return ENDS[state]
+        return ENDS.get(state, state.capitalize())
     end = task.finished_at.timestamp() if task.finished_at else time.time()
     seconds = max(end - task.started_at.timestamp(), 0)
     if state not in ENDS:

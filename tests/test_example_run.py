@@ -9,10 +9,11 @@ import socket
 import subprocess
 import sys
 import threading
+import typing as t
 
 import pytest
 from conftest import LIMIT
-from example_server import SCRIPT, server
+from example_server import SCRIPT, Server, server
 
 import example_app
 
@@ -39,17 +40,26 @@ def test_demo() -> None:
         assert word in done.stdout
 
 
+def ended(server: Server) -> list[t.Any]:
+    """The tasks of the visitor, once all have ended."""
+    pause = threading.Event()
+    for _ in range(LIMIT * 20):
+        tasks: list[t.Any] = json.loads(server.ask("/status"))["tasks"]
+        if all(task["ended"] for task in tasks):
+            return tasks
+        pause.wait(0.05)
+    raise AssertionError(f"Not all have ended: {tasks}")
+
+
 def test_serving() -> None:
     """The server says once where the page is, does not log that the page asks for news,
     and Ctrl-C ends it at once and without a word, with all its tasks.
     """
     with server(str(SCRIPT), "--port", "0") as one:
+        one.ask("/thumbnails")
+        ended(one)  # both worker processes are there
         one.ask("/fibonacci", n="35")
         one.ask("/all", key="a-random-key")
-        for _ in range(100):
-            status = json.loads(one.ask("/status"))
-            if status["load"]["worker process"] == 2:
-                break
         said = len(one.lines)
         assert one.interrupt() == 0
         assert one.lines[said:] == []
@@ -129,12 +139,7 @@ def test_under_gunicorn(options: list[str]) -> None:
         one.ask("/sign-up", address="ada@example.org")
         one.ask("/fibonacci", n="12")
         one.ask("/summary", sample="yes")
-        pause = threading.Event()
-        for _ in range(LIMIT * 20):
-            tasks = json.loads(one.ask("/status"))["tasks"]
-            if all(task["ended"] for task in tasks):
-                break
-            pause.wait(0.05)
+        tasks = ended(one)
         assert [task["state"] for task in tasks] == ["succeeded"] * 3
         html = "".join(
             json.loads(one.ask(f"/tasks/{task['key']}"))["html"] for task in tasks
