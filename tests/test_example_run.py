@@ -56,7 +56,7 @@ def test_serving() -> None:
     and Ctrl-C ends it at once and without a word, with all its tasks.
     """
     with server(str(SCRIPT), "--port", "0") as one:
-        one.ask("/thumbnails")
+        one.ask("/thumbnails", key="another-key")
         ended(one)  # both worker processes are there
         one.ask("/fibonacci", n="35")
         one.ask("/all", key="a-random-key")
