@@ -111,7 +111,7 @@ def send_confirmation(address: str) -> str:
 def summarise(table: FileStorage) -> dict[str, t.Any]:
     """Summarise an uploaded file line by line, in constant memory."""
     try:
-        return summary_of(rows_in(t.cast(t.IO[bytes], table.stream)))
+        return summary_of(rows_in(table.stream))
     except UnicodeDecodeError as error:
         raise ValueError("This is not a CSV file: it is not text in UTF-8.") from error
     except csv.Error as error:
@@ -169,7 +169,7 @@ class Inbox:
     async def handle_DATA(self, server: t.Any, session: t.Any, envelope: t.Any) -> str:
         """Keep it."""
         message = message_from_bytes(envelope.content, policy=policy.default)
-        text = t.cast(EmailMessage, message).get_content()
+        text = message.get_content()
         inbox.append(Mail(message["X-Task"], message["To"], message["Subject"], text))
         return "250 OK"
 
@@ -209,7 +209,8 @@ class Started(t.NamedTuple):
     def future(self) -> TaskFuture[t.Any] | None:
         """Its future, or None if the server no longer knows it."""
         key = self.stored_under
-        return executor.futures.get(key) or cpu.futures.get(key)
+        found = executor.futures.get(key) or cpu.futures.get(key)
+        return t.cast("TaskFuture[t.Any] | None", found)
 
 
 VISITORS, TASKS = 1000, 40
@@ -322,7 +323,7 @@ def label_of(started: Started, task: Task, state: str) -> str:
     if state not in ENDS:
         return f"{state.capitalize()}, {seconds:.0f} s"
     word = "in" if state == "succeeded" else "after"
-    took = f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+    took = f"{seconds:.1f} s" if seconds >= 1 else f"{max(seconds * 1000, 1):.0f} ms"
     return f"{ENDS[state]} {word} {took}"
 
 

@@ -64,7 +64,7 @@ def upload(client: FlaskClient, content: bytes, name: str = "a.csv") -> str:
 
 
 def started(key: str) -> example_app.Started:
-    """What the server knows under a key, whoever started it."""
+    """What the server knows under a key, of any visitor."""
     (found,) = (tasks[key] for tasks in example_app.visitors.values() if key in tasks)
     return found
 
