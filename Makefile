@@ -1,4 +1,4 @@
-# make demo   its uses in the terminal, then the page
+# make demo   its uses in the terminal, then the page: make demo PORT=8000
 # make test   the tests, with coverage
 # make lint   ruff, mypy, pyright
 # make docs   the documentation, warnings are errors
@@ -13,6 +13,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
+PORT ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -27,7 +28,7 @@ help:
 
 demo: $(VENV)/.installed-example
 	$(BIN)/python example_app.py --demo
-	$(BIN)/python example_app.py
+	$(BIN)/python example_app.py $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/.installed-tests
 	$(BIN)/coverage erase
@@ -57,8 +58,11 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo "There is no $(PYTHON) here: install Python 3.11 or newer, or name another," \
+	         "as in make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "Python 3.11 or newer is needed, and $(PYTHON) is not: make PYTHON=python3.12 ..."; exit 1; }
+	  { echo "Python 3.11 or newer is needed, and $(PYTHON) is older: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 # One stamp per extra. Compat mode puts a plain path into the venv, which type
