@@ -37,6 +37,10 @@ SHOWN = re.compile(
 )
 CHECK = re.compile(r"^\.\. Check(?: (?P<file>\S+))?:\n" + CODE, re.MULTILINE)
 VALUE = re.compile(r"^(\s*)(\S.*?)  # -> (.+)$", re.MULTILINE)
+FILE = re.compile(
+    r"^\.\. code-block:: \w+\n    :caption: (?P<file>\S+)\n" + CODE, re.MULTILINE
+)
+NOT_RUN = {"conftest.py", "gunicorn.conf.py"}
 SERVED = {"README.rst", "docs/index.rst", "docs/tutorial.rst"}
 """Their examples are one app, which tests/test_first_minutes.py serves."""
 FOR_TESTS = re.compile(
@@ -65,6 +69,14 @@ def blocks(pattern: re.Pattern[str], page: Path) -> list[tuple[int, Example]]:
         (match.start(), Example(match["file"], textwrap.dedent(match["code"])))
         for match in pattern.finditer(text_of(page))
     ]
+
+
+def unpack(page: Path, folder: Path) -> None:
+    """Write the files that a page shows, of any kind, into a folder."""
+    for _, (file, code) in blocks(FILE, page):
+        path = folder / t.cast(str, file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(code)
 
 
 def examples(page: Path) -> list[Example]:
@@ -103,11 +115,11 @@ def test_examples_run(page: Path, tmp_path: Path) -> None:
     code = "\n".join(example.code for _, example in found if not example.file)
     if by_name(page) not in SERVED:
         (tmp_path / "page.py").write_text(VALUE.sub(r"\1assert (\2) == (\3)", code))
-    for _, (file, code) in found:
-        if file:
-            (tmp_path / file).write_text(code)
-    for path in sorted(tmp_path.iterdir()):
-        if path.name != "conftest.py":
+    unpack(page, tmp_path)
+    for file, code in (example for _, example in blocks(CHECK, page) if example.file):
+        (tmp_path / t.cast(str, file)).write_text(code)
+    for path in sorted(tmp_path.glob("*.py")):
+        if path.name not in NOT_RUN:
             run_file(path)
 
 
