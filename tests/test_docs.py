@@ -38,7 +38,7 @@ SHOWN = re.compile(
 CHECK = re.compile(r"^\.\. Check(?: (?P<file>\S+))?:\n" + CODE, re.MULTILINE)
 VALUE = re.compile(r"^(\s*)(\S.*?)  # -> (.+)$", re.MULTILINE)
 FILE = re.compile(
-    r"^\.\. code-block:: \w+\n    :caption: (?P<file>\S+)\n" + CODE, re.MULTILINE
+    r"^\.\. code-block:: [\w+]+\n    :caption: (?P<file>\S+)\n" + CODE, re.MULTILINE
 )
 NOT_RUN = {"conftest.py", "gunicorn.conf.py"}
 SERVED = {"README.rst", "docs/index.rst", "docs/tutorial.rst"}

@@ -36,7 +36,7 @@ def create_app():
 
 
 def test_gunicorn_finishes_what_it_accepted(tmp_path: Path) -> None:
-    """With the page's file and command, SIGTERM lets accepted tasks and their mails finish."""
+    """With the page's file and command, SIGTERM lets tasks and their mails finish."""
     unpack(DOCS / "howto/realistic-app.rst", tmp_path)
     unpack(PRODUCTION, tmp_path)
     (tmp_path / "entry.py").write_text(LOG_IN)
