@@ -130,7 +130,7 @@ def _cells(first: object, *others: object) -> list[str]:
 
 
 def _inlined(svg: str) -> list[str]:
-    return ['<div class="diagram wide">', *svg.splitlines(), "</div>"]
+    return ['<div class="diagram chart">', *svg.splitlines(), "</div>"]
 
 
 def _indented(lines: list[str]) -> list[str]:
