@@ -40,7 +40,6 @@ VALUE = re.compile(r"^(\s*)(\S.*?)  # -> (.+)$", re.MULTILINE)
 FILE = re.compile(
     r"^\.\. code-block:: [\w+]+\n    :caption: (?P<file>\S+)\n" + CODE, re.MULTILINE
 )
-NOT_RUN = {"conftest.py", "gunicorn.conf.py"}
 SERVED = {"README.rst", "docs/index.rst", "docs/tutorial.rst"}
 """Their examples are one app, which tests/test_first_minutes.py serves."""
 FOR_TESTS = re.compile(
@@ -48,8 +47,8 @@ FOR_TESTS = re.compile(
     re.MULTILINE,
 )
 """What belongs in a test, and not into code that a reader keeps."""
-PATIENCE = 60
-"""Seconds that an example in a file may take."""
+PATIENCE = 120
+"""Seconds that the examples of a page may take."""
 
 
 class Example(t.NamedTuple):
@@ -91,36 +90,41 @@ def by_name(page: Path) -> str:
 WITH_EXAMPLES = [page for page in PAGES if examples(page)]
 
 
-def run_file(path: Path) -> None:
-    """Run a file as its reader would: with pytest where it holds tests."""
-    command = [sys.executable, "-W", "error"]
-    if path.name.startswith("test_"):
-        # pytest-flask is not the reader's, and pushes a context of its own.
-        command += ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:flask"]
+def run(*words: str, folder: Path) -> None:
+    """Run Python as a reader would, with warnings as errors."""
     done = subprocess.run(
-        [*command, path.name],
-        cwd=path.parent,
+        [sys.executable, "-W", "error", *words],
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=PATIENCE,
     )
-    assert done.returncode == 0, f"{path.name}: {done.stdout}{done.stderr}"
+    assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
 
 
 @pytest.mark.parametrize("page", WITH_EXAMPLES, ids=by_name)
 def test_examples_run(page: Path, tmp_path: Path) -> None:
-    """The examples of a page run: those in files by themselves, the others in turn."""
+    """The examples of a page run: tests with pytest, which import the page's other
+    files; these by themselves where there are no tests; the rest from top to bottom.
+    """
     found = sorted(blocks(SHOWN, page) + blocks(CHECK, page))
     code = "\n".join(example.code for _, example in found if not example.file)
-    if by_name(page) not in SERVED:
-        (tmp_path / "page.py").write_text(VALUE.sub(r"\1assert (\2) == (\3)", code))
+    if code and by_name(page) not in SERVED:
+        script = tmp_path / "alone" / "page.py"
+        script.parent.mkdir()
+        script.write_text(VALUE.sub(r"\1assert (\2) == (\3)", code))
+        run(script.name, folder=script.parent)
     unpack(page, tmp_path)
     for file, code in (example for _, example in blocks(CHECK, page) if example.file):
         (tmp_path / t.cast(str, file)).write_text(code)
-    for path in sorted(tmp_path.glob("*.py")):
-        if path.name not in NOT_RUN:
-            run_file(path)
+    if any(tmp_path.glob("test_*.py")):
+        # pytest-flask is not the reader's, and pushes a context of its own.
+        alone = ["-p", "no:cacheprovider", "-p", "no:flask", "-p", "no:xdist"]
+        run("-m", "pytest", "-q", "--rootdir=.", *alone, folder=tmp_path)
+    else:
+        for path in sorted({*tmp_path.glob("*.py")} - {tmp_path / "gunicorn.conf.py"}):
+            run(path.name, folder=tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=by_name)
