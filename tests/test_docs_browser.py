@@ -21,6 +21,8 @@ from test_docs import DOCS, ROOT, unpack
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
 
+pytestmark = pytest.mark.xdist_group("recipes")  # one server, one browser
+
 if CHROMIUM is None and not os.environ.get("CI"):
     pytest.skip("There is no Chromium here", allow_module_level=True)
 
