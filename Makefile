@@ -1,5 +1,6 @@
 # make demo   its uses in the terminal, then the page: make demo PORT=8000
-# make test   the tests, with coverage
+# make test   the tests, with coverage, two minutes on two cores
+# make test-flask32   the tests of contexts, all, in the shape of the coming Flask 3.2
 # make lint   ruff, mypy, pyright
 # make docs   the documentation, warnings are errors
 # make bench  the contract's numbers, some minutes
@@ -9,17 +10,21 @@
 # Each makes .venv and installs into it what it needs, once.
 # Another Python: make test PYTHON=python3.12
 # Some tests:     make test PYTEST_ARGS='-k session'   (coverage is then low)
+# More cores:     make test WORKERS=8
 
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
 PORT ?=
+WORKERS ?= 2
 
 BIN := $(VENV)/bin
+FLASK32 = $(BIN)/python -W error -m pytest -p flask32 $(PYTEST_ARGS) \
+  tests/test_context_merged.py tests/test_context.py tests/test_files.py
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench soak clean
+.PHONY: help demo test test-flask32 lint docs bench soak clean
 # A failed install must not leave its stamp.
 .DELETE_ON_ERROR:
 
@@ -30,11 +35,22 @@ demo: $(VENV)/.installed-example
 	$(BIN)/python example_app.py --demo
 	$(BIN)/python example_app.py $(if $(PORT),--port $(PORT))
 
+# Hundreds of processes are measured, whatever directory they run in, and some are
+# killed while they write: their files lie in one place, which goes with the run.
 test: $(VENV)/.installed-tests
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
-	$(BIN)/coverage combine --quiet
+	rm -rf .coverage .coverage-parts && mkdir .coverage-parts
+	COVERAGE_FILE=$(CURDIR)/.coverage-parts/.coverage \
+	  $(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS) || \
+	  { rm -rf .coverage-parts; exit 1; }
+	$(BIN)/coverage combine --quiet .coverage-parts
+	rm -rf .coverage-parts
 	$(BIN)/coverage report
+
+# A plugin named by -p is imported before pytest has read its pythonpath.
+test-flask32: export PYTHONPATH := $(CURDIR)/tests/support
+test-flask32: $(VENV)/.installed-tests
+	FLASK32_SESSION=push $(FLASK32) tests/test_extensions.py
+	FLASK32_SESSION=lazy $(FLASK32)
 
 # pyright takes the package from the first Python on PATH.
 lint: $(VENV)/.installed-lint
@@ -54,7 +70,7 @@ soak: $(VENV)/.installed-bench
 
 clean:
 	rm -rf $(VENV) .ci-venvs .bench docs/_build build dist *.egg-info
-	rm -rf .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .coverage .coverage.* .coverage-parts .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

@@ -20,6 +20,8 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from multiprocessing import get_context
 
+import visits
+
 WORKERS = 2
 WINDOW = 500
 HOUR = 3600
@@ -104,20 +106,23 @@ def by_hand(pool: ThreadPoolExecutor) -> Submit:
     """What people write without an extension."""
     from flask import copy_current_request_context
 
-    return lambda fn: pool.submit(copy_current_request_context(fn))
+    return lambda fn, *args: pool.submit(copy_current_request_context(fn), *args)
 
 
 def in_request(submit: t.Any, measured: Round) -> Round:
     """Measure in a request of the app that the executor was made for."""
-    executor = getattr(submit, "__self__", submit)
-    app = getattr(executor, "_last_app", None) or getattr(executor, "app", None)
-    app = app or make_app()
+    app = _app_of(submit) or make_app()
 
     def in_context() -> float:
         with app.test_request_context("/1"):
             return measured()
 
     return in_context
+
+
+def _app_of(submit: t.Any) -> t.Any:
+    executor = getattr(submit, "__self__", submit)
+    return getattr(executor, "_last_app", None) or getattr(executor, "app", None)
 
 
 # Submitting
@@ -238,6 +243,39 @@ class held:
         self._gate.set()
         for future in self._futures:
             future.result()
+
+
+@measure
+def request_get(side: str) -> Round:
+    """What a GET pays for one task."""
+    return _visits(side, visits.get).round
+
+
+@measure
+def request_post(side: str) -> Round:
+    """What a POST with a form pays for one task."""
+    return _visits(side, visits.post).round
+
+
+@measure
+def request_upload(side: str) -> Round:
+    """What a POST pays for a task that reads its file, or has the bytes passed."""
+    if side == "hand":
+        return _visits(side, visits.upload, visits.content, visits.check, 10).round
+    task = visits.read_and_check
+    return _visits(side, visits.upload, visits.nothing, task, 10).round
+
+
+def _visits(
+    side: str,
+    make: t.Any,
+    read: t.Any = visits.nothing,
+    task: t.Any = nothing,
+    size: int = 100,
+) -> visits.Visits:
+    one = submitter(side, "thread")
+    app = _app_of(one) or make_app()
+    return visits.Visits(app, one, make, read, task, size)
 
 
 @measure

@@ -14,9 +14,9 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".bench"
 ONE = FOLDER / "flask-executor-1"
 """Flask-Executor 1.0.0."""
-BEFORE_COMMIT = "48dbcad"
+BEFORE_COMMIT = "41a002e"
 BEFORE = FOLDER / f"before-{BEFORE_COMMIT}"
-"""This package as it was before options, retries, timeouts and signals."""
+"""This package as it was before the middle was rebuilt."""
 
 
 def folder_of(side: str) -> Path:

@@ -2,9 +2,11 @@
 
 from .current import Progress as Progress
 from .current import current_task as current_task
+from .dispatch import Drained as Drained
 from .errors import AppNotFound as AppNotFound
 from .errors import ArgumentsNotPicklable as ArgumentsNotPicklable
 from .errors import CallNotPicklable as CallNotPicklable
+from .errors import ChildrenNotAllowed as ChildrenNotAllowed
 from .errors import DuplicateKey as DuplicateKey
 from .errors import ExecutorNotInitialized as ExecutorNotInitialized
 from .errors import ExecutorShutDown as ExecutorShutDown
@@ -30,7 +32,6 @@ from .futures import TaskFuture as TaskFuture
 from .groups import Group as Group
 from .jobs import ExecutorJob as ExecutorJob
 from .options import Retry as Retry
-from .reports import Drained as Drained
 from .signals import task_cancelled as task_cancelled
 from .signals import task_failed as task_failed
 from .signals import task_progressed as task_progressed
@@ -41,10 +42,13 @@ from .signals import task_succeeded as task_succeeded
 from .signals import task_timed_out as task_timed_out
 from .task import Task as Task
 
+__version__ = "2.0.0.dev0"
+
 __all__ = [
     "AppNotFound",
     "ArgumentsNotPicklable",
     "CallNotPicklable",
+    "ChildrenNotAllowed",
     "Drained",
     "DuplicateKey",
     "Executor",

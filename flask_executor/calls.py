@@ -1,13 +1,18 @@
-"""Run a call where it runs, and capture what happens.
+"""Run a call where it runs, and capture what comes of it.
 
-Nothing raises past :func:`run`: whatever the call does becomes an :class:`Outcome`,
-which the submitting side judges.
+Nothing raises past :func:`run` and :func:`run_coroutine`: what a call does becomes an
+:class:`Outcome`, and the submitting side decides what that means.
 """
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import sys
 import typing as t
 from dataclasses import dataclass
+from inspect import CO_COROUTINE
+from types import FunctionType
 
 from .contexts import Snapshot, open_uploads
 from .current import Inside, running
@@ -23,18 +28,22 @@ class Outcome:
 
 @dataclass(slots=True)
 class Call:
-    """A callable and its arguments, and what it sees; None is the caller's context."""
+    """A callable with its arguments and the context in which it is to run."""
 
     fn: t.Any
     args: t.Sequence[t.Any]
     kwargs: dict[str, t.Any]
-    snapshot: Snapshot | None
+    snapshot: Snapshot | None = None
+    """What it sees; None: it runs in the context of the code that runs it."""
+    payload: t.Any = None
+    """The call as bytes, for a pool that sends it to another process."""
 
 
 def run(call: Call, inside: Inside) -> Outcome:
-    """Run a call in a fresh restore of its snapshot, on this thread.
+    """Run a call on this thread, in a fresh restore of its snapshot.
 
-    :param inside: what its code finds behind ``current_task``.
+    :param inside: what its code finds behind ``current_task``. It hears of an exception
+        while the context is still there.
     """
     fn, args, kwargs, snapshot = call.fn, call.args, call.kwargs, call.snapshot
     try:
@@ -50,43 +59,49 @@ def run(call: Call, inside: Inside) -> Outcome:
 def _run_here(
     inside: Inside, fn: t.Any, args: t.Sequence[t.Any], kwargs: dict[str, t.Any]
 ) -> t.Any:
-    """In the caller's own context, which is not to keep what is set here."""
+    """Run in the context of the caller, which keeps nothing that is set here."""
     before = running.set(inside)
     try:
         return fn(*args, **kwargs)
+    except BaseException as error:
+        inside.raised(error)
+        raise
     finally:
         running.reset(before)
 
 
 async def run_coroutine(call: Call, inside: Inside) -> Outcome:
-    """Run a coroutine function likewise.
+    """Run the call of a coroutine function in the current asyncio task.
 
-    Its snapshot is entered in the context of the current asyncio task, which the
-    caller makes from :meth:`.Snapshot.variables`.
+    Its snapshot is entered in the context of that asyncio task, which the caller makes
+    from :meth:`.Snapshot.variables`.
     """
     running.set(inside)
     try:
-        return Outcome(await _run_coroutine(call))
+        return Outcome(await _run_coroutine(call, inside))
     except BaseException as error:
         return Outcome(error=error)
 
 
-async def _run_coroutine(call: Call) -> t.Any:
+async def _run_coroutine(call: Call, inside: Inside) -> t.Any:
     fn, args, kwargs, snapshot = call.fn, call.args, call.kwargs, call.snapshot
-    if snapshot is None:
-        return await fn(*args, **kwargs)
-    leave = snapshot.enter()
+    leave = _stay if snapshot is None else snapshot.enter()
     try:
         value = await fn(*open_uploads(args), **open_uploads(kwargs))
     except BaseException as error:
+        inside.raised(error)
         leave(error)
         raise
     leave(None)
     return value
 
 
+def _stay(error: BaseException | None) -> None:
+    """Leave no context: none was entered."""
+
+
 class Chunk:
-    """Several calls of a map as one: one after another, in one context.
+    """Several calls of a map as one: they run one after another, in one context.
 
     :param func: the function that each item's arguments go to.
     """
@@ -95,13 +110,37 @@ class Chunk:
         self.func = func
 
     def __call__(self, calls: t.Iterable[t.Any]) -> t.Any:
-        """The results, in order."""
+        """Return the results, in order."""
         return [self.func(*args) for args in calls]
 
 
 class CoroutineChunk(Chunk):
-    """The same of a coroutine function."""
+    """A chunk of calls of a coroutine function."""
 
     async def __call__(self, calls: t.Iterable[t.Any]) -> t.Any:
-        """The results, in order."""
+        """Return the results, in order."""
         return [await self.func(*args) for args in calls]
+
+
+def is_coroutine_function(fn: t.Any) -> bool:
+    """Return True if calling it gives a coroutine, as some callable objects do."""
+    if type(fn) is FunctionType and not fn.__dict__:  # most are, and ten times faster
+        return bool(fn.__code__.co_flags & CO_COROUTINE)
+    try:
+        return _is_marked(fn) or _is_marked(getattr(type(fn), "__call__", None))  # noqa: B004
+    except Exception:  # a proxy of nothing: it fails when it is called
+        return False
+
+
+if sys.version_info >= (3, 14):  # asyncio's warns, and goes in 3.16
+    _is_marked: t.Callable[[t.Any], bool] = inspect.iscoroutinefunction
+else:  # which also knows a function that was marked by a library before 3.12
+    _is_marked = asyncio.iscoroutinefunction
+
+if sys.version_info >= (3, 12):
+    mark_coroutine_function: t.Callable[[t.Any], object] = inspect.markcoroutinefunction
+else:
+
+    def mark_coroutine_function(fn: t.Any) -> None:
+        """Let a callable object count as a coroutine function."""
+        fn._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]

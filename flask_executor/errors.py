@@ -101,8 +101,11 @@ class DuplicateKey(ValueError):
         return type(self), (self.key,)
 
 
-class CallNotPicklable(PicklingError):
-    """A call cannot be sent to a worker process."""
+class CallNotPicklable(PicklingError, TypeError):
+    """A call cannot be sent to a worker process.
+
+    It is a :exc:`TypeError`, too, which 1.0.0 raised for jobs.
+    """
 
     def __init__(self, name: str, reason: str) -> None:
         self.name = name
@@ -158,6 +161,23 @@ class WorkerLost(BrokenExecutor):
 
     def __reduce__(self) -> tuple[t.Any, ...]:
         return type(self), (self.name, self.pid, self.exitcode)
+
+
+class ChildrenNotAllowed(RuntimeError):
+    """A call for a worker process was submitted in a process that may start none."""
+
+    def __init__(self, name: str, process: str) -> None:
+        self.name = name
+        self.process = process
+        super().__init__(
+            f"{name} was not accepted: it needs a worker process, and this process,"
+            f" {process!r}, is a daemonic process of multiprocessing, which may not"
+            " start others. Hypercorn's workers are daemonic: run hypercorn with"
+            " --workers 0, use another server, or set EXECUTOR_TYPE = 'thread'."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.name, self.process)
 
 
 class AppNotFound(RuntimeError):

@@ -1,222 +1,37 @@
-"""The executor: the reception desk.
+"""The executor: what users hold.
 
-It finds the app, reads settings, takes snapshots and hands out futures; how calls run
-and what becomes of them is decided elsewhere.
+It finds the app and its state, lays the options of a call together, and hands out
+futures; how calls run and what becomes of them is decided elsewhere.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
-import itertools
-import os
 import re
-import threading
-import time
 import typing as t
 import weakref
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import fields
 
 from flask import Flask
+from werkzeug.local import LocalProxy
 
-from .calls import Call, Chunk, CoroutineChunk
-from .contexts import Snapshot, current_app, keep_uploads
-from .dispatch import Dispatcher, is_coroutine_function
+from .contexts import current_app
+from .dispatch import Dispatcher, Drained
 from .errors import ExecutorNotInitialized, InvalidName, NotCallable, UnsupportedOption
 from .futures import Callback, FutureCollection, TaskFuture
 from .groups import Group
 from .jobs import ExecutorJob as ExecutorJob
-from .options import (
-    Given,
-    JobOptions,
-    NoKey,
-    Options,
-    TaskOptions,
-    checked,
-    unsupported,
-)
-from .pools import pool_module
-from .reports import Drained
-from .settings import Settings, config_key, read_key
+from .options import MISSING, Given, JobOptions, NoKey, TaskOptions, checked
+from .overrides import SeenBySubmit
+from .state import AppState, NewDispatcher
+from .state import propagate_exceptions_callback as propagate_exceptions_callback
+from .submitter import Submitter
 
 P = t.ParamSpec("P")
 T = t.TypeVar("T")
 
 _NOTHING: Given = {}
-_UNSAID = object()
-
-_NewDispatcher = t.Callable[[Settings, str, Flask], Dispatcher]
-
-_POOL_CLASSES: dict[str, type[concurrent.futures.Executor]] = {
-    "thread": ThreadPoolExecutor,
-    "process": ProcessPoolExecutor,
-    "pebble": ProcessPoolExecutor,
-}
 
 
-def propagate_exceptions_callback(future: Future[t.Any]) -> None:
-    """Raise what a task raised; a default done-callback where
-    ``EXECUTOR_PROPAGATE_EXCEPTIONS`` is true.
-    """
-    if not future.cancelled() and (error := future.exception()) is not None:
-        raise error
-
-
-class Submitting(concurrent.futures.Executor):
-    """The verbs that an executor and its views have in common."""
-
-    options: Given = _NOTHING
-    """What was given for all its tasks, as it counts."""
-
-    @property
-    def _desk(self) -> Executor:
-        """The executor itself."""
-        raise NotImplementedError
-
-    def using(self, **options: t.Unpack[TaskOptions]) -> ExecutorView:
-        """A view of the executor whose tasks have these options.
-
-        It is a :class:`concurrent.futures.Executor` itself, immutable and cheap, and
-        goes wherever one goes. Options given to a view are added to those it has; a
-        job's own options give way to them.
-
-        :raises UnknownOption: a :exc:`TypeError`.
-        :raises InvalidOption: a :exc:`ValueError`.
-        :raises UnsupportedOption: a :exc:`ValueError`, where the pool cannot honour
-            one; at submit, where the app is not known yet.
-        """
-        given = self._desk.check_call(options)
-        return ExecutorView(self._desk, {**self.options, **given})
-
-    def group(self, name: str = "") -> Group:
-        """A group: many tasks, one handle; see :class:`.Group`.
-
-        :param name: for people.
-        """
-        return Group(self, name)
-
-    @t.overload
-    def submit(
-        self,
-        fn: t.Callable[P, t.Coroutine[t.Any, t.Any, T]],
-        /,
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> TaskFuture[T]: ...
-
-    @t.overload
-    def submit(
-        self, fn: t.Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> TaskFuture[T]: ...
-
-    def submit(
-        self, fn: t.Callable[..., t.Any], /, *args: t.Any, **kwargs: t.Any
-    ) -> TaskFuture[t.Any]:
-        """Run ``fn(*args, **kwargs)`` in the background, in a copy of this context.
-
-        A coroutine function runs on the executor's event loop thread.
-
-        :return: the future, at once.
-        :raises ExecutorNotInitialized: a :exc:`RuntimeError`, where there is no app.
-        :raises ExecutorShutDown: a :exc:`RuntimeError`, after :meth:`shutdown`.
-        :raises CallNotPicklable: where no worker process could import the callable.
-        :raises QueueFull: where ``EXECUTOR_MAX_PENDING`` tasks wait already.
-        :raises werkzeug.exceptions.HTTPException: where the request's body, which
-            nobody has read yet, is too large or was broken off.
-        """
-        return self._desk._accept(self.options, fn, args, kwargs)
-
-    @t.overload
-    def submit_stored(
-        self,
-        future_key: t.Hashable,
-        fn: t.Callable[P, t.Coroutine[t.Any, t.Any, T]],
-        /,
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> TaskFuture[T]: ...
-
-    @t.overload
-    def submit_stored(
-        self,
-        future_key: t.Hashable,
-        fn: t.Callable[P, T],
-        /,
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> TaskFuture[T]: ...
-
-    def submit_stored(
-        self,
-        future_key: t.Hashable,
-        fn: t.Callable[..., t.Any],
-        /,
-        *args: t.Any,
-        **kwargs: t.Any,
-    ) -> TaskFuture[t.Any]:
-        """Submit a call and store its future in :attr:`futures`.
-
-        :param future_key: anything hashable.
-        :raises DuplicateKey: a :exc:`ValueError`, where the key is taken; nothing was
-            submitted then.
-        """
-        return self._desk._accept(self.options, fn, args, kwargs, key=future_key)
-
-    def map(
-        self,
-        fn: t.Callable[..., T],
-        *iterables: t.Iterable[t.Any],
-        timeout: float | None = None,
-        chunksize: int = 1,
-    ) -> t.Iterator[T]:
-        """Call ``fn`` for each item, and give the results in order.
-
-        The iterables are read and the calls submitted at once. Closing the iterator,
-        and a failure, cancel what has not started.
-
-        :param timeout: seconds from this call on for which a result is waited for;
-            then :exc:`TimeoutError`.
-        :param chunksize: how many calls make one task, run one after another in one
-            context. A failure loses the earlier results of its chunk.
-        :raises ValueError: for a chunksize below 1, and with the option ``key``, which
-            names one task.
-        """
-        if chunksize < 1:
-            raise ValueError(f"chunksize must be >= 1, not {chunksize!r}.")
-        job = fn if isinstance(fn, ExecutorJob) else None
-        if "key" in {**self.options, **(job.options if job else {})}:
-            raise UnsupportedOption(
-                "key", "map", "it names one task, and map makes many; use submit_stored"
-            )
-        deadline = None if timeout is None else time.monotonic() + timeout
-        calls = zip(*iterables, strict=False)
-        if chunksize == 1:
-            return _results(self._submit_all(fn, calls, job), deadline)
-        chunks = iter(lambda: list(itertools.islice(calls, chunksize)), [])
-        called = fn if job is None else job.declared
-        run = CoroutineChunk(fn) if is_coroutine_function(fn) else Chunk(called)
-        futures = self._submit_all(run, ((chunk,) for chunk in chunks), job)
-        return _one_by_one(_results(futures, deadline))
-
-    def _submit_all(
-        self,
-        fn: t.Callable[..., t.Any],
-        calls: t.Iterable[t.Sequence[t.Any]],
-        job: ExecutorJob[..., t.Any] | None,
-    ) -> list[TaskFuture[t.Any]]:
-        accept = self._desk._accept
-        futures: list[TaskFuture[t.Any]] = []
-        try:
-            for args in calls:
-                futures.append(accept(self.options, fn, args, {}, job=job))
-        except BaseException:  # nobody will have the handles
-            for future in futures:
-                future.cancel()
-            raise
-        return futures
-
-
-class Executor(Submitting):
+class Executor(SeenBySubmit):
     """Run calls in the background, each with a copy of the context it came from.
 
     It is a :class:`concurrent.futures.Executor`, and answers for the pool under it:
@@ -232,15 +47,14 @@ class Executor(Submitting):
     def __init__(self, app: Flask | None = None, name: str = "") -> None:
         _check_name(name)
         self.name = name
-        self._prefix = f"{name.upper()}_" if name else ""
         self._default_done_callbacks: list[Callback] = []
-        self._states: weakref.WeakKeyDictionary[Flask, _AppState] = (
+        self._states: weakref.WeakKeyDictionary[Flask, AppState] = (
             weakref.WeakKeyDictionary()
         )
         self._last_app: Flask | None = None
-        self._last_state: _AppState | None = None
+        self._last_state: AppState | None = None
         # Tests have other ones made: flask_executor.testing.
-        self._new_dispatcher: _NewDispatcher = Dispatcher
+        self._new_dispatcher: NewDispatcher = Dispatcher
         if app is not None:
             self.init_app(app)
 
@@ -253,29 +67,46 @@ class Executor(Submitting):
         :raises InvalidSetting: for an ``EXECUTOR_TYPE`` that is none; every other key
             is read at first use.
         """
-        # People pass current_app, in a view.
-        app = getattr(app, "_get_current_object", lambda: app)()
-        kind = read_key(app.config, self._prefix, "type")
-        for spec in fields(Settings):
-            app.config.setdefault(config_key(self._prefix, spec.name), spec.default)
+        if issubclass(type(app), LocalProxy):  # people pass current_app, in a view
+            app = t.cast(t.Any, app)._get_current_object()
+        state = AppState.of(app, self.name, self._new_dispatcher)
         replaced = self._states.get(app)
-        new = self._new_dispatcher
-        state = _AppState(app, self.name, self._prefix, kind, new)
         self._states[app] = self._last_state = state
         self._last_app = app
         app.extensions[self.name + "executor"] = self
         if replaced is not None:
             replaced.here().retire()
 
+    def using(self, **options: t.Unpack[TaskOptions]) -> ExecutorView:
+        """Return a view of the executor whose tasks have these options.
+
+        It is a :class:`concurrent.futures.Executor` itself, immutable and cheap, and
+        goes wherever one goes. Options given to a view are added to those it has; they
+        count more than a job's own.
+
+        :raises UnknownOption: a :exc:`TypeError`.
+        :raises InvalidOption: a :exc:`ValueError`.
+        :raises UnsupportedOption: a :exc:`ValueError`, if the pool cannot honour
+            one; at submit, if the app is not known yet.
+        """
+        return ExecutorView(self, self.check_call(options))
+
+    def group(self, name: str = "") -> Group:
+        """Make a group: many tasks, one handle; see :class:`.Group`.
+
+        :param name: for people.
+        """
+        return Group(self, name)
+
     @t.overload
-    def job(self, fn: t.Callable[P, T], /) -> ExecutorJob[P, T]: ...
+    def job(self, fn: t.Callable[P, T]) -> ExecutorJob[P, T]: ...
 
     @t.overload
     def job(
         self, /, **options: t.Unpack[JobOptions]
     ) -> t.Callable[[t.Callable[P, T]], ExecutorJob[P, T]]: ...
 
-    def job(self, fn: t.Any = _UNSAID, /, **options: t.Any) -> t.Any:
+    def job(self, fn: t.Any = MISSING, **options: t.Any) -> t.Any:
         """Declare a job: a function with ``submit``, ``submit_stored`` and ``map``.
 
         With options, as in ``@executor.job(priority=5)``, they count for each of its
@@ -289,7 +120,7 @@ class Executor(Submitting):
         :raises UnsupportedOption: a :exc:`ValueError`, where the pool cannot honour
             one; at submit, where the app is not known yet.
         """
-        if fn is _UNSAID:
+        if fn is MISSING:
             return lambda fn: self._declare(fn, options)
         return self._declare(fn, options)
 
@@ -372,58 +203,43 @@ class Executor(Submitting):
             self._state().shutdown(wait, cancel_futures)
 
     @property
-    def _desk(self) -> Executor:
+    def _executor(self) -> Executor:
         return self
 
-    def _accept(
+    def _submit(
         self,
-        given: Given,
-        fn: t.Callable[..., t.Any],
-        args: t.Sequence[t.Any],
+        fn: t.Any,
+        args: tuple[t.Any, ...],
         kwargs: dict[str, t.Any],
-        *,
         key: t.Any = NoKey,
-        job: ExecutorJob[..., t.Any] | None = None,
     ) -> TaskFuture[t.Any]:
+        # As _accept, which is one call more in what everybody calls.
+        if key is not NoKey and self._submit_is_overridden():
+            return self._send(_NOTHING, fn, args, kwargs, key)
+        if self._overrides is not None and (found := self._overrides.take()):
+            return found.accept(self, fn, args, kwargs)
         state = self._known_state() or self._state()
-        dispatcher = state.dispatcher
-        if type(fn) is ExecutorJob:
-            # Of all its views, only the job that was declared pickles by its name.
-            job, fn = fn, fn.declared
-        options = dispatcher.defaults
-        if given or job is not None:
-            options = dispatcher.options_of(job, given)
-            key = options.key if key is NoKey else key
-            job = None if job is None else job.declared
-        app = t.cast(Flask, state.app())
-        future: TaskFuture[t.Any] = TaskFuture(app, None if key is NoKey else key)
-        if key is not NoKey:
-            self.futures.add(key, future)
-        try:
-            call = _with_context(dispatcher, app, fn, args, kwargs)
-            callbacks = self._default_done_callbacks
-            if dispatcher.settings.propagate_exceptions:
-                callbacks = [*callbacks, propagate_exceptions_callback]
-            dispatcher.submit(future, call, options, callbacks, job=job)
-        except BaseException:
-            if key is not NoKey:
-                self.futures.discard(key, future)
-            raise
-        return future
+        return state.accept(self, _NOTHING, fn, args, kwargs, key)
 
-    def _state(self) -> _AppState:
+    def _accept(self, *call: t.Any, **more: t.Any) -> TaskFuture[t.Any]:
+        return (self._known_state() or self._state()).accept(self, *call, **more)
+
+    def _state(self) -> AppState:
         state = self._known_state()
         if state is None:
-            raise ExecutorNotInitialized(current_app() or self._last_app)
+            raise ExecutorNotInitialized(self._app_here())
         return state
 
-    def _known_state(self) -> _AppState | None:
+    def _known_state(self) -> AppState | None:
         app = current_app() or self._last_app
         if app is self._last_app:  # most often, and quicker than to look it up
             state = self._last_state
         else:
             state = self._states.get(t.cast(Flask, app))
         return None if state is None else state.here()
+
+    def _app_here(self) -> Flask | None:
+        return current_app() or self._last_app
 
     @property
     def _self(self) -> t.Any:
@@ -434,10 +250,10 @@ class Executor(Submitting):
     def __class__(self) -> type:
         """The standard library's class whose API the pool has, for ``isinstance``."""
         try:
-            kind = self._state().kind
+            found = self._state().pool_class.stdlib_class
         except (AttributeError, ExecutorNotInitialized):
             return type(self)
-        return _POOL_CLASSES.get(kind, type(self))
+        return found or type(self)
 
     @__class__.setter
     def __class__(self, value: type) -> None:
@@ -456,11 +272,11 @@ class Executor(Submitting):
         return {*dir(type(self)), *vars(self)}
 
     def __repr__(self) -> str:
-        app = current_app() or self._last_app
+        app = self._app_here()
         return f"<Executor {self.name!r} of {app!r}>"
 
 
-class ExecutorView(Submitting):
+class ExecutorView(Submitter):
     """An executor whose tasks have certain options; see :meth:`.Executor.using`."""
 
     def __init__(self, executor: Executor, options: Given) -> None:
@@ -469,8 +285,33 @@ class ExecutorView(Submitting):
         self.options = options
         """What was given, as it counts."""
 
+    def using(self, **options: t.Unpack[TaskOptions]) -> ExecutorView:
+        """Return a view with these options added; see :meth:`.Executor.using`."""
+        given = self.executor.check_call(options)
+        return ExecutorView(self.executor, {**self.options, **given})
+
+    def group(self, name: str = "") -> Group:
+        """Make a group whose tasks have these options; see :class:`.Group`."""
+        return Group(self, name)
+
+    def check_call(self, options: Given, fn: t.Any = None) -> Given:
+        """Check the options of a call; see :meth:`.Executor.using`."""
+        return self.executor.check_call(options, fn)
+
+    def _submit(
+        self,
+        fn: t.Any,
+        args: tuple[t.Any, ...],
+        kwargs: dict[str, t.Any],
+        key: t.Any = NoKey,
+    ) -> TaskFuture[t.Any]:
+        return self.executor._send(self.options, fn, args, kwargs, key)
+
+    def _app_here(self) -> Flask | None:
+        return self.executor._app_here()
+
     @property
-    def _desk(self) -> Executor:
+    def _executor(self) -> Executor:
         return self.executor
 
     @property
@@ -489,173 +330,3 @@ class ExecutorView(Submitting):
 def _check_name(name: object) -> None:
     if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9_]*", name)):
         raise InvalidName(name)
-
-
-def _with_context(
-    dispatcher: Dispatcher,
-    app: Flask,
-    fn: t.Any,
-    args: t.Sequence[t.Any],
-    kwargs: dict[str, t.Any],
-) -> Call:
-    """A call with what it is to see, taken now."""
-    if dispatcher.pool.runs_in_caller and current_app() is not None:
-        return Call(fn, args, kwargs, None)
-    snapshot = Snapshot.take(app, copy_g=dispatcher.g_carried)
-    if args or kwargs:
-        args, kwargs = keep_uploads(args), keep_uploads(kwargs)
-    return Call(fn, args, kwargs, snapshot)
-
-
-class _AppState:
-    """What one executor keeps for one app: settings, futures and a dispatcher, each
-    made at first use.
-    """
-
-    def __init__(
-        self, app: Flask, name: str, prefix: str, kind: str, new: _NewDispatcher
-    ) -> None:
-        self.app = weakref.ref(app)
-        self.kind = kind
-        self.new_dispatcher = new
-        # Here and not at first use, beside which a server may fork: the lock of a
-        # module that is being imported stays locked in the child.
-        pool_module(kind)
-        self._name = name
-        self._prefix = prefix
-        self._pid = os.getpid()
-        self._in_children: dict[int, _AppState] = {}
-        self._lock = threading.RLock()
-        self._settings: Settings | None = None
-        self._futures: FutureCollection | None = None
-        self._dispatcher: Dispatcher | None = None
-
-    def here(self) -> _AppState:
-        """The state of this process: itself, or in a forked child one that starts anew,
-        since the threads of a pool do not outlive a fork, and a lock may be held in it.
-
-        Told by the process, for not every server that forks lets Python know (uWSGI).
-        """
-        pid = os.getpid()
-        if pid == self._pid:
-            return self
-        found = self._in_children.get(pid)
-        # Of two threads that make one, both get the first.
-        return found or self._in_children.setdefault(pid, self._made_anew())
-
-    def _made_anew(self) -> _AppState:
-        app = t.cast(Flask, self.app())
-        new = self.new_dispatcher
-        return _AppState(app, self._name, self._prefix, self.kind, new)
-
-    @property
-    def settings(self) -> Settings:
-        """What the config says, read at first use."""
-        with self._lock:
-            if self._settings is None:
-                self._settings = self._read_settings()
-            return self._settings
-
-    @property
-    def futures(self) -> FutureCollection:
-        """The stored futures."""
-        with self._lock:
-            if self._futures is None:
-                self._futures = FutureCollection(
-                    self.settings.futures_max_length,
-                    ttl=self.settings.futures_ttl,
-                    app=self.app(),
-                )
-            return self._futures
-
-    @property
-    def dispatcher(self) -> Dispatcher:
-        """The dispatcher, and with it the pool."""
-        return self._dispatcher or self._make_dispatcher()
-
-    def _make_dispatcher(self) -> Dispatcher:
-        with self._lock:
-            if self._dispatcher is None:
-                self._dispatcher = self.new_dispatcher(
-                    self.settings, self._thread_name(), t.cast(Flask, self.app())
-                )
-            return self._dispatcher
-
-    def check_job(self, fn: t.Any) -> None:
-        """Refuse a job that no worker of this app's pool could import."""
-        if self.kind in ("process", "pebble") and not is_coroutine_function(fn):
-            from .pools._parcels import check_declared
-
-            check_declared(fn)
-
-    def refuse_unsupported(self, given: Given, fn: t.Any) -> None:
-        """Refuse options that this app's pool cannot honour for that callable."""
-        if fn is None:  # a coroutine function may come
-            kinds = [self.kind, "loop"]
-        else:
-            kinds = ["loop" if is_coroutine_function(fn) else self.kind]
-        options = Options().overlaid(given)
-        refusals = [unsupported(options, pool_module(kind).POOL) for kind in kinds]
-        if refusals[0] is not None and all(refusals):
-            raise refusals[0]
-
-    def shutdown(self, wait: bool, cancel_futures: bool) -> None:
-        """Accept nothing more."""
-        self.dispatcher.shutdown(wait, cancel_futures)
-
-    def retire(self) -> None:
-        """Accept nothing more, where anything was accepted."""
-        if self._dispatcher is not None:
-            self._dispatcher.shutdown(wait=False, cancel_futures=False)
-
-    def _read_settings(self) -> Settings:
-        app = t.cast(Flask, self.app())
-        settings = Settings.read(app.config, self._prefix)
-        if settings.type == self.kind:
-            return settings
-        key = config_key(self._prefix, "type")
-        app.logger.warning(
-            "%s was changed to %r after init_app; it stays %r. Set it before, or call"
-            " init_app again.",
-            key,
-            settings.type,
-            self.kind,
-        )
-        return Settings.read({**app.config, key: self.kind}, self._prefix)
-
-    def _thread_name(self) -> str:
-        return f"{self._name}-executor" if self._name else "executor"
-
-
-def _results(
-    futures: list[TaskFuture[T]], deadline: float | None
-) -> t.Generator[T, None, None]:
-    """Yield results in order, dropping each; cancel the rest when left."""
-    futures.reverse()
-    try:
-        while futures:
-            yield _result(futures.pop(), deadline)
-    finally:
-        for future in futures:
-            future.cancel()
-
-
-def _result(future: TaskFuture[T], deadline: float | None) -> T:
-    try:
-        try:
-            if deadline is None:
-                return future.result()
-            return future.result(deadline - time.monotonic())
-        finally:
-            future.cancel()
-    finally:
-        # A traceback must not keep the future alive through this frame.
-        del future
-
-
-def _one_by_one(chunks: t.Iterable[list[T]]) -> t.Generator[T, None, None]:
-    """Yield what chunks hold, dropping each; it can be closed as a map's can."""
-    for chunk in chunks:
-        chunk.reverse()
-        while chunk:
-            yield chunk.pop()

@@ -1,23 +1,28 @@
-"""The caller's handle on a task, and the registry of those that have a key."""
+"""The caller's handle on a task, and the collection of those that have a key."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-import time
 import traceback
 import typing as t
-import weakref
 from collections import deque
 from concurrent.futures import Future as Future
-from concurrent.futures._base import FINISHED, PENDING
+from concurrent.futures._base import (
+    CANCELLED,
+    CANCELLED_AND_NOTIFIED,
+    FINISHED,
+    PENDING,
+)
 from functools import partial
 
 from flask import Flask
 
 from .contexts import Snapshot, current_app
-from .errors import DuplicateKey
-from .task import Task
+from .options import MISSING, by_keyword
+from .registry import Registry
+from .task import Task, Wait
 
 T = t.TypeVar("T")
 Callback = t.Callable[[t.Any], object]
@@ -66,6 +71,9 @@ class TaskFuture(Future[T]):
     app: Flask
     """The app for which it was submitted."""
 
+    _installed: tuple[t.Any, ...] = ()
+    _callbacks_run: bool = False
+
     task: Task | None = None
     """What is known of the task: its id, its state, its progress, and more. None only
     in a future that no executor made."""
@@ -76,16 +84,15 @@ class TaskFuture(Future[T]):
         self._state = PENDING
         self._result = None
         self._exception = None
-        self._installed: list[t.Any] = []
         self._done_callbacks: list[t.Any] = []
         self.key = key
         self.app = app
 
-    def end_with(self, value: T) -> None:
-        """End with a value, as ``set_result`` does, where nobody else may end it.
+    # How the dispatcher ends it. Nobody else does, so nothing is asked that is known
+    # here: a third of the time of a task's end.
 
-        The base class asks for what is known here: a third of the time of a task's end.
-        """
+    def end_with(self, value: T) -> None:
+        """End with a value; :meth:`run_callbacks` must follow."""
         condition = self._condition
         with condition._lock:  # type: ignore[attr-defined]
             self._result = value
@@ -94,16 +101,39 @@ class TaskFuture(Future[T]):
                 waiter.add_result(self)
             if condition._waiters:  # type: ignore[attr-defined]
                 condition.notify_all()
-        self._invoke_callbacks()  # type: ignore[attr-defined]
+
+    def end_failed(self, error: BaseException) -> None:
+        """End with an exception; :meth:`run_callbacks` must follow."""
+        with self._condition:
+            self._exception = error
+            self._state = FINISHED
+            for waiter in self._installed:
+                waiter.add_exception(self)
+            self._condition.notify_all()
+
+    def end_cancelled(self) -> None:
+        """End as cancelled; :meth:`run_callbacks` must follow."""
+        with self._condition:
+            if self._state == CANCELLED:  # as it was submitted: they have run
+                self._callbacks_run = True
+            self._state = CANCELLED_AND_NOTIFIED
+            for waiter in self._installed:
+                waiter.add_cancelled(self)
+            self._condition.notify_all()
+
+    def run_callbacks(self) -> None:
+        """Run the done-callbacks, on this thread."""
+        if self._done_callbacks and not self._callbacks_run:
+            self._invoke_callbacks()  # type: ignore[attr-defined]
 
     def cancel(self) -> bool:
         """Cancel the task if it waits: for a worker, for its time, or between attempts.
 
-        :return: whether it is cancelled now; what runs is not, see
+        :return: True if it is cancelled now; what runs is not, see
             :meth:`request_cancel`.
         """
         task = self.task
-        return super().cancel() if task is None else task.owner.cancel(task)
+        return super().cancel() if task is None else task._owner.cancel(task)
 
     def request_cancel(self) -> bool:
         """Cancel the task if it waits, or ask it to stop if it runs.
@@ -111,82 +141,198 @@ class TaskFuture(Future[T]):
         A coroutine is cancelled at its next ``await``, a pebble worker killed. A thread
         or process goes on until its code asks ``current_task.cancel_requested``, or
         calls ``raise_if_cancelled`` or ``track``. The future is cancelled when the run
-        has stopped; where it returns all the same, the future has its result.
+        has stopped; if it returns all the same, the future has its result.
 
-        :return: False where the task has ended, other than cancelled.
+        :return: False if the task has ended other than cancelled.
         """
         task = self.task
-        return super().cancel() if task is None else task.owner.request_cancel(task)
+        return super().cancel() if task is None else task._owner.request_cancel(task)
 
     def result(self, timeout: float | None = None) -> T:
-        """What the task returned, waiting for it.
+        """Return what the task returned, waiting for it.
 
         Within a task of the same executor, one that has not begun runs on this thread,
         so a task can wait for others in a pool of any size.
 
         :param timeout: seconds to wait at most, or None.
-        :raises TimeoutError: when it is over; a task that ran into its own timeout
-            raises :exc:`.TaskTimeout`.
-        :raises concurrent.futures.CancelledError: where it was cancelled.
+        :raises TimeoutError: if it is over; a task that ran into its own timeout raises
+            :exc:`.TaskTimeout`.
+        :raises concurrent.futures.CancelledError: if it was cancelled.
         """
-        # As _about_to_wait, which is one call more in what everybody calls.
-        task = self.task
-        if task is not None and task.end is None:
-            timeout = task.owner.wait_inside(task, timeout)
-        return super().result(timeout)
+        wait = self._start_waiting(timeout)
+        if wait is None:
+            return super().result(timeout)
+        try:
+            return super().result(timeout)
+        finally:
+            wait.end()
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """What the task raised, or None, waiting for it as :meth:`result` does."""
-        return super().exception(self._about_to_wait(timeout))
+        """Return what the task raised, or None, waiting for it as :meth:`result`."""
+        wait = self._start_waiting(timeout)
+        if wait is None:
+            return super().exception(timeout)
+        try:
+            return super().exception(timeout)
+        finally:
+            wait.end()
 
     @property
-    def _waiters(self) -> list[t.Any]:  # type: ignore[override]
+    def _waiters(self) -> _Waiters:  # type: ignore[override]
         """Where the standard library's ``wait`` and ``as_completed`` put themselves."""
-        task = self.task
-        if task is not None and task.end is None:
-            task.owner.waited_for(task)
-        return self._installed
+        return _Waiters(self)
 
-    def _about_to_wait(self, timeout: float | None) -> float | None:
+    def _start_waiting(self, timeout: float | None) -> Wait | None:
         task = self.task
-        if task is None or task.end is not None:
-            return timeout
-        return task.owner.wait_inside(task, timeout)
+        if task is None or task._finished is not None:
+            return None
+        return task._owner.start_waiting(task, timeout)
 
     def add_done_callback(self, fn: Callback) -> None:
         """Call ``fn(future)`` once the task has ended.
 
         It runs in a copy of the app and request context in which it was added, or in
-        an app context where there was none: on the thread that ended the task, or at
-        once where the task has ended already. What it raises is logged and stops no
-        other callback.
+        an app context if there was none: on the thread that ended the task, or at once
+        if the task has ended already. What it raises is logged and stops no other
+        callback.
 
         :param fn: a callable that takes this future.
         """
         if getattr(fn, "__module__", None) == "asyncio.futures":
             # It wakes an event loop that awaits this: no code of the app.
-            super().add_done_callback(fn)
-            if (task := self.task) is not None and task.end is None:
-                task.owner.waited_for(task)
+            self._wake_loop(fn)
         elif self.done() and current_app() is not None:
             _Callback(fn, self.app, None)(self)
         else:
             self.add_callback_in(Snapshot.take(self.app), fn)
 
     def add_callback_in(self, snapshot: Snapshot | None, fn: Callback) -> None:
-        """Likewise, in a snapshot that is there already; None: wherever it runs."""
+        """Same as :meth:`add_done_callback`, in a snapshot that is there already; None:
+        in whatever context it runs.
+        """
         super().add_done_callback(_Callback(fn, self.app, snapshot))
 
-    def __await__(self) -> t.Generator[t.Any, None, T]:
-        wait = asyncio.wrap_future(self).__await__()
+    def _wake_loop(self, fn: Callback) -> None:
+        wait = self._start_awaiting()
+        if wait is None:
+            super().add_done_callback(fn)
+        else:
+            wake = partial(wait.end_then, partial(fn, self))
+            super().add_done_callback(lambda future: wake())
+
+    def _start_awaiting(self) -> Wait | None:
         task = self.task
-        if task is None or task.end is not None:
-            return wait
-        return task.owner.awaited(task, wait)
+        if task is None or task._finished is not None:
+            return None
+        return task._owner.start_awaiting(task)
+
+    def __await__(self) -> t.Generator[t.Any, None, T]:
+        if not self.done():
+            yield from self._until_done()
+        if self.cancelled():
+            raise asyncio.CancelledError
+        return super().result()
+
+    def _until_done(self) -> t.Generator[t.Any, None, None]:
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        wait = self._start_awaiting()
+        super().add_done_callback(partial(_wake, loop, done))
+        try:
+            yield from done
+        except asyncio.CancelledError:
+            self.cancel()  # as asyncio.wrap_future does
+            raise
+        finally:
+            if wait is not None:
+                wait.end()
+
+    def __repr__(self) -> str:
+        task = self.task
+        key = "" if self.key is None else f" (key {self.key!r})"
+        if task is None:
+            return f"<TaskFuture{key} {self._state.lower()}>"
+        return f"<TaskFuture of {task.name}{key} {task.state}>"
 
 
-FutureProxy = TaskFuture
-"""The name of :class:`TaskFuture` in 1.0.0."""
+def _wake(
+    loop: asyncio.AbstractEventLoop, done: asyncio.Future[None], future: object
+) -> None:
+    """Wake what awaits a future on an event loop."""
+    with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+        loop.call_soon_threadsafe(_set_done, done)
+
+
+def _set_done(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)
+
+
+class _Waiters:
+    """The waiters that the standard library has installed in a future.
+
+    They wait for an event, which gets one of ours in its place: so a task that waits
+    in this way lends its worker and gives up its place, as in any other. All methods
+    are called under the future's lock.
+    """
+
+    def __init__(self, future: TaskFuture[t.Any]) -> None:
+        self._future = future
+
+    def append(self, waiter: t.Any) -> None:
+        """Install a waiter."""
+        future = self._future
+        if type(waiter.event) is threading.Event:
+            waiter.event = _WaitEvent()
+        if type(waiter.event) is _WaitEvent and future.task is not None:
+            waiter.event.tasks.append(future.task)
+        future._installed = (*future._installed, waiter)
+
+    def remove(self, waiter: t.Any) -> None:
+        """Take a waiter away."""
+        installed = list(self._future._installed)
+        installed.remove(waiter)
+        self._future._installed = tuple(installed)
+
+    def __iter__(self) -> t.Iterator[t.Any]:
+        return iter(self._future._installed)
+
+    def __len__(self) -> int:
+        return len(self._future._installed)
+
+
+class _WaitEvent(threading.Event):
+    """An event that one thread waits for until one of some tasks has ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tasks: list[Task] = []
+        """The tasks that are waited for."""
+        self._of_owners: dict[t.Any, list[Task]] = {}
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until a future has ended."""
+        waits = [] if self.is_set() else self._start(has_timeout=timeout is not None)
+        try:
+            return super().wait(timeout)
+        finally:
+            for wait in waits:
+                wait.end()
+
+    def _start(self, *, has_timeout: bool) -> list[Wait]:
+        # as_completed waits many times: the tasks are told apart, and told, once.
+        new, self.tasks = self.tasks, []
+        for task in new:
+            self._of_owners.setdefault(task._owner, []).append(task)
+        waits = []
+        for owner, tasks in self._of_owners.items():
+            while tasks and tasks[-1]._has_ended:
+                tasks.pop()
+            if tasks:
+                also = tasks if new else ()
+                wait = owner.start_awaiting(tasks[-1], also, has_timeout=has_timeout)
+                waits += [] if wait is None else [wait]
+        return waits
 
 
 class _Callback:
@@ -218,238 +364,90 @@ class _Callback:
             del fn, snapshot, future
 
 
-class _Registry(t.MutableMapping[t.Hashable, "Future[t.Any]"]):
-    """Futures by key, which also knows which futures those are, and since when those
-    that have finished are there.
+class _ProxyType(type):
+    """Makes every future of ours an instance of the class that 1.0.0 gave out."""
 
-    People may treat it as the plain dictionary it was in 1.0.0, from any thread: what
-    they iterate over is as it was when they began.
+    def __instancecheck__(cls, instance: object) -> bool:
+        ours = cls is FutureProxy and isinstance(instance, TaskFuture)
+        return ours or type.__instancecheck__(cls, instance)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        ours = cls is FutureProxy and issubclass(subclass, TaskFuture)
+        return ours or type.__subclasscheck__(cls, subclass)
+
+
+class FutureProxy(Future[t.Any], metaclass=_ProxyType):
+    """A future, wrapped as in 1.0.0: its callbacks run in the context of an app.
+
+    Every attribute is that of the future. An executor returns :class:`TaskFuture`,
+    which needs no wrapping; each of them is an instance of this class.
+
+    :param future: a :class:`concurrent.futures.Future` from anywhere.
+    :param executor: the executor for whose app callbacks run.
     """
 
-    def __init__(self, lock: threading.RLock) -> None:
-        self._lock = lock
-        self._data: dict[t.Hashable, Future[t.Any]] = {}
-        # By identity: what people patch in need not be hashable.
-        self._keys_of: dict[int, int] = {}
-        self._finished: dict[t.Hashable, float] = {}
+    def __init__(self, future: Future[t.Any], executor: t.Any) -> None:
+        vars_of = object.__getattribute__(self, "__dict__")
+        vars_of.update(_self=future, _executor=executor)
 
-    def __setitem__(self, key: t.Hashable, future: Future[t.Any]) -> None:
-        with self._lock:
-            if key in self._data:
-                self._forget(key, self._data[key])
-            self._data[key] = future
-            self._keys_of[id(future)] = self._keys_of.get(id(future), 0) + 1
-        _when_done(future, partial(self._note_finished, key))
+    def __getattribute__(self, name: str) -> t.Any:
+        if name in ("_self", "_executor", "add_done_callback"):
+            return object.__getattribute__(self, name)
+        return getattr(self._self, name)
 
-    def __delitem__(self, key: t.Hashable) -> None:
-        with self._lock:
-            self._forget(key, self._data.pop(key))
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self._self, name, value)
 
-    def __getitem__(self, key: t.Hashable) -> Future[t.Any]:
-        return self._data[key]
+    def add_done_callback(self, fn: Callback) -> None:
+        """Call ``fn(future)`` when the future ends, in a copy of this context.
 
-    def __contains__(self, key: object) -> bool:
-        return key in self._data
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def __iter__(self) -> t.Iterator[t.Hashable]:
-        return iter(self.copy())
-
-    def __reversed__(self) -> t.Iterator[t.Hashable]:
-        return iter([*self.copy()][::-1])
-
-    def __or__(
-        self, other: t.Mapping[t.Hashable, Future[t.Any]]
-    ) -> dict[t.Hashable, Future[t.Any]]:
-        return {**self.copy(), **other}
-
-    def keys(self) -> t.KeysView[t.Hashable]:
-        """The keys now."""
-        return self.copy().keys()
-
-    def values(self) -> t.ValuesView[Future[t.Any]]:
-        """The futures now."""
-        return self.copy().values()
-
-    def items(self) -> t.ItemsView[t.Hashable, Future[t.Any]]:
-        """Keys and futures now."""
-        return self.copy().items()
-
-    def pop(self, key: t.Hashable, *default: t.Any) -> t.Any:
-        """Remove a future and return it, or the default where there is one."""
-        with self._lock:
-            return super().pop(key, *default)
-
-    def popitem(self, last: bool = True) -> tuple[t.Hashable, Future[t.Any]]:
-        """Remove the key stored last, or first, and return it with its future.
-
-        :raises KeyError: where there is none.
+        See :meth:`TaskFuture.add_done_callback`.
         """
-        with self._lock:
-            for key in reversed(self) if last else self:
-                return key, self.pop(key)
-            raise KeyError("executor.futures is empty")
+        app = current_app() or self._executor._app_here()
+        if isinstance(self._self, TaskFuture) or app is None:
+            self._self.add_done_callback(fn)
+        else:
+            callback = _Callback(fn, app, Snapshot.take(app))
+            self._self.add_done_callback(callback)
 
-    def setdefault(self, key: t.Hashable, default: t.Any = None) -> t.Any:
-        """The future under a key; the default, stored there, where there was none."""
-        with self._lock:
-            return super().setdefault(key, default)
-
-    def clear(self) -> None:
-        """Remove all."""
-        with self._lock:
-            super().clear()
-
-    def copy(self) -> dict[t.Hashable, Future[t.Any]]:
-        """A plain dictionary of the same futures."""
-        with self._lock:
-            return self._data.copy()
-
-    __copy__ = copy
-
-    def holds(self, future: object) -> bool:
-        """Whether a future is stored under any key; O(1)."""
-        return id(future) in self._keys_of
-
-    def oldest_finished(self) -> tuple[t.Hashable, float] | None:
-        """The key that finished first, and when (monotonic seconds)."""
-        return next(iter(self._finished.items()), None)
-
-    def _forget(self, key: t.Hashable, future: Future[t.Any]) -> None:
-        self._finished.pop(key, None)
-        count = self._keys_of.pop(id(future)) - 1
-        if count:
-            self._keys_of[id(future)] = count
-
-    def _note_finished(self, key: t.Hashable, future: Future[t.Any]) -> None:
-        with self._lock:
-            if self._data.get(key) is future:
-                self._finished[key] = time.monotonic()
+    def __await__(self) -> t.Generator[t.Any, None, t.Any]:
+        if isinstance(self._self, TaskFuture):
+            return self._self.__await__()
+        return asyncio.wrap_future(self._self).__await__()
 
     def __repr__(self) -> str:
-        return repr(self.copy())
-
-
-def _when_done(future: t.Any, fn: t.Callable[[t.Any], object]) -> None:
-    if issubclass(type(future), TaskFuture):
-        # The base class's: no context to copy.
-        Future.add_done_callback(future, fn)
-    elif hasattr(future, "add_done_callback"):  # people's stand-ins may have none
-        future.add_done_callback(fn)
+        return f"<FutureProxy of {self._self!r}>"
 
 
 _ABSENT = object()
 
 
-class FutureCollection:
+class FutureCollection(Registry):
     """Futures by key; safe under any number of threads.
 
     Every attribute and method of a future can be asked here by key:
-    ``futures.done('report')`` is ``futures['report'].done()``, and None where the key
-    is unknown.
+    ``futures.done('report')`` is ``futures['report'].done()``, and None if the key is
+    unknown. The key may be a keyword, too: ``futures.done(future_key='report')``.
 
     :param max_length: how many to keep, or None. Beyond it the oldest finished ones
-        go first, and an unfinished one only with a logged warning.
+        go first, and an unfinished one only with a logged warning. 0 keeps the
+        unfinished ones, and no others.
     :param ttl: seconds for which a finished future stays, or None.
-    :param app: whose logger is warned.
+    :param app: the app whose logger is warned.
     """
-
-    max_length: int | None
-    """How many futures are kept; None is no bound."""
-
-    def __init__(
-        self,
-        max_length: int | None = None,
-        *,
-        ttl: float | None = None,
-        app: Flask | None = None,
-    ) -> None:
-        self.max_length = max_length
-        self._ttl = ttl
-        # Weak: the executor's map of apps must not keep its keys alive.
-        self._app = None if app is None else weakref.ref(app)
-        self._lock = threading.RLock()
-        self._futures = {}
-
-    @property
-    def _futures(self) -> t.MutableMapping[t.Hashable, Future[t.Any]]:
-        self._expire()
-        return self._registry
-
-    @_futures.setter
-    def _futures(self, futures: t.MutableMapping[t.Hashable, Future[t.Any]]) -> None:
-        if not (isinstance(futures, _Registry) and futures._lock is self._lock):
-            futures, given = _Registry(self._lock), futures
-            futures.update(given)
-        # Where mock.patch.object looks for what it is to put back.
-        vars(self)["_futures"] = futures
-
-    @property
-    def _registry(self) -> _Registry:
-        return t.cast(_Registry, vars(self)["_futures"])
-
-    def add(self, future_key: t.Hashable, future: Future[t.Any]) -> None:
-        """Store a future.
-
-        :raises DuplicateKey: where the key is taken; a :exc:`ValueError` that holds
-            it.
-        """
-        with self._lock:
-            if future_key in self._futures:
-                raise DuplicateKey(future_key)
-            self._make_room()
-            self._registry[future_key] = future
-
-    def pop(self, future_key: t.Hashable) -> Future[t.Any] | None:
-        """Remove a future and return it; None where the key is unknown."""
-        with self._lock:
-            return self._futures.pop(future_key, None)
-
-    def discard(self, future_key: t.Hashable, future: Future[t.Any]) -> None:
-        """Remove this very future, where it is still stored under the key."""
-        with self._lock:
-            if self._futures.get(future_key) is future:
-                del self._futures[future_key]
-
-    def get(self, future_key: t.Hashable, default: t.Any = None) -> t.Any:
-        """The future stored under a key, or the default."""
-        return self._futures.get(future_key, default)
-
-    def keys(self) -> list[t.Hashable]:
-        """The keys now, oldest first."""
-        with self._lock:
-            return list(self._futures)
-
-    def items(self) -> list[tuple[t.Hashable, Future[t.Any]]]:
-        """Keys and futures now, oldest first."""
-        with self._lock:
-            return list(self._futures.items())
-
-    def __getitem__(self, future_key: t.Hashable) -> Future[t.Any]:
-        return self._futures[future_key]
-
-    def __contains__(self, item: object) -> bool:
-        self._expire()
-        return self._registry.holds(item) or item in self._registry
-
-    def __iter__(self) -> t.Iterator[t.Hashable]:
-        return iter(self.keys())
-
-    def __len__(self) -> int:
-        return len(self._futures)
 
     def __getattr__(self, name: str) -> t.Callable[..., t.Any]:
         if name.startswith("__") or not hasattr(_probe, name):
             raise AttributeError(
-                f"{name!r} is no attribute of a future, nor of executor.futures."
+                f"{name!r} is not an attribute of a future, nor of executor.futures."
             )
         return partial(self._ask, name)
 
     def _ask(
-        self, name: str, future_key: t.Hashable, /, *args: t.Any, **kwargs: t.Any
+        self, name: str, future_key: t.Any = MISSING, /, *args: t.Any, **kwargs: t.Any
     ) -> t.Any:
+        if future_key is MISSING:
+            future_key = by_keyword("future_key", kwargs, f"futures.{name}")
         future = self.get(future_key, _ABSENT)
         if future is _ABSENT:
             return None
@@ -457,52 +455,6 @@ class FutureCollection:
         # Not callable(attribute): a key, an app or a result may be callable, too.
         is_method = callable(getattr(TaskFuture, name, None))
         return attribute(*args, **kwargs) if is_method else attribute
-
-    def _expire(self) -> None:
-        if self._ttl is None:
-            return
-        with self._lock:
-            limit = time.monotonic() - self._ttl
-            while oldest := self._registry.oldest_finished():
-                key, since = oldest
-                if since >= limit:
-                    return
-                del self._registry[key]
-
-    def _make_room(self) -> None:
-        registry = self._registry
-        while registry and self.max_length is not None:
-            if len(registry) < self.max_length:
-                return
-            oldest = registry.oldest_finished()
-            if oldest is None:
-                self._drop_unnoted()
-            else:
-                del registry[oldest[0]]
-
-    def _drop_unnoted(self) -> None:
-        # Who waits for a future is woken before its callbacks run: one that is not
-        # noted as finished may have finished all the same.
-        futures: dict[t.Hashable, t.Any] = self._registry.copy()
-        for key, future in futures.items():
-            if isinstance(future, Future) and future.done():
-                del self._registry[key]
-                return
-        self._drop_unfinished()
-
-    def _drop_unfinished(self) -> None:
-        key, _ = self._registry.popitem(last=False)
-        app = None if self._app is None else self._app()
-        if app is not None:
-            app.logger.warning(
-                "executor.futures is full (%s): the future %r was dropped before it"
-                " had finished; raise EXECUTOR_FUTURES_MAX_LENGTH.",
-                self.max_length,
-                key,
-            )
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {len(self)} futures>"
 
 
 _probe: TaskFuture[t.Any] = TaskFuture(t.cast(Flask, None))

@@ -12,15 +12,14 @@ from concurrent.futures import CancelledError, Future
 from functools import partial
 from types import TracebackType
 
-from .contexts import Snapshot, current_app
+from .attempt import Attempt
+from .contexts import Snapshot
 from .current import Progress, running
 from .errors import ExecutorNotInitialized, TaskCancelled, UnsupportedOption
 from .futures import TaskFuture, _Callback
-from .options import TaskOptions
+from .options import NoKey, TaskOptions
+from .submitter import Submitter, Verbs
 from .task import Task, name_of
-
-if t.TYPE_CHECKING:
-    from .executor import Submitting
 
 P = t.ParamSpec("P")
 T = t.TypeVar("T")
@@ -33,10 +32,11 @@ _PASS_THROUGH = (KeyboardInterrupt, SystemExit, GeneratorExit)
 _CANCELLED = (CancelledError, asyncio.CancelledError)
 
 
-class Group:
+class Group(Verbs):
     """Many tasks, one handle.
 
-    It has a submitter's verbs, and what they give become its members::
+    It has an executor's ``submit`` and ``submit_stored``, and what they give become its
+    members; once its ``with`` block was left, they raise :exc:`RuntimeError`::
 
         group = executor.group("thumbnails")
         group.map(thumbnail, images)
@@ -68,7 +68,7 @@ class Group:
     """What it is called, for people."""
 
     def __init__(
-        self, submitting: Submitting, name: str = "", _members: _Members | None = None
+        self, submitting: Submitter, name: str = "", _members: _Members | None = None
     ) -> None:
         self.name = name
         self._submitting = submitting
@@ -80,65 +80,18 @@ class Group:
         """
         return Group(self._submitting.using(**options), self.name, self._members)
 
-    @t.overload
-    def submit(
+    def _submit(
         self,
-        fn: t.Callable[P, t.Coroutine[t.Any, t.Any, T]],
-        /,
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> TaskFuture[T]: ...
-
-    @t.overload
-    def submit(
-        self, fn: t.Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> TaskFuture[T]: ...
-
-    def submit(
-        self, fn: t.Callable[..., t.Any], /, *args: t.Any, **kwargs: t.Any
+        fn: t.Any,
+        args: tuple[t.Any, ...],
+        kwargs: dict[str, t.Any],
+        key: t.Any = NoKey,
     ) -> TaskFuture[t.Any]:
-        """Submit a call, as :meth:`.Executor.submit`; its task is a member.
-
-        :raises RuntimeError: where the ``with`` block was left.
-        """
         fn = self._members.admit(fn)
-        return self._members.add(self._submitting.submit(fn, *args, **kwargs))
-
-    @t.overload
-    def submit_stored(
-        self,
-        future_key: t.Hashable,
-        fn: t.Callable[P, t.Coroutine[t.Any, t.Any, T]],
-        /,
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> TaskFuture[T]: ...
-
-    @t.overload
-    def submit_stored(
-        self,
-        future_key: t.Hashable,
-        fn: t.Callable[P, T],
-        /,
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> TaskFuture[T]: ...
-
-    def submit_stored(
-        self,
-        future_key: t.Hashable,
-        fn: t.Callable[..., t.Any],
-        /,
-        *args: t.Any,
-        **kwargs: t.Any,
-    ) -> TaskFuture[t.Any]:
-        """Submit a call and store its future, as :meth:`.Executor.submit_stored`; its
-        task is a member.
-
-        :raises RuntimeError: where the ``with`` block was left.
-        """
-        fn, submit = self._members.admit(fn), self._submitting.submit_stored
-        return self._members.add(submit(future_key, fn, *args, **kwargs))
+        submitter = self._submitting
+        if key is NoKey:
+            return self._members.add(submitter.submit(fn, *args, **kwargs))
+        return self._members.add(submitter.submit_stored(key, fn, *args, **kwargs))
 
     @t.overload
     def map(
@@ -263,7 +216,7 @@ class Group:
 
         :param fn: a callable that takes this group.
         """
-        app = current_app() or self._submitting._desk._last_app
+        app = self._submitting._app_here()
         if app is None:
             raise ExecutorNotInitialized
         callback = _Callback(fn, app, Snapshot.take(app))
@@ -310,15 +263,17 @@ class Group:
 
     def _outlast(self) -> None:
         members = self._members
+        undo = self._stop_with_task()
         try:
             while not members.close():
-                self._pass_on_request()
-                members.wait_for_next()
+                members.wait(None)
         except BaseException:
             # As at Ctrl-C in asyncio and trio: no member outlives the block.
             self.cancel()
             members.wait(None)
             raise
+        finally:
+            undo()
 
     async def _outlast_awaiting(self) -> None:
         try:
@@ -331,13 +286,15 @@ class Group:
                     await self._all_ended()
             raise
 
-    def _pass_on_request(self) -> None:
-        """Where the task that waits here was asked to stop, ask its members to."""
+    def _stop_with_task(self) -> t.Callable[[], None]:
+        """Ask the members to stop as soon as the task that waits here is asked to.
+
+        :return: call it to undo this.
+        """
         inside = running.get()
-        if inside is not None and inside.cancel_requested:
-            if not self._members.stopping:
-                self.cancel()
-            self._members.told_to_stop = True
+        if isinstance(inside, Attempt):
+            return inside.call_on_stop(self._members.stop_with_task)
+        return lambda: None
 
     def _raise_failures(self, error: BaseException | None) -> None:
         """Raise what failed, together.
@@ -384,9 +341,9 @@ class Group:
         members.watch(put)
         try:
             for _ in members.each():
-                if finished.empty():
-                    members.lend_thread(deadline)
-                yield finished.get(timeout=_remaining(deadline))
+                with members.waited_for(deadline):
+                    future = finished.get(timeout=_remaining(deadline))
+                yield future
         except queue.Empty:
             raise self._timeout() from None
         finally:
@@ -405,9 +362,9 @@ class Group:
         members.watch(put)
         try:
             for _ in members.each():
-                if finished.empty():
-                    members.lend_stand_in()
-                yield await finished.get()
+                with members.waited_for(None):
+                    future = await finished.get()
+                yield future
         finally:
             members.unwatch(put)
 
@@ -451,6 +408,7 @@ class _Members:
         self._known: set[Member] = set()
         self.unfinished: dict[Member, Task | None] = {}
         self._passed = 0  # before it in the list, all have ended
+        self._waited = 0  # before it in the list, all are known to be waited for
         self._failed = False
         self.is_open: bool = False
         self._left = False
@@ -520,6 +478,11 @@ class _Members:
         # Not under the lock: their callbacks come here.
         asked = [member.request_cancel() for member in members]
         return any(asked)
+
+    def stop_with_task(self) -> None:
+        """The task that waits at the end of the block was asked to stop."""
+        self.told_to_stop = True
+        self.stop()
 
     def failures(self) -> list[BaseException]:
         """What the members that have failed raised, in their order."""
@@ -592,31 +555,36 @@ class _Members:
             return None
 
     def wait(self, deadline: float | None) -> bool:
-        """Wait for all; whether all have ended."""
+        """Wait for all; return True if all have ended."""
         while (future := self.next_unfinished()) is not None:
+            for task in self._not_waited_for():
+                task._owner.want(task)
             if not _wait_for(future, deadline):
                 return False
         return True
 
-    def wait_for_next(self) -> None:
-        """Wait for one of those that have not ended."""
-        if (future := self.next_unfinished()) is not None:
-            _wait_for(future, None)
-
-    def lend_thread(self, deadline: float | None) -> None:
-        """See that one member ends: the code of a task is about to wait for any."""
-        remaining = _remaining(deadline)
+    @contextlib.contextmanager
+    def waited_for(self, deadline: float | None) -> t.Iterator[None]:
+        """The block waits for members: a task that does lends its worker to them."""
         future = self.next_unfinished()
-        if future is not None and remaining != 0:
-            future._about_to_wait(remaining)
+        task = None if future is None else future.task
+        wait = None
+        if task is not None and not task._has_ended:
+            also = self._not_waited_for()
+            has_timeout = deadline is not None
+            wait = task._owner.start_awaiting(task, also, has_timeout=has_timeout)
+        try:
+            yield
+        finally:
+            if wait is not None:
+                wait.end()
 
-    def lend_stand_in(self) -> None:
-        """Likewise, where an event loop runs on the thread of a worker."""
-        inside = running.get()
-        if isinstance(inside, Task) and inside.pool.runs_on_threads:
-            future = self.next_unfinished()
-            if future is not None:
-                future._about_to_wait(0)
+    def _not_waited_for(self) -> list[Task]:
+        """Return the tasks of members that came since this was asked last."""
+        with self._lock:
+            new, self._waited = self.futures[self._waited :], len(self.futures)
+        tasks = (future.task for future in new)
+        return [task for task in tasks if task is not None and not task._has_ended]
 
     def each(self) -> t.Iterator[int]:
         """A turn for each member, those that come meanwhile included."""
@@ -688,7 +656,7 @@ def _share(task: Task | None) -> float:
     """How much of a task that has not been noted as ended is done, 0 to 1."""
     if task is None:
         return 0
-    if task.end is not None:
+    if task._has_ended:
         return 1
     return 0 if task.progress is None else task.progress.fraction or 0
 

@@ -24,6 +24,9 @@ class InstanceProxy:
     def __class__(self, value: type) -> None:
         raise TypeError(f"the class of a proxy cannot be set to {value!r}")
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._self!r}>"
+
     def __getattr__(self, name: str) -> t.Any:
         if name == "_self":
             raise AttributeError(name)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-import sys
 import typing as t
 from functools import update_wrapper
 
-from .dispatch import is_coroutine_function
+from .calls import is_coroutine_function, mark_coroutine_function
 from .futures import TaskFuture
-from .options import Given, TaskOptions
+from .options import MISSING, Given, TaskOptions, by_keyword
+from .submitter import Declared, Submitter
 from .task import name_of
-
-if t.TYPE_CHECKING:
-    from .executor import Executor
 
 P = t.ParamSpec("P")
 T = t.TypeVar("T")
@@ -23,7 +18,28 @@ R = t.TypeVar("R")
 _NOTHING: Given = {}
 
 
-class ExecutorJob(t.Generic[P, T]):
+class _Elsewhere:
+    """A verb of another task queue: asking for it says what it is called here.
+
+    Not ``__getattr__``, which would make each look for what a job has not slow, and it
+    is asked for such things each time that it is submitted.
+    """
+
+    def __init__(self, instead: str) -> None:
+        self._instead = instead
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, job: object, owner: type) -> t.NoReturn:
+        raise AttributeError(
+            f"{self._name!r} is not an attribute of a job: use {self._instead}.",
+            name=self._name,
+            obj=job,
+        )
+
+
+class ExecutorJob(Declared, t.Generic[P, T]):
     """A function declared with ``@executor.job``.
 
     Calling it runs the function inline, so a job may call itself. It keeps the
@@ -35,7 +51,7 @@ class ExecutorJob(t.Generic[P, T]):
     :param declared: the job of which this is a view, or None.
     """
 
-    executor: Executor
+    executor: Submitter
     """The executor on which it was declared."""
     fn: t.Callable[P, T]
     """The function itself."""
@@ -46,7 +62,7 @@ class ExecutorJob(t.Generic[P, T]):
 
     def __init__(
         self,
-        executor: Executor,
+        executor: Submitter,
         fn: t.Callable[P, T],
         options: Given = _NOTHING,
         declared: ExecutorJob[P, T] | None = None,
@@ -57,7 +73,7 @@ class ExecutorJob(t.Generic[P, T]):
         self.options = options
         self._declared = declared
         if is_coroutine_function(fn):
-            _mark_coroutine_function(self)
+            mark_coroutine_function(self)
 
     def using(self, **options: t.Unpack[TaskOptions]) -> ExecutorJob[P, T]:
         """The same job with other options, as :meth:`.Executor.using`."""
@@ -103,10 +119,17 @@ class ExecutorJob(t.Generic[P, T]):
         self, future_key: t.Hashable, /, *args: P.args, **kwargs: P.kwargs
     ) -> TaskFuture[T]: ...
 
+    @t.overload
     def submit_stored(
-        self, future_key: t.Hashable, /, *args: t.Any, **kwargs: t.Any
+        self, /, *, future_key: t.Hashable, **kwargs: t.Any
+    ) -> TaskFuture[t.Any]: ...
+
+    def submit_stored(
+        self, future_key: t.Hashable = MISSING, /, *args: t.Any, **kwargs: t.Any
     ) -> TaskFuture[t.Any]:
         """Submit the job under a key, as :meth:`.Executor.submit_stored`."""
+        if future_key is MISSING:
+            future_key = by_keyword("future_key", kwargs, "submit_stored")
         return self.executor.submit_stored(future_key, self, *args, **kwargs)
 
     def map(
@@ -123,16 +146,21 @@ class ExecutorJob(t.Generic[P, T]):
             chunksize=chunksize,
         )
 
+    if not t.TYPE_CHECKING:
+        # What users of Celery, Dramatiq and RQ type first.
+        delay = _Elsewhere("job.submit(...)")
+        send = _Elsewhere("job.submit(...)")
+        enqueue = _Elsewhere("job.submit(...)")
+        apply_async = _Elsewhere(
+            "job.submit(...), or job.using(delay=seconds).submit(...)"
+        )
+
+    def __dir__(self) -> t.Iterable[str]:
+        return [name for name in super().__dir__() if hasattr(self, name)]
+
     def __reduce__(self) -> str:
         # By name, as a function: the name in its module is this job.
         return getattr(self, "__qualname__", repr(self))
 
     def __repr__(self) -> str:
         return f"<ExecutorJob {name_of(self.fn)}>"
-
-
-def _mark_coroutine_function(fn: t.Any) -> None:
-    if sys.version_info >= (3, 12):
-        inspect.markcoroutinefunction(fn)
-    else:
-        fn._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]

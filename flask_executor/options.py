@@ -21,6 +21,24 @@ class NoKey:
     """The key of a task that has none; None is a key like any other."""
 
 
+MISSING: t.Any = object()
+"""What stands where nothing was given by position."""
+
+
+def by_keyword(name: str, kwargs: dict[str, t.Any], verb: str) -> t.Any:
+    """Take an argument that is missing by position out of the keyword arguments.
+
+    What is given by position is ours; every other keyword is the callable's.
+    """
+    try:
+        return kwargs.pop(name)
+    except KeyError:
+        raise TypeError(
+            f"{verb}() is missing the argument {name!r}: give it by position, or as"
+            f" {name}=."
+        ) from None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Retry:
     """When a failed task is tried again, and for how long it waits before.
@@ -152,6 +170,8 @@ OPTIONS = tuple(field.name for field in fields(Options))
 """The names of all options."""
 
 _NONE = Options()
+_ASKED_FOR = frozenset(OPTIONS) - {"max_concurrency"}
+"""The options that one call may have."""
 
 
 def checked(given: Given) -> dict[str, t.Any]:
@@ -166,6 +186,22 @@ def checked(given: Given) -> dict[str, t.Any]:
     if given.get("delay") is not None and given.get("run_at") is not None:
         raise InvalidOption("delay", given["delay"], "given without run_at")
     return {name: _CHECKS[name](name, value) for name, value in given.items()}
+
+
+def hint_at_options(error: BaseException, kwargs: t.Mapping[str, t.Any]) -> None:
+    """Add a note to the error of a call that was given an option as a keyword.
+
+    :param error: what the call raised.
+    :param kwargs: the keyword arguments of the call.
+    """
+    if type(error) is not TypeError:
+        return
+    for name in _ASKED_FOR.intersection(kwargs):
+        if f"unexpected keyword argument '{name}'" in str(error):
+            error.add_note(
+                f"Keyword arguments of submit go to the callable. If {name!r} is meant"
+                f" for the executor, use executor.using({name}=...).submit(...)."
+            )
 
 
 def unsupported(options: Options, pool: t.Any) -> UnsupportedOption | None:
@@ -245,7 +281,11 @@ def _run_at(name: str, value: t.Any) -> datetime | None:
     allowed = "a datetime with a time zone, as datetime.now(timezone.utc) has"
     _check(name, value, lambda v: isinstance(v, datetime), allowed)
     _check(name, value, lambda v: v.utcoffset() is not None, allowed)
-    return t.cast(datetime, value.astimezone(UTC))
+    try:
+        return t.cast(datetime, value.astimezone(UTC))
+    except OverflowError:
+        allowed = "a datetime that is within the years 1 to 9999 in UTC, too"
+        raise InvalidOption(name, value, allowed) from None
 
 
 def _retry(name: str, value: t.Any) -> Retry | None:

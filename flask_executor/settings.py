@@ -2,13 +2,18 @@
 
 The fields of :class:`Settings` are the table of every key: its default stands beside
 it, and the metadata names the parser that checks it.
+
+``None`` and an empty text mean that a key is not set, so its default counts. Only for
+``EXECUTOR_FUTURES_TTL`` is ``None`` a value of its own: a finished future stays.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import re
 import typing as t
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 
 from .errors import InvalidSetting
 
@@ -19,7 +24,7 @@ Parser = t.Callable[[t.Any], t.Any]
 
 
 class _Refused(Exception):
-    """A parser's word that the value is not allowed; its text says what is."""
+    """A parser raises it for a value that is not allowed; its text says what is."""
 
 
 def str2bool(value: object) -> bool:
@@ -44,9 +49,13 @@ def _boolean(value: object) -> bool:
         ) from None
 
 
+def _word(value: object) -> str:
+    return str(value).strip().lower()
+
+
 def _one_of(*words: str) -> Parser:
     def parse(value: object) -> str:
-        word = str(value).strip().lower()
+        word = _word(value)
         if word not in words:
             raise _Refused("one of " + ", ".join(map(repr, words)))
         return word
@@ -55,8 +64,10 @@ def _one_of(*words: str) -> Parser:
 
 
 def _optional(parse: Parser) -> Parser:
+    """Parse a key that may be None: that is its default."""
+
     def parse_or_none(value: object) -> t.Any:
-        if value is None or value == "" or str(value).lower() == "none":
+        if value is None or str(value).strip().lower() == "none":
             return None
         try:
             return parse(value)
@@ -66,16 +77,32 @@ def _optional(parse: Parser) -> Parser:
     return parse_or_none
 
 
-def _positive_int(value: object) -> int:
-    try:
-        if isinstance(value, bool | float):
-            raise ValueError
-        number = int(t.cast(str, value))
-    except (TypeError, ValueError):
-        number = 0
-    if number < 1:
-        raise _Refused("a whole number above 0")
-    return number
+def _integer(value: object) -> int:
+    """Return a whole number: that of 5, 5.0, ``'5'`` or ``'5.0'``.
+
+    :raises ValueError: if it is none of these.
+    """
+    number = float("nan") if isinstance(value, bool) else float(t.cast(str, value))
+    if not number.is_integer():
+        raise ValueError(value)
+    return int(number)
+
+
+def _at_least(least: int, allowed: str) -> Parser:
+    def parse(value: object) -> int:
+        try:
+            number = _integer(value)
+        except (TypeError, ValueError, OverflowError):
+            raise _Refused(allowed) from None
+        if number < least:
+            raise _Refused(allowed)
+        return number
+
+    return parse
+
+
+_positive_int = _at_least(1, "a whole number above 0")
+_whole_number = _at_least(0, "a whole number, 0 or more")
 
 
 def _seconds(value: object) -> float:
@@ -108,11 +135,9 @@ def _start_method(value: object) -> str:
     return t.cast(str, _one_of(*multiprocessing.get_all_start_methods())(value))
 
 
-def _key(default: t.Any, parse: Parser) -> t.Any:
-    return field(default=default, metadata={"parse": parse})
-
-
-_POOLS = ("thread", "process", "pebble", "sync")
+def _key(default: t.Any, parse: Parser, *, none_is_a_value: bool = False) -> t.Any:
+    metadata = {"parse": parse, "none_is_a_value": none_is_a_value}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,13 +148,17 @@ class Settings:
     with a name.
     """
 
-    type: str = _key("thread", _one_of(*_POOLS))
-    """Which pool runs calls: ``'thread'``, ``'process'``, ``'pebble'``, ``'sync'``."""
+    type: str = _key("thread", _word)
+    """Which pool runs calls: ``'thread'``, ``'process'``, ``'pebble'``, ``'sync'``. The
+    pools themselves say which words there are."""
     max_workers: int | None = _key(None, _optional(_positive_int))
     """How many calls run at once; None is the standard library's default."""
-    futures_max_length: int | None = _key(None, _optional(_positive_int))
-    """How many futures ``executor.futures`` keeps; None is no bound."""
-    futures_ttl: float | None = _key(86_400.0, _optional(_seconds))
+    futures_max_length: int | None = _key(None, _optional(_whole_number))
+    """How many futures ``executor.futures`` keeps; None is no bound, and 0 keeps none
+    that has finished."""
+    futures_ttl: float | None = _key(
+        86_400.0, _optional(_seconds), none_is_a_value=True
+    )
     """Seconds for which a finished future stays stored; None keeps it."""
     propagate_exceptions: bool = _key(False, _boolean)
     """Raise failures from a done-callback, as 1.0.0 did, in place of logging them."""
@@ -171,19 +200,54 @@ class Settings:
 
 
 def read_key(config: t.Mapping[str, t.Any], prefix: str, name: str) -> t.Any:
-    """Read one field of :class:`Settings`, or its default where the key is not set.
+    """Read one field of :class:`Settings`, or its default if the key is not set.
 
     :raises InvalidSetting: naming the key, the value and what is allowed.
     """
     spec = Settings.__dataclass_fields__[name]
     key = config_key(prefix, name)
     value = config.get(key, spec.default)
+    if _is_blank(value) or (value is None and not spec.metadata["none_is_a_value"]):
+        value = spec.default
     try:
         return spec.metadata["parse"](value)
     except _Refused as refused:
         raise InvalidSetting(key, value, str(refused)) from None
 
 
+def _is_blank(value: object) -> bool:
+    return isinstance(value, str) and not value.strip()
+
+
 def config_key(prefix: str, name: str) -> str:
-    """The config key of a field, such as ``MAIL_EXECUTOR_TYPE``."""
+    """Return the config key of a field, such as ``MAIL_EXECUTOR_TYPE``."""
     return f"{prefix}EXECUTOR_{name.upper()}"
+
+
+_NAMES = [spec.name.upper() for spec in fields(Settings)]
+_OF_ANY_EXECUTOR = re.compile(rf".*EXECUTOR_({'|'.join(_NAMES)})")
+
+
+def misspelt(config: t.Mapping[str, t.Any], prefix: str) -> dict[str, str]:
+    """Return the keys that look like one of this executor's and are not, each with the
+    nearest one that exists.
+
+    A key that resembles none is left alone: it may be the app's own.
+    """
+    found = {}
+    for key in filter(lambda key: isinstance(key, str), config):
+        if key.startswith(f"{prefix}EX") and not _OF_ANY_EXECUTOR.fullmatch(key):
+            nearest = _nearest(key.removeprefix(prefix))
+            if nearest is not None:
+                found[key] = config_key(prefix, nearest)
+    return found
+
+
+def _nearest(key: str) -> str | None:
+    """Return the field whose key is most like this one, which has no prefix."""
+    if key.startswith("EXECUTOR_"):
+        near = get_close_matches(key.removeprefix("EXECUTOR_"), _NAMES, 1, 0.6)
+        return near[0] if near else None
+    # The word itself is misspelt: only what is very much alike.
+    near = get_close_matches(key, [config_key("", name) for name in _NAMES], 1, 0.85)
+    return near[0].removeprefix("EXECUTOR_") if near else None

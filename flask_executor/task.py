@@ -1,4 +1,4 @@
-"""One submitted call, from the line to its end."""
+"""One submitted call: what is known of it, from submit to its end."""
 
 from __future__ import annotations
 
@@ -9,105 +9,111 @@ from datetime import UTC, datetime
 from functools import partial
 from types import FunctionType
 
-from .calls import Call, Chunk, Outcome, run
+from .attempt import Attempt
+from .calls import Call, Chunk, Outcome
 from .current import Progress
 from .options import Options
 
-Stage = t.Literal["delayed", "waiting", "running", "retrying"]
-"""Where a task is that has not ended. ``delayed``: not due yet. ``waiting``: for a
-worker. ``retrying``: an attempt has failed, and the pause before the next one lasts."""
-
-End = t.Literal["succeeded", "failed", "timed_out", "cancelled"]
-"""How a task has ended."""
+State = t.Literal[
+    "delayed",
+    "waiting",
+    "running",
+    "retrying",
+    "succeeded",
+    "failed",
+    "timed_out",
+    "cancelled",
+]
+"""Where a task is. ``delayed``: not due yet. ``waiting``: for a worker. ``retrying``:
+an attempt has failed, and the pause before the next one lasts. The last four are ends.
+"""
 
 DEFAULTS = Options()
 
 
+class Wait(t.Protocol):
+    """A wait of one task for others, which its code ends."""
+
+    def end(self) -> None:
+        """Note the end of the wait; return when the code may go on."""
+
+    def end_then(self, fn: t.Callable[[], object]) -> None:
+        """Note the end of the wait, and call ``fn`` once the code may go on."""
+
+
 class Owner(t.Protocol):
-    """Who decides what becomes of a task."""
+    """What decides about a task: the dispatcher."""
 
-    def begin(self, task: Task) -> bool:
-        """Whether the task is to run now; asked on the thread that would run it."""
+    def begin(self, task: Task) -> Attempt | None:
+        """Begin an attempt on this thread; return None if the task must not run."""
 
-    def finish(self, task: Task, outcome: Outcome) -> None:
-        """Judge what came of the call; called once for each :meth:`begin` that said
-        yes, on the thread that ran it.
-        """
+    def settle(self, attempt: Attempt, error: BaseException) -> None:
+        """Decide what a failure means, in the context in which it was raised."""
+
+    def finish(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Take the outcome of an attempt. Called once for each that began."""
 
     def cancel(self, task: Task) -> bool:
-        """Cancel the task if it waits; whether it is cancelled now."""
+        """Cancel the task if it waits; return True if it is cancelled now."""
 
     def request_cancel(self, task: Task) -> bool:
         """Cancel it if it waits, ask it to stop if it runs; False if it has ended."""
 
+    def abandon(self, task: Task, error: BaseException) -> None:
+        """End a task that nothing can run, with this error."""
+
     def reported(self, task: Task) -> None:
         """Announce the progress of a running task."""
 
-    def wait_inside(self, task: Task, timeout: float | None) -> float | None:
-        """See that the task runs: the code of another one is about to wait for it; how
-        long it is to wait.
-        """
+    def want(self, task: Task) -> None:
+        """Let a task go first wherever code that waits lends out its worker."""
 
-    def waited_for(self, task: Task) -> None:
-        """Likewise, for who waits without asking for the result."""
+    def start_waiting(self, task: Task, timeout: float | None) -> Wait | None:
+        """Prepare a wait for a task that blocks this thread."""
 
-    def awaited(
-        self, task: Task, wait: t.Generator[t.Any, None, t.Any]
-    ) -> t.Generator[t.Any, None, t.Any]:
-        """Likewise, for who awaits it on an event loop, by the steps of ``wait``."""
+    def start_awaiting(
+        self, task: Task, also: t.Iterable[Task] = (), *, has_timeout: bool = False
+    ) -> Wait | None:
+        """Prepare a wait for any of several tasks."""
 
     def now(self) -> float:
-        """Seconds that only grow."""
+        """Return the dispatcher's monotonic time, in seconds."""
 
 
 class Task:
-    """One submitted call: what is known of it, and what it needs to run.
+    """One submitted call, as its submitter, receivers and logs see it.
 
-    :param future: the caller's handle; let go when the task has ended.
-    :param call: the call, or what the pool has made of it to send it away; let go
-        likewise.
-    :param owner: decides what becomes of it.
-    :param options: what counts for it.
-    :param key: under which its future is stored, or None.
+    A task is read-only: the executor changes it while it goes its way. All of it may be
+    read from any thread, and stays readable after the end.
     """
 
     __slots__ = (
         "__dict__",
         "__weakref__",
+        "_call",
+        "_finished",
         "_id",
         "_name",
+        "_owner",
+        "_pool",
+        "_run",
+        "_started",
+        "_submitted",
         "attempt",
-        "call",
-        "end",
-        "finished",
         "future",
         "key",
         "options",
-        "owner",
-        "pool",
-        "stage",
-        "started",
-        "submitted",
+        "state",
     )
 
-    # What most tasks never have costs them nothing.
-    gate: t.Any = None
+    # Class attributes: what most tasks never have takes no memory in them.
     progress: Progress | None = None
-    """What the task has reported last, or None."""
-    overrun: bool = False
-    """Whether its timeout is over and its run is not, for nothing could stop it."""
-    cancel_requested: bool = False
-    """Whether it was asked to stop."""
-    deadline: float | None = None
-    """When its timeout is over, on the clock of :func:`time.monotonic`, or None."""
-    alarm: t.Any = None
-    error: BaseException | None = None
-    thread: int | None = None
-    timed_out: bool = False
-    wanted_by: Task | None = None
-    stand_in: t.Any = None
-    was_held: bool = False
-    depth: int = 0
+    """What the current attempt has reported last, or None."""
+    _place: t.Any = None
+    _timer: t.Any = None
+    _error: BaseException | None = None
+    _wanted: bool = False
+    _is_reserved: bool = False
 
     def __init__(
         self,
@@ -117,101 +123,92 @@ class Task:
         options: Options = DEFAULTS,
         key: t.Hashable | None = None,
     ) -> None:
-        self.future: t.Any = future
-        self.call: t.Any = call
-        self.owner: Owner = owner
-        self.pool: t.Any = None
         self.options: Options = options
+        """The options that apply to it."""
         self.key: t.Hashable | None = key
         """The key under which its future is stored, or None."""
-        self.stage: Stage = "waiting"
-        self.end: End | None = None
+        self.state: State = "waiting"
+        """``delayed``, ``waiting``, ``running``, ``retrying``, then ``succeeded``,
+        ``failed``, ``timed_out`` or ``cancelled``."""
         self.attempt: int = 0
-        """How often it has been begun: 0 while it waits, 1 in its first attempt."""
-        self.submitted: float = 0.0
-        self.started: float | None = None
-        self.finished: float | None = None
+        """How often it has begun: 0 while it waits, 1 in its first attempt."""
+        self.future: t.Any = future
+        """Its future, until it has ended; then None."""
+        # Dropped when the task has ended; an attempt that goes on keeps its own.
+        self._call: t.Any = call
+        self._owner: Owner = owner
+        self._pool: t.Any = None
+        self._run: Attempt | None = None
         self._id: str | None = None
         self._name: str | None = options.name
+        self._submitted: float = 0.0
+        self._started: float | None = None
+        self._finished: float | None = None
 
     @property
     def id(self) -> str:
         """Unique among all tasks; the same for all attempts."""
         if self._id is None:  # most are never asked, and a random id takes its time
-            # Of two that ask at once, both get the first. A lock might be held for
-            # ever in a forked child.
+            # Of two threads that ask at once, both get the first. A lock might be held
+            # for ever in a forked child.
             made = os.urandom(16).hex()
-            self._id = t.cast(str, vars(self).setdefault("first_id", made))
+            self._id = t.cast(str, vars(self).setdefault("_first_id", made))
         return self._id
-
-    @property
-    def state(self) -> Stage | End:
-        """Where the task is: ``delayed``, ``waiting``, ``running``, ``retrying``, then
-        ``succeeded``, ``failed``, ``timed_out`` or ``cancelled``.
-        """
-        return self.end or self.stage
 
     @property
     def name(self) -> str:
         """The option ``name``, or the callable's module and qualified name."""
-        call = self.call  # first: it is let go after its name was noted
+        call = self._call  # first: it is dropped after its name was noted
         return name_of(call.fn) if self._name is None else self._name
 
     @property
     def submitted_at(self) -> datetime:
         """When it was submitted, in UTC."""
-        return datetime.fromtimestamp(self.submitted, UTC)
+        return datetime.fromtimestamp(self._submitted, UTC)
 
     @property
     def started_at(self) -> datetime | None:
         """When its last attempt began, in UTC, or None."""
-        return _moment(self.started)
+        return _moment(self._started)
 
     @property
     def finished_at(self) -> datetime | None:
         """When it ended, in UTC, or None."""
-        return _moment(self.finished)
+        return _moment(self._finished)
 
-    def remaining(self) -> float | None:
-        """Seconds until the deadline, below 0 after it; None where there is none."""
-        return None if self.deadline is None else self.deadline - self.owner.now()
+    @property
+    def cancel_requested(self) -> bool:
+        """True if its current attempt was asked to stop, or its timeout is over."""
+        return self._run is not None and self._run.cancel_requested
 
-    def report(self, progress: Progress) -> None:
-        """Note how far it is, and have it announced; nothing, once it has ended."""
-        if self.end is None:
+    @property
+    def overrun(self) -> bool:
+        """True if its timeout is over and its run is not, for nothing could stop it."""
+        return self._run is not None and self._run.overrun
+
+    @property
+    def _has_ended(self) -> bool:
+        return self._finished is not None
+
+    def _report(self, progress: Progress) -> None:
+        if self._finished is None:
             self.progress = progress
-            self.owner.reported(self)
+            self._owner.reported(self)
 
-    def run(self, _context: object = None) -> None:
-        """Run the call on this thread, unless its owner says no.
-
-        :param _context: what the threads of Python 3.14 pass to their work items.
-        """
-        call = self.call  # before it begins: its timeout may end it at any time then
-        if self.owner.begin(self):
-            self.owner.finish(self, run(call, self))
-        # The traceback of a failure refers to the frames of those who called it, this
-        # one among them: without this, the future would refer to itself.
-        del self, call
-
-    def send_away(self, packed: t.Any) -> None:
-        """Keep what a pool has made of the call, in place of the call."""
-        self._name = self.name
-        self.call = packed
-
-    def let_go(self) -> None:
+    def _release(self) -> None:
         """Drop the callable, its arguments, its context and the future."""
         if self._name is None:
-            self._name = name_of(self.call.fn)
-        self.call = self.future = None
-        if self.error is not None:
-            self.error = None
-        if self.wanted_by is not None:
-            self.wanted_by = None
+            self._name = name_of(self._call.fn)
+        self._call = self.future = None
+        if self._error is not None:
+            self._error = None
 
     def __repr__(self) -> str:
-        key = "" if self.key is None else f" (key {self.key!r})"
-        return f"<Task {self.name}{key} {self.state}>"
+        return f"<Task {self._label} {self.state}>"
+
+    @property
+    def _label(self) -> str:
+        return self.name if self.key is None else f"{self.name} (key {self.key!r})"
 
 
 def _moment(seconds: float | None) -> datetime | None:
@@ -219,15 +216,19 @@ def _moment(seconds: float | None) -> datetime | None:
 
 
 def name_of(fn: t.Any) -> str:
-    """What to call a callable in logs: its module and qualified name."""
-    if type(fn) is FunctionType:  # most often
+    """Return what a callable is called in logs: its module and qualified name."""
+    if type(fn) is FunctionType:  # most are
         return f"{fn.__module__ or 'builtins'}.{fn.__qualname__}"
     while isinstance(fn, partial | Chunk):
         fn = fn.func
-    name = getattr(fn, "__qualname__", None)
-    if name is None:
+    try:
+        name = getattr(fn, "__qualname__", None)
+        module = getattr(fn, "__module__", None)
+    except Exception:  # a proxy of nothing
+        name = None
+    if not isinstance(name, str):
         return _repr_of(fn)
-    return f"{getattr(fn, '__module__', None) or 'builtins'}.{name}"
+    return f"{module or 'builtins'}.{name}"
 
 
 def _repr_of(thing: object) -> str:

@@ -18,22 +18,22 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
+from .attempt import Attempt
 from .calls import Call, Chunk, Outcome
-from .clock import Clock, Timer
 from .contexts import open_uploads
 from .current import running
-from .dispatch import Dispatcher
-from .errors import ExecutorNotInitialized, ExecutorShutDown
-from .executor import Executor, Submitting
+from .dispatch import Clock, Dispatcher, Drained, Timer
+from .errors import ExecutorNotInitialized
+from .executor import Executor
 from .futures import Callback, TaskFuture
 from .jobs import ExecutorJob
 from .options import Options
-from .pools import BareCalls, Line, Plain
+from .pools.base import Pool, refuse_after_shutdown, run_task, submit_bare
 from .pools.sync import run_to_end
-from .reports import Drained
+from .queues import PriorityQueue
 from .settings import Settings
-from .task import Task, name_of
-from .waiting import waiter
+from .submitter import Submitter
+from .task import Task, Wait
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -249,7 +249,7 @@ class _Runner:
 
     def __init__(self, hold: bool) -> None:
         self.hold = hold
-        self._held = Line()
+        self._held = PriorityQueue()
         self._here = _Here()
         self._thread = threading.get_ident()
 
@@ -284,7 +284,7 @@ class _Runner:
         here.later, here.judging = deque([task]), False
         try:
             while here.later:
-                here.later.popleft().run()
+                run_task(here.later.popleft())
         finally:
             here.later, here.judging = outer
 
@@ -308,15 +308,15 @@ class _Runner:
             return
         if task.state == "waiting" and self._here.judging and not self.hold:
             self.run(task)
-        if task.end is None:
+        if not task._has_ended:
             raise NotReleased([task]) if timeout is None else TimeoutError
 
 
 @contextmanager
 def capture(
-    executor: Submitting,
+    executor: Submitter,
     /,
-    *others: Submitting,
+    *others: Submitter,
     hold: bool = False,
     clock: ManualClock | None = None,
 ) -> t.Iterator[CapturedTasks]:
@@ -338,7 +338,7 @@ def capture(
     tasks = CapturedTasks(_Runner(hold), clock or ManualClock())
     with ExitStack() as stack:
         for one in (executor, *others):
-            stack.enter_context(_captured(one._desk, tasks))
+            stack.enter_context(_captured(one._executor, tasks))
         stack.callback(tasks._close)
         yield tasks
         if left := tasks.unfinished:
@@ -383,46 +383,43 @@ class _Dispatcher(Dispatcher):
         self._tasks = tasks
         tasks._dispatchers.append(self)
 
+    def register(self, future: TaskFuture[t.Any], call: Call, options: Options) -> Task:
+        """Make the task of a future that is being submitted."""
+        return super().register(future, call, _without_chance(options))
+
     def submit(
-        self,
-        future: TaskFuture[t.Any],
-        call: Call,
-        options: Options,
-        callbacks: t.Iterable[Callback] = (),
-        *,
-        job: t.Any = None,
+        self, task: Task, callbacks: t.Iterable[Callback] = (), *, job: t.Any = None
     ) -> None:
-        """Accept a call, and record it."""
-        submitted = _submitted(future, call, options)
+        """Accept a task, and record it."""
+        submitted = _submitted(task)
         # First: what it submits itself comes after it.
         self._tasks._submitted.append(submitted)
         try:
-            options = _without_chance(options)
-            super().submit(future, call, options, callbacks, job=job)
+            super().submit(task, callbacks, job=job)
         except BaseException:
             self._tasks._submitted.remove(submitted)
             raise
 
-    def finish(self, task: Task, outcome: Outcome) -> None:
-        """Judge what came of a call."""
+    def finish(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Take the outcome of an attempt."""
         with self._runner.judging():
-            super().finish(task, outcome)
+            super().finish(attempt, outcome)
 
-    def wait_inside(self, task: Task, timeout: float | None) -> float | None:
-        """See that a task runs, and that the test does not wait in vain."""
+    def start_waiting(self, task: Task, timeout: float | None) -> Wait | None:
+        """Prepare a wait, and see that the test does not wait in vain."""
         if timeout is not None or not self._coroutines.is_own_thread:
-            inside = waiter(task)
+            inside = self.nested.current_attempt()
             if inside is not None and task.state == "waiting":
                 self._run_for(inside, task)
             self._runner.check_wait(task, timeout)
-        return timeout if task.end else super().wait_inside(task, timeout)
+        return None if task._has_ended else super().start_waiting(task, timeout)
 
     def drain(self, timeout: float | None) -> Drained:
         """Accept nothing more. Nothing that is held begins while the test waits, so a
         timeout is over at once.
         """
-        if self._runner.is_test_thread and not self._running:
-            held = [task for task in self._waiting if task.state == "waiting"]
+        if self._runner.is_test_thread and not self.table.running:
+            held = [t for t in self.table.pending.copy() if t.state == "waiting"]
             if timeout is None and held:
                 raise NotReleased(held)
             timeout = 0
@@ -430,42 +427,50 @@ class _Dispatcher(Dispatcher):
 
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
         """Accept nothing more, and do not wait in vain."""
-        waits = wait and self._runner.is_test_thread and not self._is_inside()
-        if waits and not cancel_futures and (waiting := [*self._waiting]):
+        waits = wait and self._runner.is_test_thread and not self.is_inside()
+        waiting = [*self.table.pending.copy()]
+        if waits and not cancel_futures and waiting:
             raise NotReleased(waiting)
         super().shutdown(wait, cancel_futures)
 
     def unfinished(self) -> list[Task]:
-        """The tasks that have not ended."""
-        return [*self._overrun, *self._live()]
+        """Return the tasks that have not ended."""
+        late = [attempt.task for attempt in self.table.late.copy()]
+        return [*dict.fromkeys([*late, *self.table.live.copy()])]
 
     def cancel_waiting(self) -> None:
         """Cancel all that waits."""
-        for task in [*self._waiting]:
+        for task in self.table.pending.copy():
             self.cancel(task)
 
-    def _run_for(self, inside: Task, task: Task) -> None:
-        gate = inside.gate
-        if gate is None:
+    def _run_for(self, inside: Attempt, task: Task) -> None:
+        place = inside.task._place
+        if place is None:
             self._runner.run(task)
             return
-        self._leave(gate)  # who waits does not run
+        place.limit.start_waiting(place, has_timeout=False)  # who waits does not run
         try:
             self._runner.run(task)
         finally:
-            gate.enter_again()
+            place.limit.stop_waiting(place)
+            place.limit.come_back(place, _nothing)
 
 
-def _submitted(future: TaskFuture[t.Any], call: Call, options: Options) -> Submitted:
+def _nothing() -> None:
+    """Wait for no place: on the thread of the test nobody else gives it up."""
+
+
+def _submitted(task: Task) -> Submitted:
+    call: Call = task._call
     fn = call.fn.func if isinstance(call.fn, Chunk) else call.fn
     return Submitted(
-        name=options.name or name_of(fn),
+        name=task.name,
         fn=fn.declared if type(fn) is ExecutorJob else fn,
         args=tuple(open_uploads(call.args)),
         kwargs=open_uploads(call.kwargs),
-        key=future.key,
-        options=options,
-        future=future,
+        key=task.key,
+        options=task.options,
+        future=task.future,
     )
 
 
@@ -476,24 +481,25 @@ def _without_chance(options: Options) -> Options:
     return replace(options, retry=replace(options.retry, jitter=0.0))
 
 
-class _Pool(Plain, BareCalls):
+class _Pool(Pool):
     """Hands tasks to the runner."""
 
     kind: t.ClassVar[str] = "capture"
     runs_on_threads: t.ClassVar[bool] = True
+    submit = submit_bare
     _max_workers = 1
 
     def __init__(self, runner: _Runner) -> None:
         self._runner = runner
         self._shutdown = False
 
-    def start(self, task: Task, *, first: bool = False) -> None:
-        """Have a task run, now or later.
+    def enqueue(self, task: Task, *, first: bool = False) -> None:
+        """Run a task, now or later.
 
-        :raises ExecutorShutDown: where the pool is shut down.
+        :raises ExecutorShutDown: if the pool is shut down.
         """
         if self._shutdown:
-            raise ExecutorShutDown(task.name)
+            refuse_after_shutdown(task)
         self._runner.start(task, first=first)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -504,7 +510,7 @@ class _Pool(Plain, BareCalls):
 class _CoroutinePool(_Pool):
     """The same for coroutine functions, each on an event loop of its own."""
 
-    packs: t.ClassVar[bool] = True
+    serializes: t.ClassVar[bool] = True
     stops_runs: t.ClassVar[bool] = True
 
     def __init__(self, runner: _Runner) -> None:
@@ -516,32 +522,35 @@ class _CoroutinePool(_Pool):
         """Whether this is code of a coroutine."""
         return running.get() in self._cancels
 
-    def pack(self, task: Task) -> None:
-        """Make a plain function of it."""
-        call: Call = task.call
+    def prepare(self, call: Call) -> None:
+        """Make a plain function of a coroutine function."""
+        fn = call.fn
 
         async def run(*args: t.Any, **kwargs: t.Any) -> t.Any:
-            with self._interruptible(task):
-                return await call.fn(*args, **kwargs)
+            with self._interruptible():
+                return await fn(*args, **kwargs)
 
-        task.send_away(replace(call, fn=run_to_end(run)))
+        run.__qualname__ = getattr(fn, "__qualname__", repr(fn))
+        run.__module__ = getattr(fn, "__module__", __name__)
+        call.fn = run_to_end(run)
 
-    def interrupt(self, task: Task) -> None:
+    def interrupt(self, attempt: Attempt) -> None:
         """Cancel a coroutine, at its next ``await``."""
-        if (cancel := self._cancels.get(task)) is not None:
+        if (cancel := self._cancels.get(attempt)) is not None:
             cancel()
 
     @contextmanager
-    def _interruptible(self, task: Task) -> t.Iterator[None]:
+    def _interruptible(self) -> t.Iterator[None]:
         loop = asyncio.get_running_loop()
         coroutine = t.cast("asyncio.Task[t.Any]", asyncio.current_task())
-        self._cancels[task] = partial(loop.call_soon_threadsafe, coroutine.cancel)
-        if task.cancel_requested:  # before it began
+        attempt = t.cast(Attempt, running.get())
+        self._cancels[attempt] = partial(loop.call_soon_threadsafe, coroutine.cancel)
+        if attempt.cancel_requested:  # before it began
             coroutine.cancel()
         try:
             yield
         finally:
-            del self._cancels[task]
+            del self._cancels[attempt]
 
 
 try:

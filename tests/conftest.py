@@ -8,18 +8,18 @@ import threading
 import typing as t
 
 import pytest
-from blinker import NamedSignal
+from control import SIGNALS
 from flask import Flask
 from flask.globals import _cv_app
+from limits import LIMIT
 
-from flask_executor import Executor, signals
+from flask_executor import Executor
 
-SIGNALS: list[NamedSignal] = [
-    value for value in vars(signals).values() if isinstance(value, NamedSignal)
-]
 
-LIMIT = 30
-"""Seconds after which a wait in a test has failed."""
+def pytest_collection_finish() -> None:
+    """Take what is imported out of every later collection: each test collects."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from concurrent.futures import CancelledError, as_completed, wait
 
 import control_app
 import pytest
-from conftest import LIMIT
 from control import Door, Journal, occupy, with_clock
 from flask import Flask
+from limits import LIMIT
 
 from flask_executor import (
     Executor,
@@ -25,6 +25,7 @@ from flask_executor import (
     TaskFuture,
     current_task,
     signals,
+    task_submitted,
 )
 
 
@@ -62,6 +63,7 @@ def cancel(request: pytest.FixtureRequest) -> Verb:
     return VERBS[request.param]
 
 
+@pytest.mark.holds("g-cancel")
 def test_what_is_in_line(
     app: Flask, executor: Executor, gate: threading.Event, cancel: Verb
 ) -> None:
@@ -85,6 +87,7 @@ def test_what_is_in_line(
     assert ran == []
 
 
+@pytest.mark.holds("g-cancel")
 def test_what_is_delayed(executor: Executor, cancel: Verb) -> None:
     """A task that is not due is cancelled; its alarm is called off."""
     clock = with_clock(executor)
@@ -93,6 +96,7 @@ def test_what_is_delayed(executor: Executor, cancel: Verb) -> None:
     assert clock.is_idle and state_of(future) == "cancelled"
 
 
+@pytest.mark.holds("g-cancel")
 def test_what_pauses(app: Flask, executor: Executor, cancel: Verb) -> None:
     """A task between two attempts is cancelled, and not tried again."""
     clock = with_clock(executor)
@@ -142,6 +146,7 @@ def test_processes_in_line(app: Flask, door: Door, cancel: Verb) -> None:
     executor.shutdown()
 
 
+@pytest.mark.holds("g-cancel")
 def test_what_has_ended(executor: Executor, cancel: Verb) -> None:
     """What has ended cannot be cancelled; what was cancelled is."""
     future = executor.submit(abs, -1)
@@ -231,20 +236,27 @@ class Cancelling:
         return str, ()
 
 
+@pytest.mark.holds("g-key-first")
 def test_cancelled_by_key_while_it_is_submitted(app: Flask) -> None:
-    """One that is cancelled through its key, before submit returns, does not run."""
+    """One that is cancelled through its key, before submit returns, does not run; until
+    nothing can refuse it any more, its key gives no future.
+    """
     app.config.update(EXECUTOR_TYPE="process", EXECUTOR_MAX_WORKERS=1)
     executor = Executor(app)
     answers: list[object] = []
-    with Journal(app) as journal:
+
+    def cancel(*_: object, **__: object) -> None:
+        answers.append(executor.futures.cancel("key"))
+
+    with Journal(app) as journal, task_submitted.connected_to(cancel, app):
         future = executor.submit_stored(
             "key",
             control_app.pid,
-            Cancelling(lambda: answers.append(executor.futures.cancel("key"))),  # type: ignore[call-arg]
+            Cancelling(cancel),  # type: ignore[call-arg]
         )
         wait([future], LIMIT)
-        assert executor.submit(control_app.pid).result(LIMIT)
-    assert answers == [True] and future.cancelled()
+    assert executor.submit(control_app.pid).result(LIMIT)
+    assert answers == [None, True] and future.cancelled()
     assert journal.of(future.task) == ["submitted", "cancelled"]
     executor.shutdown()
 
@@ -287,6 +299,7 @@ def test_cancelled_by_a_receiver(app: Flask, executor: Executor) -> None:
 # What runs
 
 
+@pytest.mark.holds("g-request-cancel")
 def test_a_thread_that_asks(app: Flask, executor: Executor) -> None:
     """It sees that it is to stop, and its future is cancelled once it has."""
     asked, began = threading.Event(), threading.Event()
@@ -399,6 +412,7 @@ def test_asked_while_it_fails(app: Flask, executor: Executor) -> None:
     assert answers == [True] and future.cancelled() and clock.is_idle
 
 
+@pytest.mark.holds("g-request-cancel")
 def test_a_coroutine(app: Flask, executor: Executor) -> None:
     """It is cancelled at its await, and cleans up first."""
     began = threading.Event()
@@ -470,6 +484,7 @@ def test_thousands_of_coroutines(executor: Executor) -> None:
 
 
 @pytest.mark.parametrize("name", ["until_stopped", "track"])
+@pytest.mark.holds("g-request-cancel")
 def test_a_process(app: Flask, door: Door, name: str) -> None:
     """Code in a worker process sees the request, and its worker lives on."""
     app.config.update(EXECUTOR_TYPE="process", EXECUTOR_MAX_WORKERS=1)
@@ -541,6 +556,7 @@ def test_another_tasks_cancellation_is_a_failure(
 # Races, and what is left behind
 
 
+@pytest.mark.holds("g-cancelled")
 def test_cancelling_as_it_begins(app: Flask, executor: Executor) -> None:
     """Whoever wins, a cancelled task has not run, and one that ran is not cancelled."""
     ran: set[int] = set()
@@ -572,6 +588,7 @@ def test_cancelling_as_it_begins(app: Flask, executor: Executor) -> None:
     assert ends.count("cancelled") == len(cancelled) and len(ends) == 1500
 
 
+@pytest.mark.holds("g-cancelled")
 def test_requests_as_it_ends(executor: Executor) -> None:
     """A request at any moment is answered, and the task ends once."""
     stop = threading.Event()

@@ -11,11 +11,11 @@ import weakref
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from conftest import LIMIT
 from hypothesis import given
 from hypothesis import strategies as st
+from internals import Clock, Timer
+from limits import LIMIT
 
-from flask_executor.clock import Clock, Timer
 from flask_executor.testing import ManualClock
 
 

@@ -14,7 +14,6 @@ from collections import UserDict, defaultdict, deque
 from types import SimpleNamespace
 
 import pytest
-from conftest import LIMIT
 from flask import (
     Flask,
     copy_current_request_context,
@@ -31,6 +30,7 @@ from flask import (
 )
 from flask.logging import wsgi_errors_stream
 from flask.sessions import SessionInterface, SessionMixin
+from limits import LIMIT
 from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.local import LocalProxy
 from werkzeug.test import encode_multipart
@@ -84,6 +84,7 @@ def test_task_sees_app_request_session_and_g(app: Flask, executor: Executor) -> 
 
 
 @pytest.mark.parametrize("size", [5, BIG])
+@pytest.mark.holds("g-view-ends")
 def test_upload_outlives_the_view(
     app: Flask, executor: Executor, gate: threading.Event, size: int
 ) -> None:
@@ -204,6 +205,7 @@ def test_what_of_g_is_copied(
         assert executor.submit(lambda: sorted(g)).result(LIMIT) == seen
 
 
+@pytest.mark.holds("g-teardown", "g-no-teardown-request")
 def test_teardown_runs_once_with_the_error(app: Flask, executor: Executor) -> None:
     """teardown_appcontext runs once per task, with its exception; teardown_request,
     which belongs to the view, does not."""
@@ -289,7 +291,7 @@ def test_broken_off_upload_is_refused_at_submit(app: Flask, executor: Executor) 
     assert response.status_code == 400
 
 
-def test_context_variables_travel_and_do_not_leak(
+def test_context_variables_are_carried_and_do_not_leak(
     app: Flask, executor: Executor
 ) -> None:
     """A task sees its submitter's context variables; what it sets ends with it."""
@@ -366,6 +368,7 @@ def test_map_restores_a_context_per_call(app: Flask, executor: Executor) -> None
         assert list(executor.map(count, range(5), chunksize=2)) == [1, 2, 1, 2, 1]
 
 
+@pytest.mark.holds("g-references")
 def test_nothing_refers_to_the_call_afterwards(app: Flask, executor: Executor) -> None:
     """A kept future keeps neither the arguments nor g nor the request alive."""
 
@@ -504,6 +507,46 @@ def test_each_submit_takes_what_is_there_then(
     assert [id(one) for one in found] == [id(v) for v in values for _ in range(2)]
 
 
+@pytest.mark.parametrize("submits", [0, 1, 2, 3])
+def test_a_snapshot_serves_until_something_changes(app: Flask, submits: int) -> None:
+    """Where nothing has changed it is the very same one. A change of g, the request, the
+    environment, the session or a ContextVar makes another one, and so does a container
+    that is changed in place; the body is there in each.
+    """
+    changes: list[t.Callable[[], object]] = [
+        lambda: setattr(g, "x", 1),
+        lambda: setattr(request, "x", []),
+        lambda: request.x.append(1),  # type: ignore[attr-defined]
+        lambda: request.environ.update(x=[]),
+        lambda: request.environ["x"].append(1),
+        lambda: session.update(x=[]),
+        lambda: session["x"].append(1),
+        lambda: setattr(session, "permanent", True),
+        lambda: late.set(1),
+    ]
+    with app.test_request_context("/", method="POST", data=b"body"):
+        last = Snapshot.take(app)
+        for change in changes:
+            for _ in range(submits):
+                assert Snapshot.take(app) is last
+            change()
+            previous, last = last, Snapshot.take(app)
+            assert last is not previous
+        assert last.run(request.get_data, (), {}) == b"body"
+        late.set(None)
+
+
+def test_a_container_that_holds_itself(app: Flask, executor: Executor) -> None:
+    """It is copied, and compared with its copy, which never ends, without an error."""
+    with app.test_request_context("/"):
+        request.cycle = cycle = []  # type: ignore[attr-defined, var-annotated]
+        cycle.append(cycle)
+        for _ in range(3):
+            task = executor.submit(lambda: request.cycle)  # type: ignore[attr-defined]
+            own = task.result(LIMIT)
+            assert own[0] is own is not cycle
+
+
 class Box:
     """An object that one can refer to weakly."""
 
@@ -523,6 +566,7 @@ async def refuse_later(box: Box) -> None:
 
 
 @pytest.mark.parametrize("fn", [refuse, refuse_later])
+@pytest.mark.holds("g-references")
 def test_nothing_refers_to_a_failed_call(
     app: Flask, executor: Executor, fn: t.Callable[[Box], t.Any]
 ) -> None:
@@ -766,12 +810,87 @@ def test_a_session_of_another_kind(app: Flask, executor: Executor) -> None:
         assert dict(session) == {"from": "server", "list": [1], "view": 1}
 
 
-def test_a_proxy_of_nothing_in_g(app: Flask, executor: Executor) -> None:
-    """What cannot say whether it has a close method is no reason to fail."""
-    variable: contextvars.ContextVar[t.Any] = contextvars.ContextVar("nothing")
+class Unreachable:
+    """Has its attributes elsewhere, where they cannot be had now."""
+
+    def __getattr__(self, name: str) -> t.NoReturn:
+        raise OSError(name)
+
+
+class Loading:
+    """Sets names of ``g`` when one looks at it."""
+
+    def __getattr__(self, name: str) -> t.NoReturn:
+        g.loaded = True
+        raise AttributeError(name)
+
+
+def test_what_lives_elsewhere_in_g(app: Flask, executor: Executor) -> None:
+    """What cannot say if it has a close method, or changes g when asked, is copied."""
     with app.app_context():
-        g.proxy = LocalProxy(variable)
-        assert executor.submit(lambda: list(g)).result(LIMIT) == ["proxy"]
+        g.unreachable = Unreachable()
+        g.loading = Loading()
+        seen = executor.submit(lambda: list(g)).result(LIMIT)
+        assert seen == ["unreachable", "loading"]
+
+
+def never() -> t.NoReturn:
+    raise AssertionError("somebody has looked behind the proxy")
+
+
+proxy_of_never: t.Any = LocalProxy(never)
+
+
+@pytest.mark.parametrize("copy_g", ["safe", "all"])
+def test_no_proxy_is_resolved(app: Flask, copy_g: str) -> None:
+    """Neither in g, the request and the session, nor in what they hold; not when they
+    are copied, compared with an earlier copy, restored, or sent to another process.
+    """
+
+    def look() -> list[bool]:
+        found = [g.own, g.inner[0], request.own, session["own"]]  # type: ignore[attr-defined]
+        return [one is proxy_of_never for one in found]
+
+    with app.test_request_context("/"):
+        g.own = g._login_user = request.own = session["own"] = proxy_of_never  # type: ignore[attr-defined]
+        g.inner = [proxy_of_never]
+        request.inner = session["inner"] = [proxy_of_never]  # type: ignore[attr-defined]
+        token = late.set(proxy_of_never)
+        first = Snapshot.take(app, copy_g=copy_g)
+        second = Snapshot.take(app, copy_g=copy_g)
+        request.inner[0] = session["inner"][0] = None  # type: ignore[attr-defined]
+        Snapshot.take(app, copy_g=copy_g)
+        portable: PortableSnapshot = pickle.loads(first.serialize())
+        rebuilt = portable.rebuild(app)
+        for snapshot in (first, second, rebuilt):
+            assert snapshot.run(look, (), {}) == [True] * 4
+        assert first.run(late.get, (), {}) is proxy_of_never
+        late.reset(token)
+
+
+def test_proxies_that_are_transferred(
+    app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that a module names is the one of that name in the other process, Flask's own
+    as well; another stays here, and the log says why.
+    """
+    caplog.set_level(logging.DEBUG, "flask_executor")
+    with app.test_request_context("/there"):
+        g.where = request
+        g.app = [current_app]
+        g.without_a_name = LocalProxy(lambda: None)
+        g.without_a_module = LocalProxy(late)
+        portable: PortableSnapshot = pickle.loads(Snapshot.take(app).serialize())
+    rebuilt = portable.rebuild(app)
+    assert rebuilt.run(lambda: (sorted(g), g.where.path), (), {}) == (
+        ["app", "where"],
+        "/there",
+    )
+    assert rebuilt.run(lambda: g.app[0] is current_app, (), {})
+    messages = [record.getMessage() for record in caplog.records]
+    for name in ("without_a_name", "without_a_module"):
+        (message,) = [one for one in messages if name in one]
+        assert "no module has a name for this proxy" in message
 
 
 def test_a_host_that_is_not_trusted(app: Flask, executor: Executor) -> None:
@@ -823,12 +942,12 @@ def test_nothing_leaks_to_the_next_task(app: Flask, executor: Executor) -> None:
 
 
 @pytest.mark.parametrize("touched", [False, True])
-def test_a_snapshot_that_has_landed_travels_on(app: Flask, touched: bool) -> None:
+def test_a_rebuilt_snapshot_is_sent_on(app: Flask, touched: bool) -> None:
     """A task in a worker process submits to another one: what it saw is seen there."""
 
-    def land(snapshot: Snapshot) -> Snapshot:
-        portable: PortableSnapshot = pickle.loads(snapshot.packed())
-        return portable.land(app)
+    def send(snapshot: Snapshot) -> Snapshot:
+        portable: PortableSnapshot = pickle.loads(snapshot.serialize())
+        return portable.rebuild(app)
 
     def look() -> list[t.Any]:
         return [request.path, request.endpoint, dict(session), g.plain]
@@ -842,33 +961,33 @@ def test_a_snapshot_that_has_landed_travels_on(app: Flask, touched: bool) -> Non
     with app.test_request_context("/7"):
         session["list"] = [1]
         g.plain = 1
-        first = land(Snapshot.take(app))
-    second = land(first.run(onward, (), {}))
+        first = send(Snapshot.take(app))
+    second = send(first.run(onward, (), {}))
     for snapshot in (first, second):
         assert snapshot.run(look, (), {}) == ["/7", "page", {"list": [1]}, 1]
 
 
-def test_a_landed_request_can_log(
+def test_a_rebuilt_request_can_log(
     app: Flask, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Flask's log handler writes to the request's error stream: the worker's own."""
     with app.test_request_context("/"):
-        packed = Snapshot.take(app).packed()
-    portable: PortableSnapshot = pickle.loads(packed)
+        data = Snapshot.take(app).serialize()
+    portable: PortableSnapshot = pickle.loads(data)
     handler = logging.StreamHandler(wsgi_errors_stream)
     record = logging.makeLogRecord({"msg": "from the worker"})
-    portable.land(app).run(handler.emit, (record,), {})
+    portable.rebuild(app).run(handler.emit, (record,), {})
     assert capsys.readouterr().err == "from the worker\n"
 
 
-def test_a_landed_request_in_an_app_without_a_key(app: Flask) -> None:
+def test_a_rebuilt_request_in_an_app_without_a_key(app: Flask) -> None:
     """Where the worker's app has no secret key, its session stays null."""
     with app.test_request_context("/"):
         session["a"] = 1
-        packed = Snapshot.take(app).packed()
-    portable: PortableSnapshot = pickle.loads(packed)
-    landed = portable.land(Flask("other"))
-    assert landed.run(lambda: dict(session), (), {}) == {}
+        data = Snapshot.take(app).serialize()
+    portable: PortableSnapshot = pickle.loads(data)
+    rebuilt = portable.rebuild(Flask("other"))
+    assert rebuilt.run(lambda: dict(session), (), {}) == {}
 
 
 def test_what_stays_is_told_once_by_its_name(
@@ -879,9 +998,9 @@ def test_what_stays_is_told_once_by_its_name(
     for _ in range(3):
         with app.app_context():
             g.told_by_its_name = lambda: None
-            Snapshot.take(app).packed()
+            Snapshot.take(app).serialize()
     (record,) = [r for r in caplog.records if "told_by_its_name" in r.getMessage()]
-    assert "(function) in g does not travel" in record.getMessage()
+    assert "(function) in g is not transferred" in record.getMessage()
 
 
 def test_a_context_of_flask_3_0() -> None:

@@ -1,7 +1,8 @@
-"""Flask 3.2, where one context is all: the whole story again, with a double of it.
+"""Flask 3.2, where one context is all: the story again, with a double of it.
 
-A second pytest runs the tests of contexts in an interpreter whose Flask has the shape
-of 3.2 (see ``flask32.py``); this file is among them, and has more for it there.
+A second pytest runs tests of contexts in an interpreter whose Flask has the shape of
+3.2 (see ``flask32.py``); this file is among them, and has more for it there. All of
+them run in ``make test-flask32``.
 """
 
 from __future__ import annotations
@@ -11,12 +12,10 @@ import pickle
 import subprocess
 import sys
 import typing as t
-from pathlib import Path
 
 import flask.ctx
 import flask.globals
 import pytest
-from conftest import LIMIT
 from flask import (
     Flask,
     current_app,
@@ -26,6 +25,8 @@ from flask import (
     session,
 )
 from flask.sessions import SecureCookieSessionInterface
+from limits import LIMIT
+from scripts import ROOT, environment
 
 from flask_executor import Executor
 from flask_executor.contexts import PortableSnapshot, Snapshot
@@ -35,7 +36,6 @@ from flask_executor.contexts.flask_versions import (
     _SplitContexts,
 )
 
-HERE = Path(__file__).parent
 MERGED = os.environ.get("FLASK32_SESSION")
 """When the double opens a session, 'push' or 'lazy'; None in Flask as it is."""
 
@@ -61,25 +61,23 @@ if MERGED is None:
         reason="3.2 has the sessions of Flask 3.1.3, whose access the context notes",
     )
     @pytest.mark.parametrize("opens", ["push", "lazy"])
-    def test_the_whole_story(opens: str, tmp_path: Path) -> None:
-        """With warnings as errors, from the import on, all tests of contexts pass."""
-        files = ["test_context_merged.py", "test_context.py", "test_files.py"]
+    def test_the_story_in_short(opens: str) -> None:
+        """With warnings as errors, from the import on, the tests below pass, and
+        once those of contexts without files and extensions.
+        """
+        files = ["tests/test_context_merged.py"]
         if opens == "push":
-            files.append("test_extensions.py")
-        path = os.pathsep.join([str(HERE), str(HERE.parent)])
+            files.append("tests/test_context.py")
         command = [sys.executable, "-W", "error", "-m", "pytest", "-q"]
-        options = ["-p", "flask32", "-p", "no:cacheprovider"]
-        log = tmp_path / "log"
-        with log.open("wb") as out:
-            code = subprocess.call(
-                [*command, *options, *files],
-                cwd=HERE,
-                env={**os.environ, "FLASK32_SESSION": opens, "PYTHONPATH": path},
-                stdout=out,
-                stderr=out,
-                timeout=PATIENCE,
-            )
-        assert code == 0, log.read_text()[-5000:]
+        done = subprocess.run(
+            [*command, "-p", "flask32", "-p", "no:cacheprovider", *files],
+            cwd=ROOT,
+            env=environment(FLASK32_SESSION=opens),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert done.returncode == 0, done.stdout[-5000:] + done.stderr
 
     def test_the_shape_is_told_by_its_features(monkeypatch: pytest.MonkeyPatch) -> None:
         """It is the variable of the request context that tells, not the version."""
@@ -129,7 +127,7 @@ else:
         # By the task, where the view had none that could be copied.
         assert opened == [0, 1 if MERGED == "lazy" else 0]
 
-    def test_a_session_that_nobody_opened_travels(app: Flask) -> None:
+    def test_a_session_that_nobody_opened_is_transferred(app: Flask) -> None:
         """In another process it is opened there, from what the client sent."""
 
         @app.get("/set")
@@ -139,8 +137,8 @@ else:
 
         @app.get("/")
         def view() -> t.Any:
-            portable: PortableSnapshot = pickle.loads(Snapshot.take(app).packed())
-            return portable.land(app).run(lambda: session["user"], (), {})
+            portable: PortableSnapshot = pickle.loads(Snapshot.take(app).serialize())
+            return portable.rebuild(app).run(lambda: session["user"], (), {})
 
         client = app.test_client()
         client.get("/set")

@@ -9,14 +9,14 @@ from concurrent.futures import wait
 
 import control_app
 import pytest
-from conftest import LIMIT
 from control import Journal
 from flask import Flask, render_template_string
 from hypothesis import given
 from hypothesis import strategies as st
+from internals import CurrentTask
+from limits import LIMIT
 
 from flask_executor import Executor, NoCurrentTask, Progress, current_task
-from flask_executor.current import CurrentTask
 
 
 class Inside:

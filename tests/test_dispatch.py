@@ -12,12 +12,11 @@ import weakref
 from functools import partial
 
 import pytest
-from conftest import LIMIT
 from flask import Flask
+from internals import clear_locals, is_coroutine_function
+from limits import LIMIT
 
 from flask_executor import Executor, ExecutorShutDown
-from flask_executor.dispatch import is_coroutine_function
-from flask_executor.reports import clear_locals
 
 
 class Secret:
@@ -84,6 +83,7 @@ def test_a_coroutine_after_shutdown(executor: Executor) -> None:
         executor.submit(coroutine_function)
 
 
+@pytest.mark.holds("g-ends")
 def test_a_logger_that_fails_hangs_nobody(app: Flask, executor: Executor) -> None:
     """Where a failure cannot be logged, its future ends and its worker goes on."""
     app.config["EXECUTOR_MAX_WORKERS"] = 1
@@ -195,6 +195,7 @@ def test_the_failure_is_logged_with_its_locals_then_cleared(
 
 
 @pytest.mark.parametrize("key", ["LOG_EXCEPTIONS", "PROPAGATE_EXCEPTIONS"])
+@pytest.mark.holds("g-no-locals")
 def test_locals_are_cleared_whoever_logs(
     app: Flask, executor: Executor, key: str
 ) -> None:
@@ -216,6 +217,7 @@ def test_locals_are_cleared_whoever_logs(
     )
 
 
+@pytest.mark.holds("g-logged-once")
 def test_a_failed_coroutine_is_logged_once(
     executor: Executor, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -231,6 +233,7 @@ def test_a_failed_coroutine_is_logged_once(
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
+@pytest.mark.holds("g-ends")
 def test_exit_in_a_coroutine_ends_it_alone(
     executor: Executor, error: type[BaseException]
 ) -> None:

@@ -263,3 +263,18 @@ def test_each_key_has_its_paragraph() -> None:
     assert defaults == {
         f"EXECUTOR_{f.name.upper()}": [f.default] for f in fields(Settings)
     }
+
+
+def test_each_guarantee_has_its_tests() -> None:
+    """Each one has an id, which a test names; each id that a test names is there."""
+    page = (DOCS / "explanation" / "guarantees.rst").read_text()
+    promised = page.partition("What is not promised")[0]
+    items = re.findall(r"^(?:- |    \* - )(.*)", promised, re.MULTILINE)
+    assert [one for one in items if not one.startswith(".. _g-")] == ["when"]
+    ids = re.findall(r"\.\. _(g-[a-z-]+):", page)
+    named = set()
+    marks = re.compile(r"^ *@pytest\.mark\.holds\(([^)]*)", re.MULTILINE)
+    for path in Path(__file__).parent.glob("test_*.py"):
+        for names in marks.findall(path.read_text()):
+            named.update(re.findall(r'"(.+?)"', names))
+    assert sorted(named) == sorted(ids)

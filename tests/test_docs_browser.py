@@ -14,7 +14,7 @@ import threading
 import typing as t
 
 import pytest
-from conftest import LIMIT
+from limits import LIMIT
 from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 from test_docs import DOCS, ROOT, unpack
 

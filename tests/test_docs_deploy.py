@@ -12,7 +12,7 @@ import urllib.request
 from http.cookiejar import CookieJar
 from pathlib import Path
 
-from conftest import LIMIT
+from limits import LIMIT
 from test_docs import DOCS, ROOT, examples, text_of, unpack
 
 PRODUCTION = DOCS / "howto/production.rst"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import socket
 import subprocess
@@ -15,9 +14,10 @@ from pathlib import Path
 
 import control_app
 import pytest
-from conftest import LIMIT
 from control import Door, Journal, until, with_clock
 from flask import Flask
+from limits import LIMIT
+from scripts import environment
 from test_servers import gunicorn
 
 from flask_executor import (
@@ -29,8 +29,6 @@ from flask_executor import (
     TaskFuture,
     current_task,
 )
-
-HERE = Path(__file__).parent
 
 
 def drained_of(caplog: pytest.LogCaptureFixture) -> logging.LogRecord:
@@ -74,6 +72,7 @@ def test_it_accepts_nothing_more(executor: Executor) -> None:
     assert executor.submit(abs, -1).result(LIMIT) == 1
 
 
+@pytest.mark.holds("g-drain")
 def test_what_runs_is_finished(
     executor: Executor, gate: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -92,7 +91,7 @@ def test_what_runs_is_finished(
     found: list[Drained] = []
     draining = threading.Thread(target=lambda: found.append(executor.drain()))
     draining.start()
-    until(lambda: executor._state().dispatcher._leaving)
+    until(lambda: executor._state().dispatcher.closing.leaving)
     with pytest.raises(ExecutorShutDown):
         executor.submit(abs, -1)
     gate.set()
@@ -106,6 +105,7 @@ def test_what_runs_is_finished(
     assert record.levelno == logging.INFO and "running (key 1)" in record.getMessage()
 
 
+@pytest.mark.holds("g-drain")
 def test_what_is_not_due_is_cancelled(
     app: Flask, executor: Executor, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -128,6 +128,7 @@ def test_what_is_not_due_is_cancelled(
     assert "cancelled mail (key 0), mail (key 1); still" in record.getMessage()
 
 
+@pytest.mark.holds("g-drain")
 def test_what_has_not_begun_in_time(
     app: Flask,
     executor: Executor,
@@ -288,6 +289,7 @@ def test_twice_and_at_once(executor: Executor, gate: threading.Event) -> None:
     executor.shutdown()
 
 
+@pytest.mark.holds("g-exactly-once")
 def test_submits_meanwhile(executor: Executor) -> None:
     """What is accepted while a drain begins is finished or cancelled, never lost."""
     futures: list[TaskFuture[t.Any]] = []
@@ -317,6 +319,7 @@ def test_submits_meanwhile(executor: Executor) -> None:
     assert {*drained.cancelled} == cancelled
 
 
+@pytest.mark.holds("g-drain")
 def test_what_fails_in_the_end(executor: Executor) -> None:
     """A task that pauses before another attempt has failed, as it failed last."""
     clock = with_clock(executor)
@@ -357,10 +360,9 @@ def say(*words):
 def run_script(tmp_path: Path, body: str, **env: str) -> tuple[int, list[str], str]:
     path = tmp_path / "script.py"
     path.write_text(HEAD + body)
-    pythonpath = os.pathsep.join((str(HERE), str(HERE.parent)))
     done = subprocess.run(
         [sys.executable, "-X", "faulthandler", str(path)],
-        env={**os.environ, "PYTHONPATH": pythonpath, **env},
+        env=environment(**env),
         capture_output=True,
         text=True,
         timeout=LIMIT,
@@ -368,6 +370,7 @@ def run_script(tmp_path: Path, body: str, **env: str) -> tuple[int, list[str], s
     return done.returncode, done.stdout.splitlines(), done.stderr
 
 
+@pytest.mark.holds("g-exit")
 def test_a_script_with_delayed_tasks(tmp_path: Path) -> None:
     """It ends at once: what runs and is in line ends, what is not due is cancelled."""
     code, lines, errors = run_script(
@@ -406,6 +409,7 @@ def test_a_script_with_nothing_left(tmp_path: Path) -> None:
     assert (code, lines, errors) == (0, ["done"], "")
 
 
+@pytest.mark.holds("g-exit-drained")
 def test_a_script_that_has_so_much_time(tmp_path: Path) -> None:
     """EXECUTOR_DRAIN_TIMEOUT: what has not begun by then does not run."""
     code, lines, errors = run_script(
@@ -521,6 +525,7 @@ app.logger.addHandler(Broken())
 
 
 @pytest.mark.parametrize("worker", ["sync", "gthread"])
+@pytest.mark.holds("g-sigterm-server")
 def test_gunicorn(tmp_path: Path, worker: str) -> None:
     """At SIGTERM a worker's log says what finished, what was cancelled, what still
     runs: by name and key.

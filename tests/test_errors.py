@@ -45,6 +45,14 @@ CASES: list[tuple[Exception, type[Exception], list[str]]] = [
         ["m.f was lost", "7", "-9", "submit it again"],
     ),
     (
+        errors.ChildrenNotAllowed("m.f", "Process-1"),
+        RuntimeError,
+        [
+            *("m.f was not accepted", "this process, 'Process-1', is a daemonic"),
+            *("--workers 0", "another server", "EXECUTOR_TYPE = 'thread'"),
+        ],
+    ),
+    (
         errors.AppNotFound("m:app", "no module"),
         RuntimeError,
         ["EXECUTOR_APP = 'm:app'", "no module", "module:factory"],

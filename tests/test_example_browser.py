@@ -15,8 +15,11 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from conftest import LIMIT
+from limits import LIMIT
 from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
+
+pytestmark = pytest.mark.xdist_group("browser")
+"""One worker runs them all, and so makes the fixtures of the module once."""
 
 ROOT = Path(__file__).parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

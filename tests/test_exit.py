@@ -11,9 +11,8 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from conftest import LIMIT
-
-HERE = Path(__file__).parent
+from limits import LIMIT
+from scripts import cannot_at_exit, environment
 
 HEAD = """
 import asyncio
@@ -52,15 +51,6 @@ async def say_later(*words):
 """
 
 
-def cannot_at_exit(what: str) -> pytest.MarkDecorator:
-    """Skip where Python itself cannot do that while the interpreter ends, as 3.12.1
-    cannot (CPython's issue 113964).
-    """
-    probe = f"import os, threading; threading._register_atexit(lambda: {what})"
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True)
-    return pytest.mark.skipif(b"RuntimeError" in done.stderr, reason="Python cannot")
-
-
 class Ended(t.NamedTuple):
     code: int
     lines: list[str]
@@ -85,18 +75,18 @@ def script(tmp_path: Path) -> t.Callable[..., Ended]:
 def start(directory: Path, body: str, **env: str) -> subprocess.Popen[str]:
     path = directory / "script.py"
     path.write_text(HEAD + body)
-    pythonpath = os.pathsep.join((str(HERE), str(HERE.parent)))
     # Python 3.12 warns of each fork beside threads; here that is the point.
     options = ["-X", "faulthandler", "-W", "ignore:This process:DeprecationWarning"]
     return subprocess.Popen(
         [sys.executable, *options, str(path)],
-        env={**os.environ, "PYTHONPATH": pythonpath, **env},
+        env=environment(**env),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
+@pytest.mark.holds("g-exit")
 def test_exit_runs_what_was_accepted(script: t.Callable[..., Ended]) -> None:
     """At the end of a script all runs that was accepted: in line, and on the loop."""
     ended = script(
@@ -141,6 +131,7 @@ if __name__ == "__main__":
         "spawn",
     ],
 )
+@pytest.mark.holds("g-exit")
 def test_exit_runs_what_processes_accepted(
     script: t.Callable[..., Ended], method: str
 ) -> None:
@@ -161,6 +152,7 @@ if __name__ == "__main__":
         os.kill(int(last.split()[1]), 0)
 
 
+@pytest.mark.holds("g-exit")
 def test_exit_code_is_the_scripts(script: t.Callable[..., Ended]) -> None:
     """sys.exit() with tasks in line runs them, and keeps its code."""
     ended = script(
@@ -210,6 +202,34 @@ if __name__ == "__main__":
     assert ended == (0, ["1"], "")
 
 
+@pytest.mark.holds("g-sigterm-plain", "g-lost")
+def test_sigterm_to_a_plain_process(tmp_path: Path) -> None:
+    """What runs, waits or is not due is lost with it, and nothing is said."""
+    body = """
+if __name__ == "__main__":
+    begun = threading.Event()
+
+    def run():
+        begun.set()
+        threading.Event().wait(30)
+        say("ran")
+
+    executor.submit(run)
+    executor.submit(say, "in the queue")
+    executor.using(delay=0.1).submit(say, "not due")
+    begun.wait(30)
+    say("submitted")
+    threading.Event().wait(30)
+"""
+    with start(tmp_path, body) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == "submitted\n"
+        process.terminate()
+        assert process.wait(LIMIT) == -signal.SIGTERM
+        assert process.stdout.read() + process.stderr.read() == ""
+
+
+@pytest.mark.holds("g-exit")
 def test_ctrl_c_while_waiting(tmp_path: Path) -> None:
     """Ctrl+C ends a wait for a result; what was accepted still runs."""
     body = """
@@ -235,6 +255,7 @@ if __name__ == "__main__":
     assert (process.returncode, out, errors) == (0, "interrupted\nran\n", "")
 
 
+@pytest.mark.holds("g-killed", "g-neighbours")
 def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     """When the parent is killed, its worker processes end, too."""
     body = """
@@ -269,6 +290,7 @@ def in_child(body):
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.holds("g-fork", "g-fork-futures")
 def test_a_forked_child_starts_anew(
     script: t.Callable[..., Ended], method: str
 ) -> None:

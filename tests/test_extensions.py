@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 import typing as t
@@ -9,7 +10,6 @@ from concurrent.futures import wait
 from pathlib import Path
 
 import pytest
-from conftest import LIMIT
 from flask import Blueprint, Flask, g, session, url_for
 from flask_login import (
     LoginManager,
@@ -20,8 +20,10 @@ from flask_login import (
     logout_user,
 )
 from flask_sqlalchemy import SQLAlchemy
+from limits import LIMIT
 from sqlalchemy import ForeignKey, func, select
 from sqlalchemy.orm import Mapped, mapped_column, object_session, relationship
+from werkzeug.datastructures import FileStorage
 
 from flask_executor import Executor
 
@@ -254,6 +256,69 @@ def test_current_user(app: Flask, kind: str, touched: bool) -> None:
     client.post("/login")
     assert client.get("/").json == ["ada", True, ["hers"], True]
     executor.shutdown()
+
+
+def who_through_g() -> tuple[t.Any, ...]:
+    """Which user the proxies in ``g`` show, and whether it is the task's own."""
+    return g.user.name, g.users["me"].name, g.user == current_user, *who()[2:]
+
+
+async def who_through_g_in_coroutine() -> tuple[t.Any, ...]:
+    return who_through_g()
+
+
+# With all of g a task has the view's own user, once that is loaded.
+@pytest.mark.parametrize(
+    ("copy_g", "touched"), [("safe", False), ("safe", True), ("all", False)]
+)
+@pytest.mark.parametrize("kind", ["thread", "coroutine", "process", "sync"])
+def test_current_user_in_g(app: Flask, kind: str, touched: bool, copy_g: str) -> None:
+    """``g.user = current_user`` before each request, as Flask-Login's users and
+    Flask-AppBuilder have it: a task finds the user of its own context behind it.
+    """
+    app.config["EXECUTOR_COPY_G"] = copy_g
+    executor = executor_of(app, "thread" if kind == "coroutine" else kind)
+    fn: t.Any = who_through_g_in_coroutine if kind == "coroutine" else who_through_g
+
+    @app.before_request
+    def set_user() -> None:
+        g.user = current_user
+        g.users = {"me": current_user}
+        if touched:
+            assert current_user.is_authenticated is not None
+
+    @app.get("/")
+    def view() -> t.Any:
+        assert ("_login_user" in g) == touched
+        found = [list(executor.submit(fn).result(LIMIT)) for _ in range(2)]
+        if kind != "sync":
+            assert ("_login_user" in g) == touched  # nobody has looked at the proxy
+        return found
+
+    client = app.test_client()
+    client.post("/login")
+    assert client.get("/").json == [["ada", "ada", True, [], True]] * 2
+    executor.shutdown()
+
+
+def test_a_proxy_among_the_arguments_is_not_resolved(
+    app: Flask, executor: Executor
+) -> None:
+    """Beside an uploaded file, which is looked for among them."""
+    file = FileStorage(io.BytesIO(b"x"), "x.csv")
+
+    def name_and_size(user: t.Any, file: FileStorage) -> tuple[str, int]:
+        return user.name, len(file.read())
+
+    @app.get("/")
+    def view() -> t.Any:
+        task = executor.submit(name_and_size, current_user, file)
+        assert "_login_user" not in g
+        return list(task.result(LIMIT))
+
+    client = app.test_client()
+    client.post("/login")
+    assert client.get("/").json == ["ada", 1]
 
 
 def rename() -> None:

@@ -15,10 +15,10 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from conftest import LIMIT
 from flask import Flask, request
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from limits import LIMIT
 from werkzeug.datastructures import (
     FileStorage,
     Headers,
@@ -134,7 +134,7 @@ def test_text_over_a_reader(on_disk: Content) -> None:
 
 
 @pytest.mark.parametrize("data", [SMALL, BIG])
-def test_content_travels_by_value(data: bytes) -> None:
+def test_content_is_transferred_by_value(data: bytes) -> None:
     """Unpickled, it is the same bytes, and needs no file."""
     content = pickle.loads(pickle.dumps(Content.rest_of(io.BytesIO(data))))
     with content.open() as reader:

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import LIMIT
+from limits import LIMIT
 from test_docs import DOCS, ROOT, examples
 
 # One venv for all of them, and time for pip to download.

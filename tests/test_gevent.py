@@ -7,17 +7,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import LIMIT
 
 HERE = Path(__file__).parent
 
-SCRIPT = """
+HEAD = """
 from gevent import monkey
 
 monkey.patch_all()
 
+import os
 import socket
+import sys
 import threading
+from concurrent.futures import CancelledError
 
 import gevent
 from flask import Flask
@@ -25,10 +29,13 @@ from flask_executor import Executor
 import process_app
 
 app = Flask("green")
-app.config.update(EXECUTOR_TYPE="process", EXECUTOR_MAX_WORKERS=1)
+app.config.update(EXECUTOR_TYPE=sys.argv[1], EXECUTOR_MAX_WORKERS=1)
 executor = Executor(app)
+"""
 
-
+SCRIPT = (
+    HEAD
+    + """
 async def coroutine():
     return "coroutine"
 
@@ -49,17 +56,58 @@ if __name__ == "__main__":
     answering.get()
     listener.close()
     executor.shutdown()
-    assert not threading.enumerate()[1:]
+    for thread in threading.enumerate()[1:]:
+        thread.join(30)
+        assert not thread.is_alive(), thread
     print("well")
 """
+)
 
 
-def test_other_greenlets_run_meanwhile(tmp_path: Path) -> None:
+STOPPED = (
+    HEAD
+    + """
+if __name__ == "__main__":
+    app.config["EXECUTOR_LOG_EXCEPTIONS"] = False
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    asked = executor.submit(process_app.ask, port)
+    connection, _ = listener.accept()  # it runs, and waits for an answer
+    assert asked.request_cancel()
+    try:
+        asked.result(30)
+    except CancelledError:
+        print("cancelled")
+    late = executor.using(timeout=1).submit(process_app.ask, port)
+    print(type(late.exception(30)).__name__)
+    print(type(executor.submit(process_app.kill_self).exception(30)).__name__)
+    print(executor.submit(abs, -1).result(30))
+    executor.submit(os.write, 1, b"at exit\\n")
+"""
+)
+
+
+@pytest.mark.parametrize("kind", ["process", "pebble"])
+def test_other_greenlets_run_meanwhile(tmp_path: Path, kind: str) -> None:
     """While a worker process is busy others run, one of which the worker waits for."""
-    script = tmp_path / "green.py"
-    script.write_text(SCRIPT)
-    done = subprocess.run(
-        [sys.executable, str(script)],
+    done = run(tmp_path, SCRIPT, kind)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "well\n", "")
+
+
+def test_pebble_stops_what_runs(tmp_path: Path) -> None:
+    """A pebble worker is killed on request, and at a deadline; a new one takes over."""
+    done = run(tmp_path, STOPPED, "pebble")
+    expected = ["cancelled", "TaskTimeout", "WorkerLost", "1", "at exit"]
+    assert done.stdout.splitlines() == expected, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def run(directory: Path, body: str, kind: str) -> subprocess.CompletedProcess[str]:
+    """Run a script on a kind of pool to its end."""
+    script = directory / "green.py"
+    script.write_text(body)
+    return subprocess.run(
+        [sys.executable, str(script), kind],
         env={
             **os.environ,
             "PYTHONPATH": os.pathsep.join((str(HERE), str(HERE.parent))),
@@ -68,4 +116,3 @@ def test_other_greenlets_run_meanwhile(tmp_path: Path) -> None:
         text=True,
         timeout=LIMIT,
     )
-    assert (done.returncode, done.stdout) == (0, "well\n"), done.stderr

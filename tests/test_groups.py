@@ -12,8 +12,8 @@ import weakref
 from concurrent.futures import CancelledError, Future
 
 import pytest
-from conftest import LIMIT
 from flask import Flask, g, request
+from limits import LIMIT
 
 from flask_executor import (
     DuplicateKey,

@@ -10,8 +10,8 @@ import typing as t
 from functools import partial
 
 import pytest
-from conftest import LIMIT
 from flask import Flask, g
+from limits import LIMIT
 
 from flask_executor import (
     CallNotPicklable,

@@ -11,8 +11,8 @@ import typing as t
 import weakref
 
 import pytest
-from conftest import LIMIT
 from flask import Flask, g, request, session, url_for
+from limits import LIMIT
 
 from flask_executor import Executor, ExecutorShutDown
 
@@ -180,6 +180,7 @@ def test_map(executor: Executor) -> None:
     assert list(executor.map(double, range(5), chunksize=2)) == [0, 2, 4, 6, 8]
 
 
+@pytest.mark.holds("g-shutdown")
 def test_shutdown_runs_what_was_accepted(executor: Executor) -> None:
     """shutdown waits for coroutines under way, and refuses others from then on."""
     order: list[str] = []
@@ -232,6 +233,7 @@ def test_cancelled_while_it_waits(executor: Executor) -> None:
     assert started == []
 
 
+@pytest.mark.holds("g-shutdown-cancel")
 def test_shutdown_cancels_what_waits(executor: Executor) -> None:
     """shutdown(cancel_futures=True) cancels what the loop has not come to."""
     busy, go_on = threading.Event(), threading.Event()
@@ -249,6 +251,7 @@ def test_shutdown_cancels_what_waits(executor: Executor) -> None:
     assert all(future.cancelled() for future in waiting)
 
 
+@pytest.mark.holds("g-references")
 def test_references_are_dropped(app: Flask, executor: Executor) -> None:
     """When a coroutine has ended, nothing refers to its request, g or arguments."""
 

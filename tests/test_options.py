@@ -11,9 +11,10 @@ from datetime import UTC, datetime, timedelta
 
 import control_app
 import pytest
-from conftest import LIMIT
 from control import with_clock
 from flask import Flask
+from internals import OPTIONS, Options, checked
+from limits import LIMIT
 from requests import Session
 from requests.adapters import BaseAdapter
 from requests.models import PreparedRequest, Response
@@ -30,7 +31,6 @@ from flask_executor import (
     UnknownOption,
     UnsupportedOption,
 )
-from flask_executor.options import OPTIONS, Options, checked
 
 MOMENT = datetime(2030, 1, 1, tzinfo=UTC)
 

@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,19 +17,28 @@ from pathlib import Path
 import pebble_app
 import process_app
 import pytest
-from conftest import LIMIT
+from control import Door
 from flask import Flask, g, request, session
+from internals import (
+    Call,
+    Channel,
+    PebblePool,
+    ProcessWorker,
+    Task,
+    deliver,
+    payload_of,
+    pebble_pool,
+    reply_to,
+    unpack_reply,
+)
+from limits import LIMIT
 from pebble.common import CONSTS
-from test_exit import cannot_at_exit
+from scripts import cannot_at_exit, environment
 from werkzeug.datastructures import FileStorage
 
 from flask_executor import Executor, ExecutorShutDown, WorkerLost
-from flask_executor.calls import Call
 from flask_executor.errors import PoolNotInstalled, TaskCancelled, TaskTimeout
-from flask_executor.pools import deliver, pebble, process
-from flask_executor.pools._parcels import Channel, payload_of, reply_to, unpack_reply
 from flask_executor.signals import task_progressed, task_started
-from flask_executor.task import Task
 
 METHODS = multiprocessing.get_all_start_methods()
 
@@ -52,44 +60,16 @@ def executor(app: Flask) -> t.Iterator[Executor]:
     executor.shutdown()
 
 
-class Gate:
-    """Where tasks wait, and tell which process they are in."""
-
-    def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(LIMIT)
-        self.port: int = self._listener.getsockname()[1]
-        self._waiting: list[socket.socket] = []
-
-    def reached(self) -> int:
-        """The process of the next task that comes."""
-        waiting = self._listener.accept()[0]
-        self._waiting.append(waiting)
-        return int(waiting.makefile().readline())
-
-    def open(self) -> None:
-        """Let those go on that wait."""
-        for waiting in self._waiting:
-            waiting.sendall(b"x")
-            waiting.close()
-        self._waiting.clear()
-
-    def close(self) -> None:
-        for waiting in self._waiting:
-            waiting.close()
-        self._listener.close()
-
-
 @pytest.fixture
-def gate(executor: Executor) -> t.Iterator[Gate]:
-    gate = Gate()
+def gate(executor: Executor) -> t.Iterator[Door]:
+    gate = Door()
     yield gate
     gate.close()
 
 
 @pytest.fixture
-def other_gate(executor: Executor) -> t.Iterator[Gate]:
-    gate = Gate()
+def other_gate(executor: Executor) -> t.Iterator[Door]:
+    gate = Door()
     yield gate
     gate.close()
 
@@ -102,10 +82,10 @@ def ended(pid: int) -> bool:
     return False
 
 
-def neighbour(executor: Executor, gate: Gate) -> Future[bytes]:
+def neighbour(executor: Executor, gate: Door) -> Future[bytes]:
     """A task that has begun on one of the two workers."""
     future: Future[bytes] = executor.submit(pebble_app.wait_at, gate.port)
-    gate.reached()
+    gate.process()
     return future
 
 
@@ -165,12 +145,12 @@ def test_it_answers_as_a_process_pool(executor: Executor) -> None:
     assert list(executor.map(abs, [-1, -2], timeout=LIMIT)) == [1, 2]
 
 
-def test_priorities(executor: Executor, gate: Gate, tmp_path: Path) -> None:
+def test_priorities(executor: Executor, gate: Door, tmp_path: Path) -> None:
     """What waits is in our line: pebble gets a task when a worker is free for it."""
     journal = str(tmp_path / "journal")
     running = [executor.submit(pebble_app.wait_at, gate.port) for _ in range(2)]
-    pids = {gate.reached() for _ in range(2)}
-    ports = Gate()
+    pids = {gate.process() for _ in range(2)}
+    ports = Door()
     held = executor.submit(pebble_app.wait_at, ports.port)  # takes one of the two
     waiting = [
         executor.using(priority=priority).submit(pebble_app.note, journal, word)
@@ -191,13 +171,14 @@ def test_priorities(executor: Executor, gate: Gate, tmp_path: Path) -> None:
 # Kills
 
 
-def test_timeout_kills(executor: Executor, gate: Gate, other_gate: Gate) -> None:
+@pytest.mark.holds("g-timeout")
+def test_timeout_kills(executor: Executor, gate: Door, other_gate: Door) -> None:
     """At the deadline the worker is killed; the neighbour and the next are unharmed."""
     other = neighbour(executor, other_gate)
     executor.submit(pebble_app.pid).result(LIMIT)  # the other worker is there, too
     future = executor.using(timeout=0.3).submit(pebble_app.wait_at, gate.port)
     task = future.task
-    pid = gate.reached()
+    pid = gate.process()
     assert isinstance(future.exception(LIMIT), TaskTimeout)
     assert (task.state, task.overrun) == ("timed_out", False)
     assert executor.submit(pebble_app.pid).result(LIMIT) != pid
@@ -207,10 +188,11 @@ def test_timeout_kills(executor: Executor, gate: Gate, other_gate: Gate) -> None
 
 
 @pytest.mark.parametrize("fn", [pebble_app.wait_at, pebble_app.stubborn])
+@pytest.mark.holds("g-request-cancel")
 def test_request_cancel_kills(
     executor: Executor,
-    gate: Gate,
-    other_gate: Gate,
+    gate: Door,
+    other_gate: Door,
     monkeypatch: pytest.MonkeyPatch,
     fn: t.Callable[[int], bytes],
 ) -> None:
@@ -219,7 +201,7 @@ def test_request_cancel_kills(
     other = neighbour(executor, other_gate)
     future = executor.submit(fn, gate.port)
     task = future.task
-    pid = gate.reached()
+    pid = gate.process()
     assert future.running() and future.request_cancel()
     wait([future], LIMIT)
     assert future.cancelled() and task.state == "cancelled"
@@ -229,10 +211,11 @@ def test_request_cancel_kills(
     assert executor.submit(abs, -1).result(LIMIT) == 1
 
 
-def test_request_cancel_of_what_waits(executor: Executor, gate: Gate) -> None:
+@pytest.mark.holds("g-request-cancel")
+def test_request_cancel_of_what_waits(executor: Executor, gate: Door) -> None:
     """What is in line is cancelled at once, and costs no worker."""
     running = [executor.submit(pebble_app.wait_at, gate.port) for _ in range(2)]
-    pids = {gate.reached() for _ in range(2)}
+    pids = {gate.process() for _ in range(2)}
     waiting = executor.submit(abs, -1)
     assert waiting.request_cancel() and waiting.cancelled()
     gate.open()
@@ -262,7 +245,7 @@ def test_stopped_before_it_is_begun(tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     call = Call(pebble_app.note, (str(journal), "ran"), {}, None)
     task = Task(Future(), call, t.cast(t.Any, deliver))
-    pebble.PebblePool(1, "unused").pack(task)
+    PebblePool(1, "unused").pack(task)
     channel = Channel(t.cast(t.Any, None), [0, 1])
     outcome, _ = unpack_reply(task.name, reply_to(payload_of(task), None, channel))
     assert isinstance(outcome.error, TaskCancelled) and not journal.exists()
@@ -279,16 +262,16 @@ def test_timeout_while_the_worker_starts(executor: Executor) -> None:
     assert executor.submit(abs, -1).result(LIMIT) == 1
 
 
-def test_interrupt_alone(gate: Gate) -> None:
+def test_interrupt_alone(gate: Door) -> None:
     """A pool whose task is interrupted says that it was cancelled, not lost."""
-    pool = pebble.PebblePool(1, "executor-pool")
+    pool = PebblePool(1, "executor-pool")
     future: Future[bytes] = Future()
     call = Call(pebble_app.wait_at, (gate.port,), {}, None)
     task = Task(future, call, t.cast(t.Any, deliver))
     pool.interrupt(task)  # not here yet: nothing to stop
     pool.pack(task)
     pool.start(task)
-    gate.reached()
+    gate.process()
     pool.interrupt(task)
     assert isinstance(future.exception(LIMIT), TaskCancelled)
     assert pool.submit(abs, -1).result(LIMIT) == 1
@@ -300,7 +283,7 @@ def test_stopped_when_it_has_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     be killed, gets no other task. Who asks later still kills nothing.
     """
     late: list[t.Callable[[], None]] = []
-    run = process._Worker.run
+    run = ProcessWorker.run
 
     def run_and_ask(worker: t.Any, task: Task) -> t.Any:
         came = run(worker, task)
@@ -309,8 +292,8 @@ def test_stopped_when_it_has_returned(monkeypatch: pytest.MonkeyPatch) -> None:
             late.append(lambda: worker.ask_to_stop(task))
         return came
 
-    monkeypatch.setattr(process._Worker, "run", run_and_ask)
-    pool = pebble.PebblePool(1, "executor-pool")
+    monkeypatch.setattr(ProcessWorker, "run", run_and_ask)
+    pool = PebblePool(1, "executor-pool")
     pids = [pool.submit(pebble_app.pid).result(LIMIT) for _ in range(2)]
     late[0]()
     pids.append(pool.submit(pebble_app.pid).result(LIMIT))
@@ -323,7 +306,7 @@ def test_stopped_when_it_has_returned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("code", [0, 3, -signal.SIGKILL])
-def test_crash(executor: Executor, gate: Gate, code: int) -> None:
+def test_crash(executor: Executor, gate: Door, code: int) -> None:
     """A process that dies costs the call that it ran, which says how it died."""
     other = neighbour(executor, gate)
     error = executor.submit(pebble_app.crash, code).exception(LIMIT)
@@ -335,12 +318,13 @@ def test_crash(executor: Executor, gate: Gate, code: int) -> None:
     assert executor.submit(abs, -1).result(LIMIT) == 1
 
 
-def test_killed_from_outside(executor: Executor, gate: Gate, other_gate: Gate) -> None:
+@pytest.mark.holds("g-neighbours")
+def test_killed_from_outside(executor: Executor, gate: Door, other_gate: Door) -> None:
     """The same where somebody else kills it, while both workers are at work."""
     other = neighbour(executor, other_gate)
     future = executor.submit(pebble_app.wait_at, gate.port)
     waiting = executor.submit(abs, -1)
-    pid = gate.reached()
+    pid = gate.process()
     os.kill(pid, signal.SIGKILL)
     error = future.exception(LIMIT)
     assert isinstance(error, WorkerLost) and error.pid == pid
@@ -349,6 +333,7 @@ def test_killed_from_outside(executor: Executor, gate: Gate, other_gate: Gate) -
     assert other.result(LIMIT) == b"x"
 
 
+@pytest.mark.holds("g-worker-killed", "g-at-most-once")
 def test_many_crashes_in_a_row(executor: Executor, tmp_path: Path) -> None:
     """Each costs its own call; the others run, once."""
     journal = tmp_path / "journal"
@@ -363,6 +348,7 @@ def test_many_crashes_in_a_row(executor: Executor, tmp_path: Path) -> None:
     assert ran == sorted(f"{n} {i}" for n in range(4) for i in range(4))
 
 
+@pytest.mark.holds("g-died-before")
 def test_idle_worker_killed(executor: Executor) -> None:
     """A worker that is killed between calls costs nothing, noticed or not."""
     for _ in range(3):
@@ -379,8 +365,9 @@ def test_lost_workers_are_retried(executor: Executor, tmp_path: Path) -> None:
     assert future.result(LIMIT) == 2
 
 
+@pytest.mark.holds("g-attempts")
 def test_timeouts_are_retried_one_after_another(
-    executor: Executor, gate: Gate, tmp_path: Path
+    executor: Executor, gate: Door, tmp_path: Path
 ) -> None:
     """The next attempt begins when the process of the last one has ended."""
     retrying = executor.using(retry=2, timeout=3)
@@ -411,7 +398,7 @@ def test_no_worker_can_be_started(
         raise BlockingIOError("Resource temporarily unavailable")
 
     with monkeypatch.context() as patch:
-        patch.setattr(pebble._OneProcess, "Process", refuse)
+        patch.setattr(pebble_pool._OneProcess, "Process", refuse)
         error = executor.submit(abs, -1).exception(LIMIT)
     assert isinstance(error, WorkerLost) and error.pid is None
     assert "no worker process could be started" in str(error)
@@ -421,7 +408,7 @@ def test_no_worker_can_be_started(
 # Progress
 
 
-def test_progress(executor: Executor, gate: Gate) -> None:
+def test_progress(executor: Executor, gate: Door) -> None:
     """A task tells how far it is, while it runs and at its end."""
     seen = threading.Event()
 
@@ -431,7 +418,7 @@ def test_progress(executor: Executor, gate: Gate) -> None:
     with task_progressed.connected_to(receive):
         options = executor.using(name="count", key="key")
         future = options.submit(pebble_app.report_and_wait, gate.port)
-        gate.reached()
+        gate.process()
         assert seen.wait(LIMIT)
         assert future.task.progress is not None
         assert future.task.progress.fraction == 0.25
@@ -441,14 +428,14 @@ def test_progress(executor: Executor, gate: Gate) -> None:
 
 
 def test_killed_while_it_reports(
-    executor: Executor, gate: Gate, monkeypatch: pytest.MonkeyPatch
+    executor: Executor, gate: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that is killed between two reports, or in the middle of one, leaves
     nothing behind that another task would show.
     """
     for method in ("request_cancel", "kill") * 3:
         future = executor.submit(pebble_app.report_for_ever, gate.port)
-        pid = gate.reached()
+        pid = gate.process()
         if method == "kill":
             os.kill(pid, signal.SIGKILL)
         else:
@@ -472,11 +459,11 @@ def test_shutdown_leaves_nothing(executor: Executor) -> None:
         executor.submit(abs, 1)
 
 
-def test_a_pool_that_is_dropped(gate: Gate) -> None:
+def test_a_pool_that_is_dropped(gate: Door) -> None:
     """A pool that nobody shuts down and nobody has any more ends its worker."""
-    pool = pebble.PebblePool(1, "executor-pool")
+    pool = PebblePool(1, "executor-pool")
     future = pool.submit(pebble_app.wait_at, gate.port)
-    pid = gate.reached()
+    pid = gate.process()
     worker = pool._processes[pid]
     gate.open()
     assert future.result(LIMIT) == b"x"
@@ -485,11 +472,11 @@ def test_a_pool_that_is_dropped(gate: Gate) -> None:
     assert ended(pid)
 
 
-def test_drain(executor: Executor, gate: Gate) -> None:
+def test_drain(executor: Executor, gate: Door) -> None:
     """What does not end in time still runs, and can then be killed."""
     running = executor.submit(pebble_app.wait_at, gate.port)
     other = executor.submit(pebble_app.wait_at, gate.port)
-    pids = [gate.reached() for _ in range(2)]
+    pids = [gate.process() for _ in range(2)]
     waiting = executor.submit(abs, -1)
     drained = executor.drain(0)
     assert {*drained.running} == {running.task, other.task}
@@ -537,18 +524,16 @@ def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 
 """
-HERE = Path(__file__).parent
 
 
 def start(directory: Path, body: str, method: str) -> subprocess.Popen[str]:
     path = directory / "script.py"
     path.write_text(HEAD + body)
-    pythonpath = os.pathsep.join((str(HERE), str(HERE.parent)))
     # Python 3.12 warns of each fork beside threads; here that is the point.
     options = ["-X", "faulthandler", "-W", "ignore:This process:DeprecationWarning"]
     return subprocess.Popen(
         [sys.executable, *options, str(path)],
-        env={**os.environ, "PYTHONPATH": pythonpath, "METHOD": method},
+        env=environment(METHOD=method),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -616,6 +601,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.holds("g-fork")
 def test_a_forked_child_starts_anew(tmp_path: Path, method: str) -> None:
     """A child has workers of its own; the parent goes on with its own."""
     body = """
@@ -645,6 +631,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.holds("g-killed")
 def test_workers_end_with_a_killed_parent(tmp_path: Path, method: str) -> None:
     """When the parent is killed, its workers end, too."""
     body = """

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import gc
-import socket
 import threading
 import typing as t
 import weakref
@@ -16,18 +15,23 @@ from concurrent.futures import Future
 
 import process_app
 import pytest
-from conftest import LIMIT
+from control import Door
+from internals import (
+    Call,
+    LoopPool,
+    Options,
+    Outcome,
+    PebblePool,
+    Pool,
+    ProcessPool,
+    SyncPool,
+    Task,
+    ThreadPool,
+    deliver,
+)
+from limits import LIMIT
 
-from flask_executor.calls import Call, Outcome
 from flask_executor.errors import ExecutorShutDown
-from flask_executor.options import Options
-from flask_executor.pools import Pool, deliver
-from flask_executor.pools.loop import LoopPool
-from flask_executor.pools.pebble import PebblePool
-from flask_executor.pools.process import ProcessPool
-from flask_executor.pools.sync import SyncPool
-from flask_executor.pools.thread import ThreadPool
-from flask_executor.task import Task
 
 
 class Kind(t.NamedTuple):
@@ -69,34 +73,9 @@ def pool(kind: Kind) -> t.Iterator[t.Any]:
     pool.shutdown()
 
 
-class Gate:
-    """A listening socket that a call connects to, and waits at."""
-
-    def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(LIMIT)
-        self.port: int = self._listener.getsockname()[1]
-        self._waiting: list[socket.socket] = []
-
-    def reached(self) -> None:
-        """Return once one more call waits there."""
-        self._waiting.append(self._listener.accept()[0])
-
-    def open(self) -> None:
-        """Let those go on that wait."""
-        for waiting in self._waiting:
-            waiting.sendall(b"x")
-            waiting.close()
-        self._waiting.clear()
-
-    def close(self) -> None:
-        self.open()
-        self._listener.close()
-
-
 @pytest.fixture
-def gate(pool: t.Any) -> t.Iterator[Gate]:
-    gate = Gate()
+def gate(pool: t.Any) -> t.Iterator[Door]:
+    gate = Door()
     yield gate
     gate.close()
 
@@ -141,6 +120,7 @@ def test_result(pool: t.Any, kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyError, SystemExit, KeyboardInterrupt])
+@pytest.mark.holds("g-ends")
 def test_whatever_a_call_raises_ends_that_call_alone(
     pool: t.Any, kind: Kind, error: type[BaseException]
 ) -> None:
@@ -151,6 +131,7 @@ def test_whatever_a_call_raises_ends_that_call_alone(
     assert start(pool, kind.echo, 1).result(LIMIT) == (1,)
 
 
+@pytest.mark.holds("g-exactly-once")
 def test_each_task_is_judged_once(pool: t.Any, kind: Kind) -> None:
     """Of many tasks each is judged once."""
     judged: list[int] = []
@@ -180,7 +161,8 @@ def test_shutdown_of_a_pool_that_never_started(pool: t.Any) -> None:
 
 
 @pytest.mark.parametrize("kind", [KINDS[name] for name in WAITING], ids=WAITING)
-def test_shutdown_waits(pool: t.Any, kind: Kind, gate: Gate) -> None:
+@pytest.mark.holds("g-shutdown")
+def test_shutdown_waits(pool: t.Any, kind: Kind, gate: Door) -> None:
     """With wait it returns when all that was accepted has run."""
     running = start(pool, kind.ask, gate.port)
     gate.reached()
@@ -193,7 +175,8 @@ def test_shutdown_waits(pool: t.Any, kind: Kind, gate: Gate) -> None:
 
 
 @pytest.mark.parametrize("kind", [KINDS[name] for name in IN_LINE], ids=IN_LINE)
-def test_shutdown_cancels_what_waits(pool: t.Any, kind: Kind, gate: Gate) -> None:
+@pytest.mark.holds("g-shutdown-cancel")
+def test_shutdown_cancels_what_waits(pool: t.Any, kind: Kind, gate: Door) -> None:
     """With cancel_futures what has begun ends, what waits is cancelled."""
     running = start(pool, kind.ask, gate.port)
     gate.reached()
@@ -207,7 +190,8 @@ def test_shutdown_cancels_what_waits(pool: t.Any, kind: Kind, gate: Gate) -> Non
 
 
 @pytest.mark.parametrize("kind", [KINDS[name] for name in IN_LINE], ids=IN_LINE)
-def test_a_cancelled_task_does_not_run(pool: t.Any, kind: Kind, gate: Gate) -> None:
+@pytest.mark.holds("g-cancelled")
+def test_a_cancelled_task_does_not_run(pool: t.Any, kind: Kind, gate: Door) -> None:
     """What is cancelled while it waits is passed over, and never judged."""
     running = start(pool, kind.ask, gate.port)
     gate.reached()
@@ -243,6 +227,7 @@ class Thing:
     """An argument that a weak reference can point to."""
 
 
+@pytest.mark.holds("g-references")
 def test_references_are_dropped(pool: t.Any, kind: Kind) -> None:
     """After the end nothing refers to the arguments, not even the kept task."""
     thing = Thing()

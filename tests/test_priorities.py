@@ -13,19 +13,15 @@ from unittest import mock
 
 import control_app
 import pytest
-from conftest import LIMIT
 from control import Door, HandClock, Journal, occupy, until, with_clock
 from flask import Flask
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from internals import Call, Gate, Line, Options, Task
+from limits import LIMIT
 from werkzeug.exceptions import ServiceUnavailable
 
 from flask_executor import Executor, ExecutorShutDown, QueueFull
-from flask_executor.calls import Call
-from flask_executor.gates import Gate
-from flask_executor.options import Options
-from flask_executor.pools import Line
-from flask_executor.task import Task
 
 Doors = t.Iterator[Door]
 
@@ -57,6 +53,7 @@ PRIORITIES = [0, 5, -3, 0, 100, 5, -100, 0]
 BY_PRIORITY = sorted(range(8), key=lambda n: -PRIORITIES[n])
 
 
+@pytest.mark.holds("g-priority")
 def test_priorities_on_threads(
     app: Flask, executor: Executor, gate: threading.Event
 ) -> None:
@@ -77,6 +74,7 @@ def test_priorities_on_threads(
     assert order == [*ahead, *range(1000, 2000), *equal, *behind]
 
 
+@pytest.mark.holds("g-priority")
 def test_priorities_on_processes(app: Flask, door: Door) -> None:
     """The same where workers are processes."""
     one_worker(app, "process")
@@ -99,6 +97,7 @@ def test_priorities_on_processes(app: Flask, door: Door) -> None:
     executor.shutdown()
 
 
+@pytest.mark.holds("g-priority")
 def test_priorities_on_the_event_loop(
     executor: Executor, gate: threading.Event
 ) -> None:
@@ -185,6 +184,7 @@ def test_a_row_that_comes_while_somebody_looks() -> None:
 # Delays
 
 
+@pytest.mark.holds("g-delay")
 def test_a_delayed_task(executor: Executor) -> None:
     """It is delayed until its time, then runs; nobody works for it meanwhile."""
     clock = with_clock(executor)
@@ -201,6 +201,7 @@ def test_a_delayed_task(executor: Executor) -> None:
     assert clock.is_idle
 
 
+@pytest.mark.holds("g-delay")
 def test_run_at(executor: Executor) -> None:
     """Not before that moment, in whatever time zone; at once where it is over."""
     clock = with_clock(executor)
@@ -216,6 +217,7 @@ def test_run_at(executor: Executor) -> None:
 
 
 @pytest.mark.parametrize("kind", ["process", "loop"])
+@pytest.mark.holds("g-delay")
 def test_delays_elsewhere(app: Flask, kind: str) -> None:
     """Worker processes and coroutines wait for their time likewise."""
     if kind == "process":
@@ -243,6 +245,7 @@ def test_delays_are_passed_over_in_sync(app: Flask) -> None:
     assert future.done() and future.result() == 1
 
 
+@pytest.mark.holds("g-priority")
 def test_due_tasks_keep_their_priority(
     app: Flask, executor: Executor, gate: threading.Event
 ) -> None:
@@ -320,6 +323,7 @@ def test_a_job_with_a_limit(executor: Executor, gate: threading.Event) -> None:
     assert sorted(order) == [*range(6)] and [n > 1 for n in order[2:]] == [True] * 4
 
 
+@pytest.mark.holds("g-limit")
 def test_the_limit_holds_at_any_moment(executor: Executor) -> None:
     """However tasks come and end, no more than the limit are inside."""
     lock = threading.Lock()
@@ -400,6 +404,7 @@ def test_held_tasks_keep_their_order(app: Flask, executor: Executor) -> None:
     ]
 
 
+@pytest.mark.holds("g-limit")
 def test_a_limited_job_that_waits_for_itself(app: Flask, executor: Executor) -> None:
     """It does not count while it waits, so its own children may run."""
 
@@ -446,15 +451,18 @@ def test_who_was_let_go_on_waits_no_longer_than_others() -> None:
     assert [gate.leave(), gate.next_held()] == [held, later]
 
 
+@pytest.mark.holds("g-limit")
 def test_the_limit_of_coroutines(executor: Executor) -> None:
     """It holds for coroutine functions, too."""
     inside = most = 0
+    both = asyncio.Barrier(2)
 
     @executor.job(max_concurrency=2)
     async def limited() -> None:
         nonlocal inside, most
         inside += 1
         most = max(most, inside)
+        await both.wait()
         for _ in range(3):
             await asyncio.sleep(0)
         inside -= 1
@@ -463,6 +471,7 @@ def test_the_limit_of_coroutines(executor: Executor) -> None:
     assert most == 2
 
 
+@pytest.mark.holds("g-limit")
 def test_the_limit_of_processes(door: Door) -> None:
     """And for worker processes."""
     app = control_app.app
@@ -519,6 +528,7 @@ def test_a_failing_task_makes_room(executor: Executor) -> None:
     ] * 10
 
 
+@pytest.mark.holds("g-shutdown")
 def test_shutdown_runs_held_tasks(executor: Executor, gate: threading.Event) -> None:
     """A shutdown waits for held tasks, too."""
     ran: list[int] = []
@@ -543,6 +553,7 @@ def test_shutdown_runs_held_tasks(executor: Executor, gate: threading.Event) -> 
 # A line that is full
 
 
+@pytest.mark.holds("g-exactly-once")
 def test_a_full_line(app: Flask, executor: Executor, gate: threading.Event) -> None:
     """Where so many wait, one more is refused, and nothing of it is kept."""
     one_worker(app)
@@ -617,6 +628,7 @@ def test_a_view_answers_503(
     assert client.get("/").status_code == 200
 
 
+@pytest.mark.holds("g-exactly-once")
 def test_the_limit_of_the_line_under_many_threads(
     app: Flask, executor: Executor, gate: threading.Event
 ) -> None:

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import process_app
 import pytest
-from conftest import LIMIT
 from flask import Flask, g, request, session
+from internals import ProcessWorker
+from limits import LIMIT
 from werkzeug.datastructures import FileStorage
 
 from flask_executor import (
@@ -29,7 +30,6 @@ from flask_executor import (
     ResultNotPicklable,
     WorkerLost,
 )
-from flask_executor.pools.process import _Worker
 
 METHODS = multiprocessing.get_all_start_methods()
 
@@ -134,6 +134,7 @@ def test_uploads_travel(
     assert as_argument.result(LIMIT) == ("a.csv", size)
 
 
+@pytest.mark.holds("g-teardown")
 def test_teardown_runs_in_the_worker(
     app: Flask, executor: Executor, tmp_path: Path
 ) -> None:
@@ -243,6 +244,7 @@ def test_outcomes_that_do_not_pickle(
     assert executor.submit(abs, -1).result(LIMIT) == 1
 
 
+@pytest.mark.holds("g-ends")
 def test_exit_in_a_worker(executor: Executor) -> None:
     """sys.exit() ends the call, not its worker."""
     error = executor.submit(process_app.leave).exception(LIMIT)
@@ -256,6 +258,7 @@ def test_traceback_of_the_worker(executor: Executor) -> None:
     assert "in fail" in "".join(traceback.format_exception(error))
 
 
+@pytest.mark.holds("g-worker-killed", "g-at-most-once")
 def test_ten_killed_workers(app: Flask, executor: Executor, tmp_path: Path) -> None:
     """Ten times in a row a killed worker costs its own call and no other."""
     journal = tmp_path / "journal"
@@ -276,6 +279,7 @@ def test_ten_killed_workers(app: Flask, executor: Executor, tmp_path: Path) -> N
     assert ran == sorted(f"{n} {i}" for n in range(10) for i in range(4))
 
 
+@pytest.mark.holds("g-neighbours")
 def test_neighbours_are_unharmed(executor: Executor, tmp_path: Path) -> None:
     """A call that runs beside a killed one goes on."""
     fifo = tmp_path / "fifo"
@@ -288,6 +292,7 @@ def test_neighbours_are_unharmed(executor: Executor, tmp_path: Path) -> None:
     assert neighbour.result(LIMIT) is True
 
 
+@pytest.mark.holds("g-died-before")
 def test_idle_worker_killed(executor: Executor) -> None:
     """A worker killed between calls costs nothing."""
     pid = executor.submit(process_app.context).result(LIMIT)["pid"]
@@ -297,6 +302,7 @@ def test_idle_worker_killed(executor: Executor) -> None:
     assert executor.submit(abs, -1).result(LIMIT) == 1
 
 
+@pytest.mark.holds("g-died-before")
 def test_worker_that_dies_at_the_call(stranger: Flask) -> None:
     """A worker that dies while it makes the app is lost with its call; no hang."""
     stranger.config["EXECUTOR_APP"] = "process_app:crash_at_start"
@@ -317,7 +323,7 @@ def test_no_worker_can_be_started(
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Worker, "_launch", refuse)
+        patch.setattr(ProcessWorker, "_launch", refuse)
         error = executor.submit(abs, -1).exception(LIMIT)
     assert isinstance(error, WorkerLost)
     assert str(error).startswith(
@@ -409,6 +415,7 @@ def test_large_payloads(executor: Executor) -> None:
     assert executor.submit(bytes.upper, big).result(LIMIT) == big.upper()
 
 
+@pytest.mark.holds("g-shutdown-cancel")
 def test_shutdown_cancels_what_waits(executor: Executor, tmp_path: Path) -> None:
     """shutdown(cancel_futures=True) cancels what no worker has."""
     fifos = [tmp_path / "one", tmp_path / "two"]

@@ -84,7 +84,9 @@ class Lines:
 class Server:
     """A server process, its log, and the notes of its tasks."""
 
-    def __init__(self, directory: Path, *command: str, **env: str) -> None:
+    def __init__(
+        self, directory: Path, *command: str, cwd: Path = HERE, port: int = 0
+    ) -> None:
         directory.mkdir(exist_ok=True)
         notes = directory / "notes"
         os.mkfifo(notes)
@@ -93,32 +95,32 @@ class Server:
         self.notes = Lines(self._notes_fd)
         self.process = subprocess.Popen(
             [sys.executable, *command],
-            cwd=HERE,
+            cwd=cwd,
             env={
                 **os.environ,
                 "SERVER_NOTES": str(notes),
                 "PYTHONPATH": os.pathsep.join((str(HERE), str(HERE.parent))),
                 "PYTHONUNBUFFERED": "1",
-                **env,
             },
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        assert self.process.stderr is not None
-        self.log = Lines(self.process.stderr.fileno())
-        self.port = 0
+        assert self.process.stdout is not None
+        self.log = Lines(self.process.stdout.fileno())
+        self.port = port
 
     def __enter__(self) -> Server:
         try:
             (found, *_) = self.log.until(
-                r"(?:Listening at:|Running on) http://127.0.0.1:(\d+)"
+                r"(?:Listening at:|[Rr]unning on|Serving on) http://127.0.0.1:(\d+)"
+                r"|uwsgi socket 0 bound to TCP address 127.0.0.1:(\d+)"
             )
         except BaseException:
             self.__exit__()
             raise
-        self.port = int(found[1])
+        self.port = self.port or int(found[1])
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -126,8 +128,8 @@ class Server:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(LIMIT)
-        assert self.process.stderr is not None
-        self.process.stderr.close()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
         os.close(self._notes_fd)
 
     def ask(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import fields
 
 import pytest
-from conftest import LIMIT
 from flask import Flask, g
+from limits import LIMIT
 
 from flask_executor import Executor, InvalidSetting
-from flask_executor.settings import Settings
+from flask_executor.settings import Settings, config_key
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,14 @@ from flask_executor.settings import Settings
         ("START_METHOD", "Spawn", "spawn"),
         ("START_METHOD", "", None),
         ("APP", "wsgi:app", "wsgi:app"),
+        ("MAX_WORKERS", 3.0, 3),
+        ("MAX_WORKERS", "3.0", 3),
+        ("RETRY", 2.0, 2),
+        ("FUTURES_MAX_LENGTH", 0, 0),
+        ("FUTURES_MAX_LENGTH", "0", 0),
+        ("FUTURES_TTL", None, None),
+        ("TYPE", "SYNC", "sync"),
+        ("START_METHOD", " NONE ", None),
     ],
 )
 def test_values_are_understood(key: str, value: object, meant: object) -> None:
@@ -46,7 +55,6 @@ def test_values_are_understood(key: str, value: object, meant: object) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "allowed"),
     [
-        ("TYPE", "celery", "'thread'"),
         ("MAX_WORKERS", "0", "whole number above 0"),
         ("MAX_WORKERS", -1, "None or a whole number"),
         ("MAX_WORKERS", "many", "whole number"),
@@ -58,13 +66,13 @@ def test_values_are_understood(key: str, value: object, meant: object) -> None:
         ("FUTURES_TTL", True, "seconds"),
         ("FUTURES_TTL", "inf", "seconds"),
         ("PROPAGATE_EXCEPTIONS", "maybe", "'true'"),
-        ("LOG_EXCEPTIONS", None, "True or False"),
-        ("PUSH_APP_CONTEXT", "", "True or False"),
         ("PUSH_APP_CONTEXT", "on", "True or False"),
-        ("TYPE", None, "'process'"),
-        ("TYPE", "", "'sync'"),
         ("MAX_WORKERS", [], "whole number"),
         ("FUTURES_TTL", "nan", "seconds"),
+        ("MAX_WORKERS", "2.5", "whole number"),
+        ("MAX_WORKERS", float("inf"), "whole number"),
+        ("MAX_PENDING", float("nan"), "whole number"),
+        ("FUTURES_MAX_LENGTH", -1, "None or a whole number, 0 or more"),
         ("COPY_G", "some", "'safe', 'all', 'none'"),
         ("START_METHOD", "teleport", "'spawn'"),
         ("APP", "no-colon", "'module:app'"),
@@ -80,6 +88,70 @@ def test_values_are_refused(key: str, value: object, allowed: str) -> None:
     assert f"MY_EXECUTOR_{key}" in message
     assert repr(value) in message
     assert allowed in message
+
+
+@pytest.mark.parametrize("blank", ["", "  ", None])
+def test_blank_is_not_set(blank: str | None) -> None:
+    """None, and a text without content, is the default, whatever the key."""
+    config = {config_key("MY_", spec.name): blank for spec in fields(Settings)}
+    if blank is None:  # keeps what has finished
+        del config["MY_EXECUTOR_FUTURES_TTL"]
+    assert Settings.read(config, "MY_") == Settings()
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("EXECUTOR_MAX_WORKER", "EXECUTOR_MAX_WORKERS"),
+        ("EXECUTOR_WORKERS", "EXECUTOR_MAX_WORKERS"),
+        ("EXECUTOR_TPYE", "EXECUTOR_TYPE"),
+        ("EXCUTOR_TYPE", "EXECUTOR_TYPE"),
+        ("EXECUTORS_MAX_WORKERS", "EXECUTOR_MAX_WORKERS"),
+        ("CUSTOM_EXECUTOR_TPYE", "CUSTOM_EXECUTOR_TYPE"),
+        ("CUSTOM_EXECUTOR_PROPAGATE_EXCEPTION", "CUSTOM_EXECUTOR_PROPAGATE_EXCEPTIONS"),
+    ],
+)
+def test_a_misspelt_key(
+    app: Flask, caplog: pytest.LogCaptureFixture, key: str, nearest: str
+) -> None:
+    """It is a warning in the app's log that names the nearest key, once."""
+    app.config[key] = 3
+    with Executor(app) as plain, Executor(app, name="custom") as custom:
+        for executor in (plain, custom) * 2:
+            assert executor.submit(abs, -1).result(LIMIT) == 1
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("tests", logging.WARNING)
+    assert record.getMessage() == (
+        f"{key} is not a setting of Flask-Executor: did you mean {nearest}?"
+    )
+
+
+def test_keys_that_are_not_ours(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    """Keys of other extensions, of the app and of other executors are left alone."""
+    app.config.update(
+        SCHEDULER_EXECUTORS={"default": {"type": "threadpool"}},
+        EXECUTOR_URL="http://executor",
+        EXECUTOR_GRPC_CHANNEL="x",
+        EXECUTOR="x",
+        EXECUTIVE_SUMMARY="x",
+        MAIL_EXECUTOR_TYPE="process",
+        MAIL_EXECUTOR_MAX_WORKER=1,
+        EXECUTOR_EXECUTOR_MAX_WORKERS=1,
+        CELERY_WORKER_POOL="threads",
+    )
+    with Executor(app) as executor:
+        executor.submit(abs, -1).result(LIMIT)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("value", ["celery", "loop", 3])
+def test_a_type_that_does_not_exist(app: Flask, value: object) -> None:
+    """It is refused by init_app, with the words that are allowed."""
+    app.config["MY_EXECUTOR_TYPE"] = value
+    allowed = "'thread', 'process', 'pebble', 'sync'"
+    match = f"MY_EXECUTOR_TYPE = {value!r} .* one of {allowed}"
+    with pytest.raises(InvalidSetting, match=match):
+        Executor(app, name="my")
 
 
 def test_defaults() -> None:

@@ -11,11 +11,11 @@ from collections import Counter
 
 import control_app
 import pytest
-from conftest import LIMIT
 from control import SIGNALS, TERMINAL, Journal
 from flask import Flask, current_app, has_request_context
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from limits import LIMIT
 
 from flask_executor import (
     Executor,
@@ -174,6 +174,7 @@ def test_on_every_pool(app: Flask, journal: Journal, kind: str) -> None:
 # Receivers
 
 
+@pytest.mark.holds("g-one-end")
 def test_sent_before_the_future_ends(app: Flask, executor: Executor) -> None:
     """Who waits for the future finds the last one sent; receivers find it pending."""
     found: list[object] = []
@@ -264,6 +265,7 @@ def test_a_receiver_in_a_view(app: Flask, executor: Executor) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+@pytest.mark.holds("g-one-end")
 def test_a_receiver_that_raises(
     app: Flask,
     executor: Executor,
@@ -443,6 +445,7 @@ def code(step: Step, gate: threading.Event, n: int) -> t.Any:
     workers=st.integers(1, 4),
     ending=st.sampled_from(["wait", "shutdown", "cancel_futures", "drain"]),
 )
+@pytest.mark.holds("g-one-end")
 def test_one_end_for_each_task(schedule: list[Step], workers: int, ending: str) -> None:
     """Over any schedule: one end for each task, no start after it, and states that
     agree with the futures.
@@ -470,7 +473,9 @@ def test_one_end_for_each_task(schedule: list[Step], workers: int, ending: str) 
     for future, step in zip(futures, schedule, strict=True):
         check_order(journal, future, step)
     dispatcher = executor._state().dispatcher
-    assert not (dispatcher._live() or dispatcher._overrun or dispatcher._judged)
+    assert not (
+        dispatcher.table.live or dispatcher.table.late or dispatcher.table.running
+    )
     counts = Counter(name for name, _, _ in journal.entries)
     assert counts["submitted"] == len(schedule)
     assert sum(counts[name] for name in TERMINAL) == len(schedule)
@@ -518,6 +523,6 @@ def check_order(journal: Journal, future: t.Any, step: Step) -> None:
     elif task.state != "cancelled":
         timed_out = isinstance(future.exception(0), TaskTimeout)
         assert timed_out == (task.state == "timed_out"), told
-    assert task.call is None and task.future is None and not task.overrun, told
+    assert task._call is None and task.future is None and not task.overrun, told
     assert task.error is None and task.finished_at is not None, told
     assert (task.started_at is None) == (task.attempt == 0), told

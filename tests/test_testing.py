@@ -16,8 +16,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from conftest import LIMIT
 from flask import Flask, g, request
+from limits import LIMIT
 from werkzeug.datastructures import FileStorage
 
 from flask_executor import (

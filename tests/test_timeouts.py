@@ -13,9 +13,9 @@ import weakref
 
 import control_app
 import pytest
-from conftest import LIMIT
 from control import Door, Journal, with_clock
 from flask import Flask, g
+from limits import LIMIT
 
 from flask_executor import Executor, Retry, TaskTimeout, current_task
 
@@ -46,6 +46,7 @@ def messages(caplog: pytest.LogCaptureFixture, level: int = logging.ERROR) -> li
 # Threads
 
 
+@pytest.mark.holds("g-timeout")
 def test_a_thread_that_overruns(
     executor: Executor, gate: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -90,6 +91,7 @@ def test_the_log_shows_where_it_is_stuck(
     assert "in stuck_in\n    gate.wait(LIMIT)" in logged and "in wait" in logged
 
 
+@pytest.mark.holds("g-overrun")
 def test_its_slot_is_not_given_away(
     app: Flask, executor: Executor, gate: threading.Event
 ) -> None:
@@ -126,6 +128,7 @@ def test_its_place_in_the_job_is_not_given_away(
     assert began == [1, 2]
 
 
+@pytest.mark.holds("g-overrun")
 def test_code_can_ask(executor: Executor) -> None:
     """Code sees its deadline coming, and that it is over; what it raises is dropped."""
     clock = with_clock(executor)
@@ -203,6 +206,7 @@ def test_in_time(executor: Executor) -> None:
     clock.advance(10)
 
 
+@pytest.mark.holds("g-timeout")
 def test_the_time_of_the_run_counts(
     app: Flask, executor: Executor, gate: threading.Event
 ) -> None:
@@ -245,7 +249,7 @@ def test_references_go_with_the_run(executor: Executor, gate: threading.Event) -
     del secret
     assert isinstance(future.exception(LIMIT), TaskTimeout)
     assert future.task is not None
-    assert future.task.call is None and future.task.future is None
+    assert future.task._call is None and future.task.future is None
     gate.set()
     executor.shutdown()
     gc.collect()
@@ -282,7 +286,7 @@ def test_a_receiver_that_is_slow_to_hear_of_the_start(executor: Executor) -> Non
         )
     assert executor.submit(abs, -1).result(LIMIT) == 1
     executor.shutdown()
-    assert not executor._state().dispatcher._overrun
+    assert not executor._state().dispatcher.table.late
 
 
 def test_many_timeouts_and_ends_at_once(
@@ -301,7 +305,7 @@ def test_many_timeouts_and_ends_at_once(
         assert task.state == ("timed_out" if failed else "succeeded")
         *_, last = journal.of(task)
         assert last == ("timed-out" if failed else "succeeded")
-    assert not executor._state().dispatcher._overrun
+    assert not executor._state().dispatcher.table.late
 
 
 def test_log_exceptions_off(
@@ -316,6 +320,7 @@ def test_log_exceptions_off(
     assert messages(caplog) == []
 
 
+@pytest.mark.holds("g-shutdown")
 def test_shutdown_waits_for_an_overrun(
     executor: Executor, gate: threading.Event
 ) -> None:
@@ -357,6 +362,7 @@ def test_callbacks_of_a_timeout(executor: Executor, gate: threading.Event) -> No
 # Coroutines
 
 
+@pytest.mark.holds("g-timeout")
 def test_a_coroutine_is_cancelled(
     executor: Executor, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -376,9 +382,7 @@ def test_a_coroutine_is_cancelled(
     task = future.task
     assert task is not None
     assert (task.state, task.overrun) == ("timed_out", False)
-    assert messages(caplog) == [
-        "Task slow (key None) ran into its timeout of 0.05 seconds"
-    ]
+    assert messages(caplog) == ["Task slow ran into its timeout of 0.05 seconds"]
 
 
 def test_a_coroutine_that_has_a_timeout_of_its_own(executor: Executor) -> None:
@@ -417,6 +421,7 @@ def test_a_coroutine_that_will_not_stop(executor: Executor) -> None:
     assert future.task is not None and future.task.state == "timed_out"
 
 
+@pytest.mark.holds("g-attempts")
 def test_a_coroutine_tried_again_after_its_timeout(
     app: Flask, executor: Executor
 ) -> None:
@@ -512,6 +517,7 @@ def processes(app: Flask) -> t.Iterator[Executor]:
     executor.shutdown()
 
 
+@pytest.mark.holds("g-timeout", "g-overrun")
 def test_a_process_that_overruns(
     processes: Executor, door: Door, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -529,7 +535,7 @@ def test_a_process_that_overruns(
     assert waiting.result(LIMIT) == pid
     assert not task.overrun
     (late,) = [m for m in messages(caplog, logging.WARNING) if "returned" in m]
-    assert late.startswith("Task slow (key None) has returned, ")
+    assert late.startswith("Task slow has returned, ")
 
 
 def test_code_in_a_process_can_ask(processes: Executor, door: Door) -> None:

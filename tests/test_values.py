@@ -1,4 +1,4 @@
-"""Plain values: their own copies, and what of them travels."""
+"""Plain values: their own copies, and which are transferred."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from werkzeug.datastructures import ImmutableMultiDict, MultiDict
 
 from flask_executor.contexts import pickling
 from flask_executor.contexts.copying import own_copy, same
-from flask_executor.contexts.pickling import packed, unpacked
+from flask_executor.contexts.pickling import deserialize, serialize
 
 plain = st.none() | st.booleans() | st.integers() | st.text() | st.binary()
 nested = st.recursive(
@@ -154,17 +154,17 @@ class Lost:
         return int, ("no number",)
 
 
-def test_what_travels(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_transferred(caplog: pytest.LogCaptureFixture) -> None:
     """Each value by itself: what cannot leave or arrive stays, and the log says so."""
     caplog.set_level("DEBUG", "flask_executor")
     values = {"a": 1, "b": [2], "leaves": lambda: 1, "arrives": Lost()}
-    there = packed(values, "a test")
-    assert unpacked(there) == {"a": 1, "b": [2]}
-    assert unpacked(there) == {"a": 1, "b": [2]}
+    there = serialize(values, "a test")
+    assert deserialize(there) == {"a": 1, "b": [2]}
+    assert deserialize(there) == {"a": 1, "b": [2]}
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 2
-    assert told[0].startswith("'leaves' (function) in a test does not travel")
-    assert told[1].startswith("'arrives' (pickle) in the worker does not travel")
+    assert told[0].startswith("'leaves' (function) in a test is not transferred")
+    assert told[1].startswith("'arrives' (pickle) in the worker is not transferred")
 
 
 def test_the_log_is_not_flooded(
@@ -172,8 +172,8 @@ def test_the_log_is_not_flooded(
 ) -> None:
     """Names that are always new are told only so often."""
     caplog.set_level("DEBUG", "flask_executor")
-    monkeypatch.setattr(pickling, "_told", set())
-    monkeypatch.setattr(pickling, "_MOST_TOLD", 3)
+    monkeypatch.setattr(pickling, "_logged", set())
+    monkeypatch.setattr(pickling, "_MOST_LOGGED", 3)
     for number in range(10):
-        packed({f"name {number}": lambda: 1}, "a test")
+        serialize({f"name {number}": lambda: 1}, "a test")
     assert len(caplog.records) == 3

@@ -87,6 +87,15 @@ executor.submit_stored("key", add)  # type: ignore[call-overload]
 executor.submit_stored([], add, 1)  # type: ignore[call-overload]
 executor.submit_stored(add, 1)  # type: ignore[call-overload]
 
+# By keyword, as code for 1.0.0 has it: of the callable nothing more is known.
+t.assert_type(executor.submit(fn=add, a=1), TaskFuture[t.Any])
+t.assert_type(executor.submit_stored("key", fn=add, a=1), TaskFuture[t.Any])
+t.assert_type(executor.submit_stored(future_key="key", fn=add), TaskFuture[t.Any])
+t.assert_type(executor.job(fn=add).submit(1, b=2), TaskFuture[str])
+executor.submit(fn="add")  # type: ignore[call-overload]
+executor.submit_stored(future_key=[], fn=add)  # type: ignore[call-overload]
+executor.submit_stored(fn=add)  # type: ignore[call-overload]
+
 # Coroutine functions: the future is of what they return, not of a coroutine.
 t.assert_type(executor.submit(fetch, "x"), TaskFuture[bytes])
 t.assert_type(executor.submit(fetch, "x").result(timeout=1), bytes)
@@ -111,9 +120,11 @@ double(1, time=3)  # type: ignore[call-arg]
 double.submit("1")  # type: ignore[arg-type]
 double.submit()  # type: ignore[call-arg]
 double.submit(1, time=3)  # type: ignore[call-arg]
-double.submit_stored("key", "1")  # type: ignore[arg-type]
-double.submit_stored("key")  # type: ignore[call-arg]
-double.submit_stored([], 1)  # type: ignore[arg-type]
+double.submit_stored("key", "1")  # type: ignore[call-overload]
+double.submit_stored("key")  # type: ignore[call-overload]
+double.submit_stored([], 1)  # type: ignore[call-overload]
+double.submit_stored(n=1, future_key="key")
+double.submit_stored(n=1, future_key=[])  # type: ignore[call-overload]
 executor.submit(double, "1")  # type: ignore[call-overload]
 
 t.assert_type(load.submit("x"), TaskFuture[bytes])

@@ -1,6 +1,7 @@
 """What a call sees: taken where it is submitted, restored where it runs."""
 
 from .flask_versions import current_app as current_app
+from .pickling import dumps as dumps
 from .snapshot import PortableSnapshot as PortableSnapshot
 from .snapshot import Snapshot as Snapshot
 from .uploads import keep_uploads as keep_uploads

@@ -7,28 +7,55 @@ Other objects are shared: copying one that knows a session or a lock would break
 from __future__ import annotations
 
 import copy
+import io
 import typing as t
 from collections import deque
 from functools import lru_cache
+from types import FunctionType, MethodType
+
+from werkzeug.local import LocalProxy
+from werkzeug.routing import Rule
 
 T = t.TypeVar("T")
 
 PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
 """Types of values that cannot change."""
 
+_SHARED = PLAIN | {FunctionType, MethodType, io.TextIOWrapper, Rule}
+"""Common types of what a request and a session hold; none of them is a container."""
+
 _CONTAINERS = frozenset({dict, list, set, tuple, bytearray})
 
 
 def own_copy(value: T) -> T:
-    """A copy of containers, however deep; what cannot change is the same object, and so
-    is what is no container.
+    """Copy containers, however deep. What cannot change is the same object, and so is
+    what is not a container.
     """
     return t.cast(T, _own_copy(value, {}))
 
 
+def is_proxy(value: t.Any) -> bool:
+    """Return True if it stands for another object; ``isinstance`` would resolve it."""
+    return issubclass(type(value), LocalProxy)
+
+
+def own_values(own: dict[t.Any, t.Any]) -> None:
+    """Copy the containers that a dictionary shares with the one it was copied from."""
+    # Most hold none, and this costs far less than to look at each.
+    if not _SHARED.issuperset(map(type, dict.values(own))):
+        _own_values(own, {})
+
+
+def _own_values(own: dict[t.Any, t.Any], memo: dict[int, t.Any]) -> None:
+    # Not through the class's own methods: they may note a change, or refuse one.
+    for key, item in dict.items(own):
+        if type(item) not in _SHARED:
+            dict.__setitem__(own, key, _own_copy(item, memo))
+
+
 @lru_cache(maxsize=1024)
 def _is_subclass(kind: t.Any) -> bool:
-    """Whether it is a container with ways of its own, as ``defaultdict`` is."""
+    """Return True if it is a container of its own kind, as ``defaultdict`` is."""
     return issubclass(kind, (dict, list, set, deque))
 
 
@@ -39,14 +66,14 @@ def _own_copy(value: t.Any, memo: dict[int, t.Any]) -> t.Any:
     if id(value) in memo:
         return memo[id(value)]
     if kind is dict:
-        own: t.Any = {}
+        own: t.Any = value.copy()
         memo[id(value)] = own
-        for key, item in value.items():
-            own[key] = item if type(item) in PLAIN else _own_copy(item, memo)
+        _own_values(own, memo)
         return own
     if kind is list:
-        own = memo[id(value)] = []
-        own.extend(_own_copy(item, memo) for item in value)
+        own = memo[id(value)] = value.copy()
+        if not PLAIN.issuperset(map(type, own)):
+            own[:] = [_own_copy(item, memo) for item in own]
         return own
     if kind is tuple:
         if PLAIN.issuperset(map(type, value)):
@@ -63,13 +90,12 @@ def _own_copy_of_subclass(value: t.Any, memo: dict[int, t.Any]) -> t.Any:
     except Exception:
         return value
     memo[id(value)] = own
-    if own is value:  # it cannot change, as an ImmutableMultiDict
+    if own is value:  # it cannot change, like an ImmutableMultiDict
         return value
-    # Not through the class's own methods: they may note a change, or refuse one.
     if isinstance(own, dict):
-        for key, item in list(dict.items(own)):
-            dict.__setitem__(own, key, _own_copy(item, memo))
+        _own_values(own, memo)
     elif isinstance(own, list):
+        # Here too not through the class's own methods.
         list.__setitem__(own, slice(None), [_own_copy(item, memo) for item in own])
     elif isinstance(own, deque):
         for index, item in enumerate(list(own)):
@@ -78,7 +104,7 @@ def _own_copy_of_subclass(value: t.Any, memo: dict[int, t.Any]) -> t.Any:
 
 
 def same(own: t.Any, value: t.Any) -> bool:
-    """Whether a value is still what an :func:`own_copy` of it shows."""
+    """Return True if a value still looks like an :func:`own_copy` of it."""
     if own is value:
         return True
     kind = type(own)
@@ -86,12 +112,12 @@ def same(own: t.Any, value: t.Any) -> bool:
         return False
     if kind in PLAIN:
         return bool(own == value)
-    if isinstance(own, dict):
+    if issubclass(kind, dict):
         return list(own) == list(value) and all(
             same(item, dict.__getitem__(value, key)) for key, item in dict.items(own)
         )
-    if isinstance(own, (list, tuple, deque)):
+    if issubclass(kind, (list, tuple, deque)):
         return len(own) == len(value) and all(map(same, own, value))
-    if isinstance(own, (set, bytearray)):
+    if issubclass(kind, (set, bytearray)):
         return bool(own == value)
     return False

@@ -26,8 +26,8 @@ from werkzeug.utils import cached_property
 from ..current import running
 from .request import RequestCopy, close
 
-Scope = t.Callable[[BaseException | None], None]
-"""Closes what a restore opened, with the exception of the call or None."""
+Leave = t.Callable[[BaseException | None], None]
+"""Ends a restored context, with the exception of the call or None."""
 
 Seen = tuple[Flask, t.Any, t.Any]
 """What the running code sees: the app, its ``g``, and Flask's own context object that
@@ -35,17 +35,17 @@ has the request, or None."""
 
 
 class OnDemand:
-    """What a task's context has of a request: made when the task first asks for it.
+    """The request and session of a task's context, each made when the task asks for it.
 
-    Most tasks never do, and each part costs more than the rest of a restore. A
-    subclass has Flask's own context class beside it.
+    Most tasks never do, and each costs more than the rest of a restore. A subclass also
+    inherits from Flask's own context class.
     """
 
     app: Flask
     request: Request
     _copy: RequestCopy | None = None
     _request_entry: t.ClassVar[str]
-    """Where its request is, once it is made."""
+    """The name in its ``__dict__`` under which its request is, once that is made."""
 
     def _make_request(self) -> Request:
         return t.cast(RequestCopy, self._copy).open_request()
@@ -63,11 +63,13 @@ class OnDemand:
             return None
 
     def match_request(self) -> None:
-        """The URL was matched in the view; again would replace ``view_args``."""
+        """Do nothing: the view matched the URL, and to do so again would replace
+        ``view_args``.
+        """
 
     @property
     def untouched_copy(self) -> RequestCopy | None:
-        """The copy it was made from, while the task has not looked at it."""
+        """The copy it was made from; None once the task has looked at the request."""
         touched = {self._request_entry, "_session"} & vars(self).keys()
         return None if touched else self._copy
 
@@ -89,6 +91,7 @@ class _SplitContexts:
         self._task_class = type("TaskContext", (_TaskRequestContext, request_class), {})
         self._app_variable = app_variable
         self._request_variable = request_variable
+        self._own = (app_variable, request_variable, running)
 
     def app(self) -> Flask | None:
         context = self._app_variable.get(None)
@@ -101,11 +104,11 @@ class _SplitContexts:
         return context.app, context.g, self._request_variable.get(None)
 
     def without_own(self, variables: contextvars.Context) -> contextvars.Context:
-        return _without(variables, self._app_variable, self._request_variable, running)
+        return _without(variables, self._own)
 
     def enter(
         self, app: Flask, g: dict[str, t.Any], request: RequestCopy | None
-    ) -> Scope:
+    ) -> Leave:
         context = app.app_context()
         if g:
             vars(context.g).update(g)
@@ -116,7 +119,7 @@ class _SplitContexts:
         # As its own push would note it: a nested push, as stream_with_context does,
         # must find that it is not the outermost one.
         inner._cv_tokens = [(self._request_variable.set(inner), None)]
-        return t.cast(Scope, inner.leave)
+        return t.cast(Leave, inner.leave)
 
 
 class _TaskRequestContext(OnDemand):
@@ -149,7 +152,7 @@ class _TaskRequestContext(OnDemand):
         return self._session
 
     def copy(self) -> t.Any:
-        """As ``copy_current_request_context`` asks for it: one of Flask's own."""
+        """A context of Flask's own class, for ``copy_current_request_context``."""
         flask_class = type(self).__mro__[-2]
         environ, request = self.request.environ, self.request
         return flask_class(self.app, environ, request=request, session=self._session)
@@ -175,11 +178,11 @@ class _MergedContexts:
         return context.app, context.g, context if context.has_request else None
 
     def without_own(self, variables: contextvars.Context) -> contextvars.Context:
-        return _without(variables, self._variable, running)
+        return _without(variables, (self._variable, running))
 
     def enter(
         self, app: Flask, g: dict[str, t.Any], request: RequestCopy | None
-    ) -> Scope:
+    ) -> Leave:
         context = self._task_class(app)
         vars(context.g).update(g)
         # Both without a request: push would open all of it, pop would end it.
@@ -187,7 +190,7 @@ class _MergedContexts:
         if request is None:
             return lambda error: _pop(context, error)
         context.show(request)
-        return t.cast(Scope, context.leave)
+        return t.cast(Leave, context.leave)
 
 
 class _TaskAppContext(OnDemand):
@@ -202,13 +205,13 @@ class _TaskAppContext(OnDemand):
         return vars(self).get("_request", self) is not None
 
     def show(self, copy: RequestCopy) -> None:
-        """Have a request from now on."""
+        """Give it a request."""
         self._copy = copy
         for entry in ("_request", "_session", "url_adapter"):
             del vars(self)[entry]
 
     def leave(self, error: BaseException | None) -> None:
-        """End it: as a context without a request, for no request ends."""
+        """End it as a context without a request, since no request ends."""
         self.close_request()
         vars(self)["_request"] = None
         _pop(self, error)
@@ -233,8 +236,8 @@ def session_of(context: t.Any) -> SessionMixin | None:
 
 
 def _detect() -> _SplitContexts | _MergedContexts:
-    """Which of the two shapes Flask has; the names of the other one are not touched,
-    for they may warn.
+    """Tell which of the two shapes Flask has, without touching the names of the other
+    one, which may warn.
     """
     app_variable = flask.globals._cv_app
     request_variable = getattr(flask.globals, "_cv_request", None)
@@ -256,11 +259,11 @@ _NO_VARIABLES = contextvars.Context()
 
 
 def _without(
-    variables: contextvars.Context, *own: contextvars.ContextVar[t.Any]
+    variables: contextvars.Context, own: tuple[contextvars.ContextVar[t.Any], ...]
 ) -> contextvars.Context:
+    if len(variables) <= len(own) and all(map(own.__contains__, variables)):
+        return _NO_VARIABLES  # most often
     there = [variable for variable in own if variable in variables]
-    if len(there) == len(variables):  # most often
-        return _NO_VARIABLES
     # Only what is set: a variable that holds None is not the same as one without a
     # value to the proxies.
     for variable in there:

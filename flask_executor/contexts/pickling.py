@@ -1,21 +1,59 @@
-"""What can be sent to another process by value, and what is left behind."""
+"""Values as bytes for another process, each by itself; the log says which stay here."""
 
 from __future__ import annotations
 
+import io
 import logging
 import pickle
 import typing as t
+from importlib import import_module
+from sys import modules
 
-from .copying import PLAIN
+from .copying import PLAIN, is_proxy
 
 _log = logging.getLogger("flask_executor")
 
-_MOST_TOLD = 1000
-_told: set[tuple[str, str, str]] = set()
+_MOST_LOGGED = 1000
+_logged: set[tuple[str, str, str]] = set()
+
+
+def dumps(value: t.Any) -> bytes:
+    """Pickle a value; a proxy in it goes by the name that a module has for it.
+
+    What stands behind the proxy is another one in another process: it stays here, and
+    the proxy is not resolved.
+
+    :raises pickle.PicklingError: for a proxy that no module names.
+    """
+    data = io.BytesIO()
+    _Pickler(data).dump(value)
+    return data.getvalue()
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, value: t.Any) -> t.Any:
+        return (_named, _name_of(value)) if is_proxy(value) else NotImplemented
+
+
+def _named(module: str, name: str) -> t.Any:
+    return getattr(import_module(module), name)
+
+
+def _name_of(proxy: t.Any) -> tuple[str, str]:
+    """Where another process finds a proxy: in the module of the function behind it, or
+    among those of Flask.
+    """
+    behind = object.__getattribute__(proxy, "_LocalProxy__wrapped")
+    for module in (getattr(behind, "__module__", ""), "flask.globals"):
+        names = vars(modules[module]).copy() if module in modules else {}
+        for name, value in names.items():
+            if value is proxy:
+                return module, name
+    raise pickle.PicklingError("no module has a name for this proxy")
 
 
 class _Pickled:
-    """A value in its own envelope: one that does not land takes no other along."""
+    """A value pickled by itself, so that one that does not unpickle stops no other."""
 
     __slots__ = ("data",)
 
@@ -23,44 +61,45 @@ class _Pickled:
         self.data = data
 
 
-def packed(values: t.Mapping[str, t.Any], where: str) -> dict[str, t.Any]:
-    """What of a mapping can travel to another process; see :func:`unpacked`.
+def serialize(values: t.Mapping[str, t.Any], where: str) -> dict[str, t.Any]:
+    """The values of a mapping that can be sent to another process, for
+    :func:`deserialize`.
 
-    :param where: what the debug log calls the mapping, which lists what cannot.
+    :param where: what the debug log calls the mapping when it names the other values.
     """
-    travels = {}
+    sent = {}
     for name, value in values.items():
         if type(value) in PLAIN:
-            travels[name] = value
+            sent[name] = value
             continue
         try:
-            travels[name] = _Pickled(pickle.dumps(value))
+            sent[name] = _Pickled(dumps(value))
         except Exception as error:
-            _left_behind(where, name, type(value).__qualname__, error)
-    return travels
+            _log_once(where, name, type(value).__qualname__, error)
+    return sent
 
 
-def unpacked(values: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """The mapping again, in the other process."""
-    arrived = {}
+def deserialize(values: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """The values again, in the other process."""
+    received = {}
     for name, value in values.items():
         try:
-            arrived[name] = (
+            received[name] = (
                 pickle.loads(value.data) if isinstance(value, _Pickled) else value
             )
         except Exception as error:
-            _left_behind("the worker", name, "pickle", error)
-    return arrived
+            _log_once("the worker", name, "pickle", error)
+    return received
 
 
-def _left_behind(where: str, name: str, kind: str, error: Exception) -> None:
-    # Once by name and kind: the reason often holds an address, which is always new.
+def _log_once(where: str, name: str, kind: str, error: Exception) -> None:
+    # By name and kind: the reason often holds an address, which is always new.
     key = (where, name, kind)
-    if key in _told or len(_told) >= _MOST_TOLD:
+    if key in _logged or len(_logged) >= _MOST_LOGGED:
         return
-    _told.add(key)
+    _logged.add(key)
     _log.debug(
-        "%r (%s) in %s does not travel to a worker process: %s",
+        "%r (%s) in %s is not transferred to a worker process: %s",
         name,
         kind,
         where,

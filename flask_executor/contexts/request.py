@@ -10,14 +10,13 @@ from functools import lru_cache
 from flask import Flask
 from flask.sessions import NullSession, SessionMixin
 from flask.wrappers import Request
-from werkzeug.exceptions import ClientDisconnected
 from werkzeug.routing import Rule
 from werkzeug.utils import cached_property
-from werkzeug.wsgi import LimitedStream
 
-from .copying import own_copy
-from .pickling import packed, unpacked
-from .uploads import Content, Upload
+from .body import ParsedForm, body_of, was_read
+from .copying import own_copy, own_values, same
+from .pickling import deserialize, serialize
+from .uploads import Content
 
 _REBUILT = frozenset(
     {
@@ -28,15 +27,16 @@ _REBUILT = frozenset(
 )
 """Attributes of a request that its own copy makes anew."""
 
-_SERVER_OWNED = (
-    "werkzeug.request",
-    "wsgi.input",
-    "wsgi.input_terminated",
-    "werkzeug.socket",
-    "gunicorn.socket",
-    "wsgi.file_wrapper",
+_SERVER_OWNED = frozenset(
+    {
+        *("werkzeug.request", "werkzeug.socket", "gunicorn.socket"),
+        *("wsgi.input", "wsgi.input_terminated", "wsgi.file_wrapper"),
+        "wsgi.version",
+    }
 )
-"""What of a WSGI environment belongs to the connection, which ends with the view."""
+"""What of a WSGI environment belongs to the connection, which ends with the view, or is
+the same in each.
+"""
 
 
 class RequestCopy:
@@ -73,14 +73,26 @@ class RequestCopy:
         """
         body, parsed = (last._body, last._parsed) if last else (None, None)
         if body is None and parsed is None:
-            body, parsed = _body_of(request)
+            body, parsed = body_of(request)
         return cls(
             type(request),
-            own_copy(_seen_environ(request)),
-            own_copy(_seen_attributes(request)),
+            _seen_environ(request),
+            _seen_attributes(request),
             None if session is None else copy_session(session),
             body,
             parsed,
+        )
+
+    def shows(self, request: Request, session: SessionMixin | None) -> bool:
+        """Return True if the request it was made of, and the session, still look like
+        this.
+        """
+        if self._body is None and self._parsed is None and was_read(request):
+            return False
+        return (
+            same(self._attributes, _seen_attributes(request))
+            and same(self._environ, _seen_environ(request))
+            and same_session(self._session, session)
         )
 
     def changeable(
@@ -101,6 +113,7 @@ class RequestCopy:
     def open_request(self) -> Request:
         """A request of its own."""
         environ = own_copy(self._environ)
+        environ["wsgi.version"] = (1, 0)
         environ["wsgi.input"] = self._body.open() if self._body else io.BytesIO()
         # Our readers end where the body ends, whatever the server's did.
         environ["wsgi.input_terminated"] = True
@@ -113,13 +126,13 @@ class RequestCopy:
     def open_session(
         self, app: Flask, request: t.Callable[[], Request]
     ) -> SessionMixin:
-        """A session of its own; opened anew where the view had opened none yet."""
+        """A session of its own; opened anew if the view had not opened one yet."""
         if self._session is not None:
             return copy_session(self._session)
         return _new_session(app, request())
 
     def portable(self) -> PortableRequest:
-        """The part of it that travels to another process, by value."""
+        """The part of it that is sent to another process."""
         environ, attributes = dict(self._environ), dict(self._attributes)
         # The worker has its own of both.
         environ.pop("wsgi.errors", None)
@@ -127,8 +140,8 @@ class RequestCopy:
         # A rule belongs to the URL map of its app.
         rule: Rule | None = attributes.pop("url_rule", None)
         return PortableRequest(
-            packed(environ, "WSGI environment"),
-            packed(attributes, "request attributes"),
+            serialize(environ, "WSGI environment"),
+            serialize(attributes, "request attributes"),
             None if rule is None else (rule.endpoint, rule.rule),
             self._portable_session(),
             self._body,
@@ -139,8 +152,8 @@ class RequestCopy:
         if self._session is None:
             return None
         return (
-            packed(dict(self._session), "session"),
-            packed(vars(self._session), "session attributes"),
+            serialize(dict(self._session), "session"),
+            serialize(vars(self._session), "session attributes"),
         )
 
 
@@ -149,7 +162,9 @@ PortableSession = tuple[dict[str, t.Any], dict[str, t.Any]]
 
 
 class PortableRequest(t.NamedTuple):
-    """A request as it travels: it pickles, and knows no app."""
+    """The part of a request that is sent to another process: it pickles, and refers to
+    no app.
+    """
 
     environ: dict[str, t.Any]
     attributes: dict[str, t.Any]
@@ -158,17 +173,17 @@ class PortableRequest(t.NamedTuple):
     body: Content | None
     parsed: ParsedForm | None
 
-    def land(self, app: Flask) -> RequestCopy:
-        """The request again, of the app's own classes."""
+    def rebuild(self, app: Flask) -> RequestCopy:
+        """The request again, made of the app's own classes."""
         attributes = {
             "json_module": app.json,
-            "url_rule": _land_rule(app, self.rule),
-            **unpacked(self.attributes),
+            "url_rule": _own_rule(app, self.rule),
+            **deserialize(self.attributes),
         }
-        environ = unpacked(self.environ)
+        environ = deserialize(self.environ)
         # Flask's own log handler asks for it.
         environ["wsgi.errors"] = sys.stderr
-        copy = _LandedRequest(
+        copy = _TransferredRequest(
             app.request_class,
             environ,
             attributes,
@@ -176,54 +191,32 @@ class PortableRequest(t.NamedTuple):
             self.body,
             self.parsed,
         )
-        copy.travelled = self.session
+        copy.transferred = self.session
         return copy
 
 
-class _LandedRequest(RequestCopy):
-    """A request in another process than its own."""
+class _TransferredRequest(RequestCopy):
+    """A request that came from another process."""
 
-    __slots__ = ("travelled",)
+    __slots__ = ("transferred",)
 
-    travelled: PortableSession | None
-    """What the session held; None where the view had none."""
+    transferred: PortableSession | None
+    """What the session held; None if the view had none."""
 
     def open_session(
         self, app: Flask, request: t.Callable[[], Request]
     ) -> SessionMixin:
         """A session of the app's own class, with what the view's held."""
         session = _new_session(app, request())
-        if self.travelled is not None and not isinstance(session, NullSession):
-            data, attributes = map(unpacked, self.travelled)
+        if self.transferred is not None and not isinstance(session, NullSession):
+            data, attributes = map(deserialize, self.transferred)
             session.clear()
             session.update(data)
             vars(session).update(attributes)
         return session
 
     def _portable_session(self) -> PortableSession | None:
-        return self.travelled
-
-
-class ParsedForm(t.NamedTuple):
-    """A form that the view had parsed already, with its uploads."""
-
-    form: t.Any
-    files_class: t.Any
-    files: list[tuple[str, Upload]]
-    data: bytes | None
-
-    def open(self) -> dict[str, t.Any]:
-        """The entries for the ``__dict__`` of a request of its own."""
-        entries = {
-            "form": type(self.form)(self.form),
-            "files": self.files_class(
-                [(name, upload.open()) for name, upload in self.files]
-            ),
-            "stream": io.BytesIO(),
-        }
-        if self.data is not None:
-            entries["_cached_data"] = self.data
-        return entries
+        return self.transferred
 
 
 def close(request: Request) -> None:
@@ -235,11 +228,21 @@ def close(request: Request) -> None:
 def copy_session(session: SessionMixin) -> SessionMixin:
     """A session of the same class and data, however deep; nothing is saved by it."""
     copy = session.__class__.__new__(session.__class__)
-    vars(copy).update(own_copy(vars(session)))
+    attributes = vars(copy)
+    attributes.update(vars(session))
+    own_values(attributes)
     if isinstance(copy, dict) and isinstance(session, dict):
         # Not through the class's own methods: they note a change, or refuse one.
-        dict.update(copy, own_copy(dict(session)))
+        dict.update(copy, session)
+        own_values(copy)
     return copy
+
+
+def same_session(own: SessionMixin | None, session: SessionMixin | None) -> bool:
+    """Return True if a session still looks like its copy."""
+    if own is None or session is None:
+        return own is session
+    return same(vars(own), vars(session)) and same(dict(own), dict(session))
 
 
 def _new_session(app: Flask, request: Request) -> SessionMixin:
@@ -248,7 +251,7 @@ def _new_session(app: Flask, request: Request) -> SessionMixin:
     return interface.make_null_session(app) if session is None else session
 
 
-def _land_rule(app: Flask, rule: tuple[str, str] | None) -> Rule | None:
+def _own_rule(app: Flask, rule: tuple[str, str] | None) -> Rule | None:
     """The app's own rule of that endpoint and pattern."""
     if rule is None:
         return None
@@ -260,82 +263,32 @@ def _land_rule(app: Flask, rule: tuple[str, str] | None) -> Rule | None:
     return next((own for own in rules if own.rule == pattern), None)
 
 
-def _body_of(request: Request) -> tuple[Content | None, ParsedForm | None]:
-    state = vars(request)
-    if "form" in state:
-        return None, _parsed_form(request)
-    if "_cached_data" in state:
-        return Content(state["_cached_data"]), None
-    if not _has_body(request.environ) or request.shallow:
-        return None, None
-    return _share_body(request), None
-
-
-def _has_body(environ: t.Mapping[str, t.Any]) -> bool:
-    if environ.get("CONTENT_LENGTH") not in (None, "", "0"):
-        return True
-    if "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower():
-        return True
-    # HTTP/2 needs neither; reading ends by itself, at once where there is no body.
-    return "wsgi.input_terminated" in environ and environ.get("REQUEST_METHOD") in (
-        "POST",
-        "PUT",
-        "PATCH",
-    )
-
-
-def _share_body(request: Request) -> Content | None:
-    """Read a body that nobody has read, and give the view a reader of its own."""
-    if "stream" in vars(request):
-        return _rest_of(request.stream)
-    body = Content.rest_of(request.stream)
-    if request.content_length is not None and body.size < request.content_length:
-        raise ClientDisconnected()  # where the server does not tell itself
-    reader = body.open()
-    request.environ["wsgi.input"] = reader
-    request.environ["wsgi.input_terminated"] = True
-    request.stream = reader
-    return body
-
-
-def _rest_of(stream: t.Any) -> Content | None:
-    """What is left of a stream that the view may be reading, and go on to read; None
-    where it cannot be given back.
-    """
-    if isinstance(stream, LimitedStream):
-        position = stream.tell()
-        body = Content.rest_of(t.cast("t.IO[bytes]", stream))
-        stream._stream, stream._pos = body.open(), position
-        return body
-    if isinstance(stream, io.IOBase) and stream.seekable():
-        position = stream.tell()
-        body = Content.rest_of(t.cast("t.IO[bytes]", stream))
-        stream.seek(position)
-        return body
-    return None
-
-
-def _parsed_form(request: Request) -> ParsedForm:
-    form, files = request.form, request.files
-    return ParsedForm(
-        type(form)(form),
-        type(files),
-        [(name, Upload(file)) for name, file in files.items(multi=True)],
-        vars(request).get("_cached_data"),
-    )
-
-
 def _seen_environ(request: Request) -> dict[str, t.Any]:
-    environ = dict(request.environ)
-    for key in _SERVER_OWNED:
-        environ.pop(key, None)
+    """A copy of all that may outlive the connection."""
+    environ = request.environ.copy()
+    for key in environ.keys() & _SERVER_OWNED:
+        del environ[key]
+    own_values(environ)
     return environ
 
 
 def _seen_attributes(request: Request) -> dict[str, t.Any]:
-    """What the app and its extensions set on the request, and Flask's routing."""
-    leave = _left_out(t.cast(t.Hashable, type(request)))
-    return {k: v for k, v in vars(request).items() if k not in leave}
+    """A copy of what the app and its extensions set on the request, and of Flask's
+    routing.
+    """
+    state = vars(request).copy()
+    request_class: t.Any = type(request)
+    kept = _kept(request_class, tuple(state))
+    attributes = {name: state[name] for name in kept}
+    own_values(attributes)
+    return attributes
+
+
+@lru_cache(maxsize=256)
+def _kept(request_class: t.Any, names: tuple[str, ...]) -> list[str]:
+    # There are few such tuples, by what of its request a view has looked at.
+    leave = _left_out(request_class)
+    return [name for name in names if name not in leave]
 
 
 @lru_cache(maxsize=64)

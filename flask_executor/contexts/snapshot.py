@@ -6,6 +6,7 @@ import contextvars
 import operator
 import pickle
 import typing as t
+from sys import modules
 
 from flask import Flask
 from flask.sessions import SessionMixin
@@ -13,8 +14,9 @@ from flask.wrappers import Request
 
 from ..current import Inside, running
 from .copying import same
-from .flask_versions import OnDemand, Scope, contexts, session_of
-from .pickling import packed, unpacked
+from .flask_versions import Leave, OnDemand, contexts, session_of
+from .g import copy_of_g
+from .pickling import deserialize, serialize
 from .request import PortableRequest, RequestCopy
 
 T = t.TypeVar("T")
@@ -30,7 +32,7 @@ class Snapshot:
     a fresh context that shares nothing with the view or with another restore.
     """
 
-    __slots__ = ("_g", "_packed", "_request", "_variables", "app")
+    __slots__ = ("_g", "_request", "_serialized", "_variables", "app")
 
     def __init__(
         self,
@@ -43,7 +45,7 @@ class Snapshot:
         self._g = g
         self._request = request
         self._variables = variables
-        self._packed: bytes | None = None
+        self._serialized: bytes | None = None
 
     @classmethod
     def take(cls, app: Flask, *, copy_g: str = "safe") -> Snapshot:
@@ -63,34 +65,42 @@ class Snapshot:
             return cls(app, {}, None, variables)
         seen_app, g, context = seen
         if context is None:
-            return cls(seen_app, _copy_g(g, copy_g), None, variables)
+            return cls(seen_app, copy_of_g(g, copy_g), None, variables)
         if isinstance(context, OnDemand) and context.untouched_copy:
             untouched = context.untouched_copy
-            return cls(seen_app, _copy_g(g, copy_g), untouched, variables)
+            return cls(seen_app, copy_of_g(g, copy_g), untouched, variables)
         session = session_of(context)
         request: Request = context.request
-        names, values = _rows_of(request, session, g, variables, copy_g)
-        last: _LastSnapshot | None = getattr(context, _LAST, None)
-        if last is not None and last.still_shows(request.environ, names, values):
-            return last.snapshot
-        copy = RequestCopy.of(request, session, None if last is None else last.copy)
-        snapshot = cls(seen_app, _copy_g(g, copy_g, session), copy, variables)
-        noted = _LastSnapshot(snapshot, copy, names, values, request, session)
+        last: Snapshot | Reusable | None = getattr(context, _LAST, None)
+        if last is None:
+            copy = RequestCopy.of(request, session)
+        else:
+            if isinstance(last, Snapshot):
+                last = Reusable(last)
+                setattr(context, _LAST, last)
+            if last.serves(request, session, g, variables, copy_g):
+                return last.snapshot
+            copy = RequestCopy.of(request, session, last.copy)
+        snapshot = cls(seen_app, copy_of_g(g, copy_g, session), copy, variables)
         # On the context, which the request does not refer to: no cycle.
-        setattr(context, _LAST, noted)
+        setattr(context, _LAST, snapshot)
         return snapshot
 
     def variables(self) -> contextvars.Context:
         """A copy of the submitter's context variables, without Flask's."""
         return self._variables.copy()
 
-    def enter(self) -> Scope:
+    def enter(self) -> Leave:
         """Make the copies current, within a context from :meth:`variables`.
 
         :return: what must be called at the end, with the exception of the call or
             None; it runs the app's ``teardown_appcontext`` functions.
         """
-        return contexts.enter(self.app, self._g, self._request)
+        if "sentry_sdk" not in modules:
+            return contexts.enter(self.app, self._g, self._request)
+        from .sentry import enter_with_own_scope
+
+        return enter_with_own_scope(contexts.enter, self.app, self._g, self._request)
 
     def run(
         self,
@@ -113,37 +123,119 @@ class Snapshot:
         inside: Inside | None,
     ) -> T:
         running.set(inside)
-        leave = contexts.enter(self.app, self._g, self._request)
+        leave = self.enter()
         try:
             result = fn(*args, **kwargs)
         except BaseException as error:
+            if inside is not None:
+                inside.raised(error)
             leave(error)
             raise
         leave(None)
         return result
 
-    def packed(self) -> bytes:
-        """The part of it that travels to another process, pickled; made once.
+    def serialize(self) -> bytes:
+        """The part of it that is sent to another process, pickled; made once.
 
         It unpickles to a :class:`PortableSnapshot`.
         """
-        if self._packed is None:
+        if self._serialized is None:
             request = None if self._request is None else self._request.portable()
-            travels = PortableSnapshot(packed(self._g, "g"), request)
-            self._packed = pickle.dumps(travels)
-        return self._packed
+            sent = PortableSnapshot(serialize(self._g, "g"), request)
+            self._serialized = pickle.dumps(sent)
+        return self._serialized
+
+    def packed(self) -> bytes:
+        """Same as :meth:`serialize`, until nothing uses this name."""
+        return self.serialize()
 
 
 class PortableSnapshot(t.NamedTuple):
-    """A snapshot as it travels: it pickles, and knows no app."""
+    """The part of a snapshot that is sent to another process: it pickles, and refers to
+    no app.
+    """
 
     g: dict[str, t.Any]
     request: PortableRequest | None
 
-    def land(self, app: Flask) -> Snapshot:
+    def rebuild(self, app: Flask) -> Snapshot:
         """The snapshot again, in a process that has made its own app."""
-        request = self.request.land(app) if self.request is not None else None
-        return Snapshot(app, unpacked(self.g), request, _variables())
+        request = None if self.request is None else self.request.rebuild(app)
+        return Snapshot(app, deserialize(self.g), request, _variables())
+
+    def land(self, app: Flask) -> Snapshot:
+        """Same as :meth:`rebuild`, until nothing uses this name."""
+        return self.rebuild(app)
+
+
+def _variables() -> contextvars.Context:
+    """A copy of the context variables, without Flask's."""
+    return contexts.without_own(contextvars.copy_context())
+
+
+class Reusable:
+    """A snapshot that serves again while the view still looks like it.
+
+    Most requests submit once, so nothing is prepared for that by the first submit. The
+    second one compares all of the view with the copies; if they are the same, it notes
+    which objects it has seen, so that later ones need only look for others.
+    """
+
+    __slots__ = ("_seen", "copy", "snapshot")
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.copy = t.cast(RequestCopy, snapshot._request)
+        self._seen: _Seen | None = None
+
+    def serves(
+        self,
+        request: Request,
+        session: SessionMixin | None,
+        g: t.Any,
+        variables: contextvars.Context,
+        copy_g: str,
+    ) -> bool:
+        """Return True if a snapshot taken now would show the same."""
+        try:
+            return self._serves(request, session, g, variables, copy_g)
+        except RecursionError:  # a container that holds itself
+            return False
+
+    def _serves(
+        self,
+        request: Request,
+        session: SessionMixin | None,
+        g: t.Any,
+        variables: contextvars.Context,
+        copy_g: str,
+    ) -> bool:
+        rows = _rows_of(request, session, g, variables, copy_g)
+        if self._seen is not None:
+            return self._seen.again(request.environ, *rows)
+        if not self._shows(request, session, copy_of_g(g, copy_g, session), variables):
+            return False
+        containers = self.copy.changeable(request, session)
+        self._seen = _Seen(*rows, request.environ.copy(), containers)
+        return True
+
+    def _shows(
+        self,
+        request: Request,
+        session: SessionMixin | None,
+        g: dict[str, t.Any],
+        variables: contextvars.Context,
+    ) -> bool:
+        snapshot = self.snapshot
+        return (
+            _same_objects(snapshot._g, g)
+            and _same_objects(dict(snapshot._variables), dict(variables))
+            and self.copy.shows(request, session)
+        )
+
+
+def _same_objects(own: dict[t.Any, t.Any], now: dict[t.Any, t.Any]) -> bool:
+    return list(own) == list(now) and all(map(operator.is_, own.values(), now.values()))
 
 
 def _rows_of(
@@ -153,12 +245,12 @@ def _rows_of(
     variables: contextvars.Context,
     copy_g: str,
 ) -> tuple[tuple[t.Any, ...], tuple[t.Any, ...]]:
-    """The names and the values of all that a snapshot copies, but for the WSGI
+    """The names and the values of all that a snapshot copies, except the WSGI
     environment.
     """
-    attributes, of_g = vars(request), vars(g)
-    flags: dict[str, t.Any] = {} if session is None else vars(session)
-    data: t.Mapping[str, t.Any] = {} if session is None else session
+    attributes, of_g = vars(request).copy(), vars(g).copy()
+    flags: dict[str, t.Any] = {} if session is None else vars(session).copy()
+    data: t.Mapping[str, t.Any] = {} if session is None else dict(session)
     # What moves from one part to the next is a change.
     names = (*attributes, ..., *of_g, ..., *variables, ..., *flags, ..., *data)
     values = (
@@ -172,87 +264,33 @@ def _rows_of(
     return names, values
 
 
-class _LastSnapshot:
-    """A snapshot, and what tells whether the view still looks like that: the very same
-    objects, and containers with the same content.
+class _Seen(t.NamedTuple):
+    """The objects of a view, and those among them that can be changed where they are,
+    each with its copy.
     """
 
-    __slots__ = ("_containers", "_environ", "_names", "_values", "copy", "snapshot")
+    names: tuple[t.Any, ...]
+    values: tuple[t.Any, ...]
+    environ: dict[str, t.Any]
+    containers: list[tuple[t.Any, t.Any]]
 
-    def __init__(
-        self,
-        snapshot: Snapshot,
-        copy: RequestCopy,
-        names: tuple[t.Any, ...],
-        values: tuple[t.Any, ...],
-        request: Request,
-        session: SessionMixin | None,
-    ) -> None:
-        self.snapshot = snapshot
-        self.copy = copy
-        self._names = names
-        self._values = values
-        self._environ = dict(request.environ)
-        self._containers = copy.changeable(request, session)
-
-    def still_shows(
+    def again(
         self,
         environ: dict[str, t.Any],
         names: tuple[t.Any, ...],
         values: tuple[t.Any, ...],
     ) -> bool:
-        """Whether nothing has changed."""
+        """Return True if the view has the very same objects, with the same content."""
         return (
-            names == self._names
-            and all(map(operator.is_, values, self._values))
+            names == self.names
+            and all(map(operator.is_, values, self.values))
             # WSGI has plain values there, which may as well be equal.
-            and environ == self._environ
+            and environ == self.environ
             and self._containers_same()
         )
 
     def _containers_same(self) -> bool:
-        for value, copy in self._containers:
-            if (value or copy) and not same(copy, value):
+        for value, own in self.containers:
+            if (value or own) and not same(own, value):
                 return False
         return True
-
-
-def _variables() -> contextvars.Context:
-    """A copy of the context variables, without Flask's."""
-    variables = contextvars.copy_context()
-    return contexts.without_own(variables)
-
-
-def _copy_g(
-    g: t.Any, which: str, session: SessionMixin | None = None
-) -> dict[str, t.Any]:
-    if which == "none":
-        return {}
-    names = vars(g)
-    if which == "all":
-        return dict(names)
-    copy = {k: v for k, v in names.items() if not _has_close(v)}
-    if "_login_user" in copy and _reloads(copy["_login_user"], session):
-        del copy["_login_user"]
-    return copy
-
-
-def _has_close(value: t.Any) -> bool:
-    try:
-        return hasattr(value, "close")
-    except Exception:  # a proxy of nothing
-        return False
-
-
-def _reloads(user: t.Any, session: SessionMixin | None) -> bool:
-    """Whether Flask-Login loads that user again where its ``g`` has none.
-
-    A model object belongs to the database session of the view: a task can neither
-    load more of it nor commit it.
-    """
-    if session is None or not hasattr(user, "_sa_instance_state"):
-        return False
-    try:
-        return bool(dict(session)["_user_id"] == user.get_id())
-    except Exception:
-        return False

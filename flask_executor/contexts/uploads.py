@@ -54,11 +54,16 @@ class Content:
             stream.seek(position)
 
     @classmethod
-    def rest_of(cls, stream: t.IO[bytes]) -> Content:
-        """What is still to be read from a stream, which is at its end afterwards."""
-        head = _read_up_to(stream, _IN_MEMORY + 1)
-        if len(head) <= _IN_MEMORY:
-            return cls(head)
+    def rest_of(cls, stream: t.IO[bytes], length: int | None = None) -> Content:
+        """What is still to be read from a stream, which is at its end afterwards.
+
+        :param length: how many bytes there should be, if that is known.
+        """
+        head = b""
+        if length is None or length <= _IN_MEMORY:
+            head = _read_up_to(stream, _IN_MEMORY + 1)
+            if len(head) <= _IN_MEMORY:
+                return cls(head)
         with tempfile.TemporaryFile() as file:
             file.write(head)
             shutil.copyfileobj(stream, file, 64 * 1024)
@@ -77,6 +82,10 @@ class Content:
     def read_at(self, position: int, buffer: memoryview) -> int:
         """Fill the buffer from that position on; the count of bytes is returned."""
         return t.cast(_Descriptor, self._source).read_at(position, buffer)
+
+    def rest_at(self, position: int) -> bytes:
+        """All bytes from that position on."""
+        return t.cast(_Descriptor, self._source).rest_at(position)
 
     @property
     def size(self) -> int:
@@ -115,6 +124,12 @@ class _RawReader(io.RawIOBase):
         self._position += count
         return count
 
+    def readall(self) -> bytes:
+        # At once: by itself it would read a few kilobytes at a time.
+        rest = self._content.rest_at(self._position)
+        self._position += len(rest)
+        return rest
+
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         start = {
             io.SEEK_SET: 0,
@@ -142,6 +157,13 @@ class _Descriptor:
     def read_at(self, position: int, buffer: memoryview) -> int:
         # A duplicated descriptor shares its offset with the original: read beside it.
         return os.preadv(self._fd, [buffer], position)
+
+    def rest_at(self, position: int) -> bytes:
+        parts = []
+        while part := os.pread(self._fd, max(self.size - position, 0), position):
+            parts.append(part)  # one, as long as it is below 2 GB
+            position += len(part)
+        return b"".join(parts)
 
     def __del__(self) -> None:
         os.close(self._fd)
@@ -184,14 +206,14 @@ def open_uploads(value: T) -> T:
 
 
 def _exchange(value: t.Any, kind: type, to: t.Callable[[t.Any], t.Any]) -> t.Any:
-    if isinstance(value, kind):
+    shape = type(value)  # isinstance would resolve a proxy
+    if issubclass(shape, kind):
         return to(value)
     if not _holds(value, kind):
         return value
-    shape = type(value)
     if shape is dict:
         return {key: _exchange(item, kind, to) for key, item in value.items()}
-    if isinstance(value, MultiDict):
+    if issubclass(shape, MultiDict):
         pairs = value.items(multi=True)
         return shape([(key, _exchange(item, kind, to)) for key, item in pairs])
     return shape(_exchange(item, kind, to) for item in value)
@@ -201,7 +223,7 @@ _HOLDERS = frozenset({list, tuple, dict, MultiDict, ImmutableMultiDict})
 
 
 def _holds(value: t.Any, kind: type) -> bool:
-    """Whether a container holds one of a kind, however deep."""
+    """Return True if a container holds one of a kind, however deep."""
     items, seen = _items(value), {id(value)}
     while items:
         kinds = set(map(type, items))  # much faster than to look at each
@@ -228,7 +250,7 @@ def _items(value: t.Any) -> t.Collection[t.Any]:
 
 
 def _is_file(stream: t.Any) -> bool:
-    """Whether its bytes are those of its descriptor, as a GzipFile's are not."""
+    """Return True if its bytes are those of its descriptor; a GzipFile's are not."""
     raw = getattr(stream, "raw", stream)
     return isinstance(raw, io.FileIO) and hasattr(os, "preadv")
 

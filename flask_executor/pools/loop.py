@@ -5,66 +5,72 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import contextvars
 import os
 import threading
 import typing as t
 import weakref
 from functools import partial
 
+from ..attempt import Attempt
 from ..calls import Call, Outcome, run_coroutine
-from ..errors import ExecutorShutDown
+from ..current import running
+from ..queues import PriorityQueue
 from ..task import Task
-from . import BareCalls, Line, Plain
+from ..threads import here, start_thread
+from .base import Pool, refuse_after_shutdown, submit_bare
+from .steps import Driven
 
 
-class LoopPool(Plain, BareCalls):
+class LoopPool(Pool):
     """Runs coroutine functions on an event loop of its own.
 
-    The thread starts with the first task. Leaving the interpreter runs what was
-    accepted, before the thread pools of the standard library are joined, so that a
-    coroutine may still use :func:`asyncio.to_thread` by then.
+    The thread starts with the first task, and ends when the pool is shut down or
+    dropped. Leaving the interpreter runs what was accepted, before the thread pools of
+    the standard library are joined, so that a coroutine may still use
+    :func:`asyncio.to_thread` by then.
 
     :param name: the name of the thread.
     """
 
     kind: t.ClassVar[str] = "event loop"
+    must_not_block: t.ClassVar[bool] = True
     stops_runs: t.ClassVar[bool] = True
+    submit = submit_bare
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
         self._shutdown = False
-        self._line = Line()
-        self._running: dict[Task, asyncio.Task[None]] = {}
-        self._woken = False
+        self._queue = PriorityQueue()
+        self._server: _Server | None = None
+        self._is_awake = False
         self._pid = os.getpid()
 
-    @property
-    def is_own_thread(self) -> bool:
-        """Whether this is the loop's own thread."""
-        return threading.current_thread() is self._thread
-
-    def start(self, task: Task, *, first: bool = False) -> None:
+    def enqueue(self, task: Task, *, first: bool = False) -> None:
         """Accept a task; it starts in the loop's next round.
 
-        :raises ExecutorShutDown: where the pool is shut down.
+        :raises ExecutorShutDown: if the pool is shut down.
         """
         with self._lock:
             if self._shutdown or _leaving:
-                raise ExecutorShutDown(task.name)
-            if self._thread is None:
-                self._start_thread()
-            self._line.put(task, first=first)
-            # One wake-up serves all that come before the loop has looked.
-            if not self._woken:
-                self._woken = True
-                self._loop.call_soon_threadsafe(self._start_accepted)
+                refuse_after_shutdown(task)
+            if self._server is None:
+                self._server = self._start_server()
+            self._queue.put(task, first=first)
+            # One call serves all that come before the loop has looked.
+            if not self._is_awake:
+                self._is_awake = True
+                self._server.call(self._begin_all)
 
-    def interrupt(self, task: Task) -> None:
-        """Cancel a coroutine."""
-        with contextlib.suppress(RuntimeError):  # the loop has just been closed
-            self._loop.call_soon_threadsafe(self._cancel, task)
+    def remove(self, task: Task) -> bool:
+        """Take a task out of the queue; return False if its turn has come."""
+        return self._queue.remove(task)
+
+    def interrupt(self, attempt: Attempt) -> None:
+        """Cancel a coroutine at its next ``await``."""
+        if self._server is not None:
+            self._server.call(self._server.cancel, attempt)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept nothing more, and end the thread when all accepted have run.
@@ -74,75 +80,114 @@ class LoopPool(Plain, BareCalls):
         """
         with self._lock:
             first, self._shutdown = not self._shutdown, True
-            thread = self._thread
-            if first and thread is not None:
-                self._loop.call_soon_threadsafe(self._stopping.set)
-        while cancel_futures and (task := self._line.take()) is not None:
+            server = self._server
+            if first and server is not None:
+                server.call(self._begin_all)
+                server.stop()
+        while cancel_futures and (task := self._queue.take()) is not None:
             # Not under the lock: their callbacks may submit.
-            task.owner.cancel(task)
-        if wait and thread is not None and thread is not threading.current_thread():
-            thread.join()
+            task._owner.cancel(task)
+        if wait and server is not None and not self.is_own_thread:
+            server.thread.join()
 
-    def _start_thread(self) -> None:
-        ready = threading.Event()
-        loop = _new_loop()  # here, so that a failure is the submitter's
-        thread = threading.Thread(
-            target=self._run_loop, args=(ready, loop), name=self._name, daemon=True
-        )
-        thread.start()
-        ready.wait()
-        self._thread = thread
+    def _start_server(self) -> _Server:
+        server = _Server(self._name, weakref.ref(self))
+        # The thread refers to the server alone, and so ends when nobody has the pool.
+        weakref.finalize(self, server.stop).atexit = False
         _unfinished.add(self)
+        return server
 
-    def _run_loop(
-        self, ready: threading.Event, loop: asyncio.AbstractEventLoop
-    ) -> None:
-        with asyncio.Runner(loop_factory=lambda: loop) as runner:
-            runner.run(self._serve(ready))
+    def _begin_all(self) -> None:
+        self._is_awake = False  # before it looks: a task that comes now calls again
+        while (task := self._queue.take()) is not None:
+            attempt = task._owner.begin(task)
+            if attempt is not None:
+                t.cast(_Server, self._server).create(attempt)
 
-    async def _serve(self, ready: threading.Event) -> None:
-        self._loop = asyncio.get_running_loop()
+
+class _Server:
+    """The event loop, its thread and the coroutines that run there."""
+
+    def __init__(self, name: str, pool: weakref.ref[LoopPool]) -> None:
+        self._pool = pool
+        self._loop = _new_loop()  # here, so that a failure is the submitter's
+        self._running: dict[Attempt, asyncio.Task[Outcome]] = {}
         self._stopping = asyncio.Event()
-        ready.set()
+        try:
+            self.thread = start_thread(self._serve, name=name, daemon=True)
+        except BaseException:
+            self._loop.close()
+            raise
+
+    def call(self, fn: t.Callable[..., object], *args: t.Any) -> None:
+        """Call a function on the loop's thread, in an empty context.
+
+        By default it would be a copy of the caller's, with his request.
+        """
+        with contextlib.suppress(RuntimeError):  # the loop has just been closed
+            context = contextvars.Context()
+            self._loop.call_soon_threadsafe(fn, *args, context=context)
+
+    def stop(self) -> None:
+        """End the thread when all that runs has ended."""
+        self.call(self._stopping.set)
+
+    def create(self, attempt: Attempt) -> None:
+        """Run the coroutine of an attempt that has begun."""
+        call = t.cast(Call, attempt.call)
+        snapshot, place = call.snapshot, attempt.task._place
+        context = contextvars.Context() if snapshot is None else snapshot.variables()
+        coroutine: t.Any = run_coroutine(call, attempt)
+        if place is not None:
+            coroutine = Driven(coroutine, place)
+        created = self._loop.create_task(coroutine, context=context)
+        # The loop itself keeps weak references only.
+        self._running[attempt] = created
+        created.add_done_callback(
+            partial(self._ended, attempt), context=contextvars.Context()
+        )
+
+    def cancel(self, attempt: Attempt) -> None:
+        """Cancel a coroutine that still runs."""
+        created = self._running.get(attempt)
+        if created is not None and attempt.cancel_requested:
+            created.cancel()
+
+    def _ended(self, attempt: Attempt, created: asyncio.Task[Outcome]) -> None:
+        # In an empty context: receivers and callbacks must not find the request of the
+        # coroutine, which is closed.
+        del self._running[attempt]
+        attempt.task._owner.finish(attempt, _outcome_of(created))
+        del attempt, created
+
+    def _serve(self) -> None:
+        here.pool = self._pool
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            self._loop.set_task_factory(_task_factory)
+            runner.run(self._run(), context=contextvars.Context())
+
+    async def _run(self) -> None:
         await self._stopping.wait()
-        self._start_accepted()
         while self._running:
             await asyncio.wait(self._running.values())
 
-    def _start_accepted(self) -> None:
-        self._woken = False  # before it looks: who comes now wakes it again
-        while (task := self._line.take()) is not None:
-            call: Call = task.call  # before it begins, as in Task.run
-            if task.owner.begin(task):
-                self._create(task, call)
 
-    def _create(self, task: Task, call: Call) -> None:
-        snapshot = call.snapshot
-        context = None if snapshot is None else snapshot.variables()
-        running = self._loop.create_task(self._run(task, call), context=context)
-        # The loop itself keeps weak references only.
-        self._running[task] = running
-        running.add_done_callback(partial(self._ended, task))
+def _outcome_of(created: asyncio.Task[Outcome]) -> Outcome:
+    if created.cancelled():  # before its first step
+        return Outcome(error=asyncio.CancelledError())
+    error = created.exception()
+    return created.result() if error is None else Outcome(error=error)
 
-    def _cancel(self, task: Task) -> None:
-        running = self._running.get(task)
-        # Not the next attempt, which nobody has asked to stop.
-        if running is not None and task.cancel_requested:
-            running.cancel()
 
-    async def _run(self, task: Task, call: Call) -> None:
-        running = run_coroutine(call, task)
-        # The traceback of a failure refers to this frame, as in Task.run.
-        del call
-        outcome = await running
-        del self._running[task]
-        task.owner.finish(task, outcome)
-
-    def _ended(self, task: Task, running: asyncio.Task[None]) -> None:
-        # Not the next attempt's, which may have begun meanwhile.
-        if self._running.get(task) is running:  # it was cancelled before its first step
-            del self._running[task]
-            task.owner.finish(task, Outcome(error=asyncio.CancelledError()))
+def _task_factory(
+    loop: asyncio.AbstractEventLoop, coroutine: t.Any, **options: t.Any
+) -> asyncio.Task[t.Any]:
+    """Create an asyncio task; one that a limited task makes counts as part of it."""
+    context: contextvars.Context | None = options.get("context")
+    inside = running.get() if context is None else context.get(running)
+    if isinstance(inside, Attempt) and inside.task._place is not None:
+        coroutine = Driven(coroutine, inside.task._place)
+    return asyncio.Task(coroutine, loop=loop, **options)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
@@ -161,7 +206,7 @@ _unfinished: weakref.WeakSet[LoopPool] = weakref.WeakSet()
 
 
 _leaving = False
-"""Whether the interpreter ends: what comes now would not be waited for."""
+"""True when the interpreter ends: what comes now would not be waited for."""
 
 
 def _finish_all() -> None:

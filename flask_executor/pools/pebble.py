@@ -21,14 +21,17 @@ from multiprocessing.sharedctypes import RawArray
 
 from flask import Flask
 
-from ..calls import Outcome
+from ..attempt import Attempt
+from ..calls import Call, Outcome
 from ..errors import PoolNotInstalled, TaskCancelled, WorkerLost
 from ..settings import Settings
-from ..task import Task
-from . import process
-from ._apps import AppSource
-from ._parcels import ASKED, payload_of, serve_one
-from .process import close_all
+from ..threads import start_thread
+from . import handles
+from .apps import AppSource
+from .gevent import blocking_sockets
+from .handles import Answer, WorkerHandle, close_all
+from .process import ProcessPool
+from .worker import STOP, Answers, serve_one, unblock_signals
 
 try:
     from pebble import ProcessPool as OfPebble
@@ -41,60 +44,49 @@ _NOTICING = 2.0
 
 
 def make(settings: Settings, name: str, app: Flask) -> PebblePool:
-    """The pool for an app."""
+    """Return the pool for an app."""
     return PebblePool.of(settings, name, app)
 
 
-class PebblePool(process.ProcessPool):
-    """A process pool that stops a run by having pebble kill its worker."""
-
-    kind: t.ClassVar[str] = "pebble"
-    stops_runs: t.ClassVar[bool] = True
-
-    @property
-    def _worker_type(self) -> type[process._Worker]:
-        return _Worker
-
-
-class _Worker(process._Worker):
+class _Handle(WorkerHandle):
     """One pebble pool with one process; both are replaced when the process dies."""
 
     _end: t.Callable[[], object]
     _future: Future[t.Any] | None = None
 
-    def run(self, task: Task) -> tuple[Outcome, str | None]:
-        """Have the call run; a call whose worker was killed on request is cancelled."""
-        outcome, reason = super().run(task)
-        self.rest()  # now, so that who asks after this kills nothing
+    def run(self, call: Call, attempt: Attempt) -> Answer:
+        """Run a call; one whose worker was killed on request is cancelled."""
+        outcome, without = super().run(call, attempt)
+        self.rest()  # now, so that a request that comes after this kills nothing
         if isinstance(outcome.error, WorkerLost) and (
-            task.cancel_requested or self._is_asked_to_stop
+            attempt.cancel_requested or self._is_asked_to_stop
         ):
-            outcome = Outcome(error=TaskCancelled(task.name))
+            outcome = Outcome(error=TaskCancelled(attempt.name))
         if self._is_asked_to_stop:  # also where the reply was faster
             self._bury_quietly()
-            self._flags[ASKED] = 0
-        return outcome, reason
+            self._flags[STOP] = 0
+        return outcome, without
 
-    def ask_to_stop(self, task: Task) -> None:
-        """Have pebble kill the process, if the task still runs here."""
+    def ask_to_stop(self, attempt: Attempt) -> None:
+        """Make pebble kill the process, if the attempt still runs here."""
         with self._asking:
-            if self._task is task:
-                self._flags[ASKED] = 1  # for a process that has not begun it
+            if self._attempt is attempt:
+                self._flags[STOP] = 1  # for a process that has not begun it
                 self._end()
 
     @property
     def _is_asked_to_stop(self) -> bool:
-        return self._flags is not None and bool(self._flags[ASKED])
+        return self._flags is not None and bool(self._flags[STOP])
 
-    def _send(self, task: Task) -> None:
-        self._future = self._pool.schedule(_run_here, (payload_of(task),))
+    def _send(self, request: bytes) -> None:
+        self._future = self._pool.schedule(_run_here, (request,))
 
     def _launch(self) -> None:
         self._bury_quietly()
         self._future = None
-        with process._starting:
+        with handles.starting, handles.child_signal_unblocked(), blocking_sockets():
             self._replies, theirs = self._mp_context.Pipe(duplex=False)
-            process._near_ends.add(self._replies)
+            handles.near_ends.add(self._replies)
             self._flags = RawArray("b", 2)
             context = _OneProcess(self._mp_context)
             self._pool = OfPebble(
@@ -111,13 +103,13 @@ class _Worker(process._Worker):
                 raise
             theirs.close()
             # Now that its own worker has them, other forks are not to keep them open.
-            process._near_ends.update(context.pipes)
+            handles.near_ends.update(context.pipes)
         self._process = made = t.cast(BaseProcess, context.process)
         self._processes[t.cast(int, made.pid)] = made
 
     def _bury(self, name: str) -> WorkerLost:
         if self._future is not None and not self._is_asked_to_stop:
-            # Only then multiprocessing knows the exit code: it is asked for it once.
+            # Only then does multiprocessing know the exit code: it is asked for it once.
             wait_for([self._future], _NOTICING)
         return super()._bury(name)
 
@@ -128,6 +120,14 @@ class _Worker(process._Worker):
             self._end()
             wait([process.sentinel])
             self._processes.pop(t.cast(int, process.pid), None)
+
+
+class PebblePool(ProcessPool):
+    """A process pool that stops a run: pebble kills its worker."""
+
+    kind: t.ClassVar[str] = "pebble"
+    stops_runs: t.ClassVar[bool] = True
+    _handle_class: t.ClassVar[type[WorkerHandle]] = _Handle
 
 
 class _OneProcess:
@@ -152,7 +152,7 @@ class _OneProcess:
             raise OSError("This pool of one process has had it.")
         made: BaseProcess = t.cast(t.Any, self._context).Process(**how)
         self.process = made
-        process._workers.add(made)
+        handles.workers.add(made)
         return made
 
     def __getattr__(self, name: str) -> t.Any:
@@ -169,7 +169,7 @@ _leases = threading.local()
 def _end_with_thread(
     pool: OfPebble, pipes: list[Connection[t.Any, t.Any]], name: str
 ) -> t.Callable[[], object]:
-    """Have a pool of pebble end with this thread, or before, when this is called."""
+    """Make a pool of pebble end with this thread, or before, when this is called."""
     _leases.lease = _Lease()
     end = weakref.finalize(
         _leases.lease, _end_soon, partial(_end, pool, pipes), name, os.getpid()
@@ -181,13 +181,16 @@ def _end_with_thread(
 def _end_soon(end: t.Callable[[], None], name: str, pid: int) -> None:
     if pid == os.getpid():  # else what would end is another process's
         try:
-            threading.Thread(target=end, name=f"{name}_end", daemon=True).start()
+            start_thread(end, name=f"{name}_end", daemon=True)
         except RuntimeError:  # the interpreter ends
             end()
+        except AssertionError:
+            # This is gevent's hub: it starts the thread, and refuses to wait for that.
+            pass
 
 
 def _end(pool: t.Any, pipes: list[Connection[t.Any, t.Any]]) -> None:
-    """Have pebble end its threads and kill its process, in whatever state they are."""
+    """Make pebble end its threads and kill its process, in whatever state they are."""
     pool.stop()
     close_all(*pipes)  # pebble would do so with no regard for forks
     pool.join()
@@ -195,19 +198,23 @@ def _end(pool: t.Any, pipes: list[Connection[t.Any, t.Any]]) -> None:
 
 # From here on: what runs in the worker process.
 
-_here: tuple[Connection[bytes, t.Any], t.Any, AppSource | None]
+_here: tuple[Connection[bytes, t.Any], Answers, t.Any, AppSource | None]
 
 
-def _settle(*here: t.Any) -> None:
+def _settle(
+    replies: Connection[bytes, t.Any], flags: t.Any, source: AppSource | None
+) -> None:
     global _here
-    _here = t.cast(t.Any, here)
+    _here = replies, Answers(replies), flags, source
+    unblock_signals()
 
 
-def _run_here(payload: bytes) -> None:
+def _run_here(request: bytes) -> None:
+    replies, *rest = _here
     try:
-        serve_one(payload, *_here)
+        serve_one(request, *rest)
     except BaseException:
-        _here[0].close()  # so that nobody waits at the other end
+        replies.close()  # so that nobody waits at the other end
         raise
 
 

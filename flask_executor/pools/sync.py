@@ -4,50 +4,50 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import threading
 import typing as t
 
 from flask import Flask
 
 from ..calls import Call, Outcome, run
 from ..current import Inside, running
-from ..errors import ExecutorShutDown
 from ..settings import Settings
 from ..task import Task
-from . import BareCalls, Plain
+from ..threads import start_thread
+from .base import Pool, refuse_after_shutdown, run_task, submit_bare
 
 
 def make(settings: Settings, name: str, app: Flask) -> SyncPool:
-    """The pool for an app."""
+    """Return the pool for an app."""
     return SyncPool()
 
 
-class SyncPool(Plain, BareCalls):
+class SyncPool(Pool):
     """Runs each call before ``submit`` returns."""
 
     kind: t.ClassVar[str] = "sync"
     runs_in_caller: t.ClassVar[bool] = True
+    submit = submit_bare
     _max_workers = 1
 
     def __init__(self) -> None:
         self._shutdown = False
-        self._turns: dict[Task, int] = {}
+        self._rounds: dict[Task, int] = {}
 
-    def start(self, task: Task, *, first: bool = False) -> None:
+    def enqueue(self, task: Task, *, first: bool = False) -> None:
         """Run a task now.
 
-        :raises ExecutorShutDown: where the pool is shut down.
+        :raises ExecutorShutDown: if the pool is shut down.
         """
         if self._shutdown:
-            raise ExecutorShutDown(task.name)
-        if task in self._turns:  # tried again, by its own end: not deeper in the stack
-            self._turns[task] += 1
+            refuse_after_shutdown(task)
+        if task in self._rounds:  # retried, by its own end: not deeper in the stack
+            self._rounds[task] += 1
             return
-        self._turns[task] = 1
-        while self._turns[task]:
-            self._turns[task] -= 1
-            task.run()
-        del self._turns[task]
+        self._rounds[task] = 1
+        while self._rounds[task]:
+            self._rounds[task] -= 1
+            run_task(task)
+        del self._rounds[task]
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept nothing more; nothing waits here."""
@@ -55,9 +55,9 @@ class SyncPool(Plain, BareCalls):
 
 
 def run_to_end(fn: t.Callable[..., t.Coroutine[t.Any, t.Any, t.Any]]) -> t.Any:
-    """A plain function that runs a coroutine function to its end.
+    """Return a plain function that runs a coroutine function to its end.
 
-    On a thread of its own where this thread runs an event loop already.
+    On a thread of its own if this thread runs an event loop already.
     """
 
     def call(*args: t.Any, **kwargs: t.Any) -> t.Any:
@@ -72,14 +72,24 @@ def run_to_end(fn: t.Callable[..., t.Coroutine[t.Any, t.Any, t.Any]]) -> t.Any:
     return call
 
 
+class _Quiet:
+    """What an inner run tells its task of: nothing, since the outer one does."""
+
+    def __init__(self, inside: Inside) -> None:
+        self._inside = inside
+
+    def raised(self, error: BaseException) -> None:
+        """Leave it to the outer run."""
+
+    def __getattr__(self, name: str) -> t.Any:
+        return getattr(self._inside, name)
+
+
 def _on_a_thread(fn: t.Callable[[], t.Any]) -> t.Any:
     outcomes: list[Outcome] = []
-    context = contextvars.copy_context()
-    call = Call(context.run, (fn,), {}, None)
-    inside = t.cast(Inside, running.get())
-    thread = threading.Thread(target=lambda: outcomes.append(run(call, inside)))
-    thread.start()
-    thread.join()
+    call = Call(contextvars.copy_context().run, (fn,), {})
+    inside = t.cast(Inside, _Quiet(t.cast(Inside, running.get())))
+    start_thread(lambda: outcomes.append(run(call, inside)), name="sync_loop").join()
     (outcome,) = outcomes
     if outcome.error is not None:
         raise outcome.error

@@ -1,101 +1,155 @@
-"""Calls on threads: the standard library's pool, with our line before it."""
+"""Calls on threads: the standard library's pool, with our queue before it."""
 
 from __future__ import annotations
 
 import concurrent.futures.thread as stdlib
+import os
 import threading
 import typing as t
-from concurrent.futures import ThreadPoolExecutor
+import weakref
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 from flask import Flask
 
-from ..errors import ExecutorShutDown
+from ..queues import PriorityQueue
 from ..settings import Settings
 from ..task import Task
-from . import Line, Plain
+from ..threads import here
+from .base import Pool, refuse_after_shutdown, run_task
+from .slots import LentSlots, Run
 
 
 def make(settings: Settings, name: str, app: Flask) -> ThreadPool:
-    """The pool for an app."""
+    """Return the pool for an app."""
     return ThreadPool(settings.max_workers, name)
 
 
-class ThreadPool(Plain, ThreadPoolExecutor):
+class ThreadPool(ThreadPoolExecutor, Pool):
     """A :class:`~concurrent.futures.ThreadPoolExecutor` that takes tasks.
 
-    Tasks wait in a line of ours. For each of them the standard library's queue gets a
-    *turn*, the same object for all: a work item that runs whichever task is first in
-    line by then. So threads, shutdown and the rules at exit stay the standard
-    library's own.
+    Tasks wait in a priority queue of ours. For each of them the standard library's
+    queue gets a *work item*, the same object for all: it runs whichever task is first
+    by then. So threads, shutdown and the rules at exit stay the standard library's own.
 
-    Passing a function of ours to its ``submit`` would do without its private names,
-    and cost a second future for every call, which is a third of the time of a call and
-    of the memory of a waiting one.
+    Passing a function of ours to its ``submit`` would do without its private names, and
+    cost a second future for each call: a third of the time of a call, and of the memory
+    of a waiting one.
+
+    :param max_workers: how many threads; None is the standard library's default.
+    :param name: the prefix of the names of its threads.
+    :param run: what a thread does with a task.
+    :param pool: the pool that its threads belong to, if it is not this one.
     """
 
     kind: t.ClassVar[str] = "thread"
+    stdlib_class: t.ClassVar[type[Executor]] = ThreadPoolExecutor
     runs_on_threads: t.ClassVar[bool] = True
 
-    def __init__(self, max_workers: int | None, name: str) -> None:
-        super().__init__(max_workers, thread_name_prefix=name)
-        self._line = Line()
-        self._turn: t.Any = _Turn(self._line, Task.run)
-
-    @property
-    def is_own_thread(self) -> bool:
-        """Whether this is one of the pool's threads."""
-        return threading.current_thread() in self._threads
-
-    def start(self, task: Task, *, first: bool = False) -> None:
-        """Put a task in line.
-
-        :raises ExecutorShutDown: where the pool is shut down, or the interpreter
-            ends.
-        """
-        self._put(task, first, self._turn)
-
-    def start_with(
-        self, run: t.Callable[[Task], object], task: Task, *, first: bool = False
+    def __init__(
+        self,
+        max_workers: int | None,
+        name: str,
+        run: Run = run_task,
+        pool: Pool | None = None,
     ) -> None:
-        """Likewise, where a thread is to do something else with it."""
-        # Not kept: the pool must not refer to who has it.
-        self._put(task, first, _Turn(self._line, run))
+        mine = weakref.ref(pool or self)
+        super().__init__(max_workers, name, _note_pool, (mine,))
+        self._queue = PriorityQueue()
+        self._slots = LentSlots(self._queue, run, mine, f"{name}_helper")
+        self._busy: dict[int, None] = {}
+        self._work_item: t.Any = _WorkItem(self._queue, self._slots, self._busy, run)
 
-    def _put(self, task: Task, first: bool, turn: t.Any) -> None:
-        # The second lock is held by whoever ends the interpreter or forks.
+    def room(self) -> int:
+        """Return how many more tasks would begin at once."""
+        return max(0, self._max_workers - len(self._busy) - len(self._queue))
+
+    def enqueue(self, task: Task, *, first: bool = False) -> None:
+        """Put a task into the queue.
+
+        :raises ExecutorShutDown: if the pool is shut down, or the interpreter ends.
+        """
+        # The second lock is held by whatever ends the interpreter or forks.
         with self._shutdown_lock, stdlib._global_shutdown_lock:
             if self._shutdown or stdlib._shutdown:
-                raise ExecutorShutDown(task.name)
-            self._line.put(task, first=first)
-            self._work_queue.put(turn)
+                refuse_after_shutdown(task)
+            self._queue.put(task, first=first)
+            self._work_queue.put(self._work_item)
             if len(self._threads) < self._max_workers:  # asking costs a semaphore
-                self._adjust_thread_count()
+                self._start_worker(task)
+        if task._wanted or (task._place is not None and task._place.held):
+            self._slots.expedite(task)
+
+    def _start_worker(self, task: Task) -> None:
+        try:
+            self._adjust_thread_count()
+        except BaseException:  # no more threads: those that there are may do
+            if not self._threads:
+                self._queue.remove(task)
+                raise
+
+    def remove(self, task: Task) -> bool:
+        """Take a task out of the queue; return False if its turn has come."""
+        self._slots.forget(task)
+        return self._queue.remove(task)
+
+    def lend_slot(self) -> t.Callable[[], None] | None:
+        """Lend out the slot of this thread, which is one of the pool's."""
+        return self._slots.lend()
+
+    def expedite(self, task: Task) -> None:
+        """Let a task that somebody waits for run in a slot that is lent out."""
+        self._slots.expedite(task)
 
 
-class _Turn:
-    """A work item of the standard library's pool: the turn of who is first in line."""
+def _note_pool(pool: weakref.ref[Pool]) -> None:
+    here.pool = pool
 
-    def __init__(self, line: Line, run: t.Callable[[Task], object]) -> None:
-        self._line = line
+
+class _WorkItem:
+    """A work item of the standard library's pool: it runs the task that is next."""
+
+    def __init__(
+        self, queue: PriorityQueue, slots: LentSlots, busy: dict[int, None], run: Run
+    ) -> None:
+        self._queue = queue
+        self._slots = slots
+        self._busy = busy
         self._run = run
 
     def run(self, _context: object = None) -> None:
-        """Run the first in line.
+        """Run the task that is next; it may have been taken out of the queue.
 
         :param _context: what the threads of Python 3.14 pass to their work items.
         """
+        thread = threading.get_ident()
+        self._busy[thread] = None
         # Not kept in a variable: the traceback of a failure would refer to it.
-        self._run(self._line.take())  # type: ignore[arg-type]
+        self._run_or_pass(self._queue.take())
+        self._busy.pop(thread, None)
+
+    def _run_or_pass(self, task: Task | None) -> None:
+        if task is not None:
+            if task._wanted or task._place is not None:
+                self._slots.forget(task)
+            self._run(task)
 
     @property
-    def future(self) -> _Turn:
+    def future(self) -> _WorkItem:
         """What the standard library cancels when it is shut down that way."""
         return self
 
     def cancel(self) -> None:
-        """Cancel the first in line."""
-        task = t.cast(Task, self._line.take())
-        task.owner.cancel(task)
+        """Cancel the task that is next."""
+        task = self._queue.take()
+        if task is not None:
+            task._owner.cancel(task)
+
+
+if hasattr(os, "register_at_fork"):
+    # A forked process has none of these threads except the one that forked. When it
+    # ends, the standard library would join that one from itself, which fails: so the
+    # exit code would be 1, and no other thread would be joined.
+    os.register_at_fork(after_in_child=t.cast(t.Any, stdlib._threads_queues).clear)
 
 
 POOL = ThreadPool

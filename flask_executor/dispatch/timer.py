@@ -1,4 +1,4 @@
-"""What time it is, and what is to happen when."""
+"""The clock, and what is to happen when."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ import time
 import traceback
 import typing as t
 
+from ..threads import start_thread
+
 _IDLE = 10.0
 """Seconds for which a timer's thread stays with nothing to wait for."""
+
+Action = tuple[t.Callable[[t.Any], object], t.Any]
 
 
 class Clock:
@@ -22,12 +26,12 @@ class Clock:
     """Seconds since the epoch, for people."""
 
     def drives(self, timer: Timer) -> bool:
-        """Whether this clock calls :meth:`Timer.run_due` itself, from now on."""
+        """Return True if this clock calls :meth:`Timer.run_due` itself from now on."""
         return False
 
 
-class Alarm:
-    """Something that is to happen once, unless it is called off."""
+class TimerHandle:
+    """A call that is to happen once, unless it is cancelled."""
 
     __slots__ = ("argument", "fn")
 
@@ -35,8 +39,8 @@ class Alarm:
         self.fn: t.Callable[[t.Any], object] | None = fn
         self.argument: t.Any = argument
 
-    def take(self) -> tuple[t.Callable[[t.Any], object], t.Any] | None:
-        """What is to be called, and with what; None where it was taken before."""
+    def take(self) -> Action | None:
+        """Return what to call and with what; None if it was taken before."""
         if self.fn is None:
             return None
         taken = self.fn, self.argument
@@ -44,11 +48,20 @@ class Alarm:
         return taken
 
 
-class Timer:
-    """Calls functions when they are due, one after another, from one thread.
+class _Here(threading.local):
+    """What a thread knows of itself."""
 
-    The thread starts with the first alarm, and ends when there has been none for some
-    seconds, or after :meth:`close`.
+    is_aside: bool = False
+
+
+class Timer:
+    """Calls functions when they are due, one after another, on one thread.
+
+    The functions must be quick and must not run code of the app: that would hold up
+    what else is due. :meth:`aside` is for what is not.
+
+    The thread starts with the first call, and ends when there was nothing to wait for
+    for some seconds, or after :meth:`close`.
 
     :param clock: tells the time.
     :param name: the name of the thread.
@@ -57,45 +70,76 @@ class Timer:
     def __init__(self, clock: Clock, name: str) -> None:
         self.clock = clock
         self._name = name
-        self._heap: list[tuple[float, int, Alarm]] = []
+        self._heap: list[tuple[float, int, TimerHandle]] = []
         self._numbers = itertools.count()
-        self._called_off = 0
+        self._cancelled = 0
         self._changed = threading.Condition(threading.Lock())
         self._thread: threading.Thread | None = None
         self._driven = clock.drives(self)
         self._closed = False
+        self._here = _Here()
 
     @property
     def is_own_thread(self) -> bool:
-        """Whether this is the timer's own thread."""
-        return threading.current_thread() is self._thread
+        """True on the timer's own thread, and on those of :meth:`aside`."""
+        return self._here.is_aside or threading.current_thread() is self._thread
 
-    def at(self, due: float, fn: t.Callable[[t.Any], object], argument: t.Any) -> Alarm:
-        """Call ``fn(argument)`` once the clock's monotonic time has reached ``due``."""
-        alarm = Alarm(fn, argument)
+    def at(
+        self, due: float, fn: t.Callable[[t.Any], object], argument: t.Any
+    ) -> TimerHandle:
+        """Call ``fn(argument)`` once the clock's monotonic time has reached ``due``.
+
+        :raises RuntimeError: if the thread cannot be started; nothing happens then, and
+            the next call tries again.
+        """
+        handle = TimerHandle(fn, argument)
         with self._changed:
-            heapq.heappush(self._heap, (due, next(self._numbers), alarm))
+            entry = due, next(self._numbers), handle
+            heapq.heappush(self._heap, entry)
             if self._thread is None and not self._driven:
-                self._start_thread()
-            elif self._heap[0][2] is alarm:
+                self._start_thread(entry)
+            elif self._heap[0][2] is handle:
                 self._changed.notify()
-        return alarm
+        return handle
 
-    def call_off(self, alarm: Alarm) -> None:
-        """Have an alarm not happen; nothing refers to its argument any more."""
+    def cancel(self, handle: TimerHandle) -> None:
+        """Make a call not happen; nothing refers to its argument any more."""
         with self._changed:
-            if alarm.take() is None:  # it happens already
+            if handle.take() is None:  # it happens already
                 return
-            # As asyncio does with its handles: what is called off is left where it
-            # lies until it is the greater part.
-            self._called_off += 1
-            if self._called_off > 100 and self._called_off > len(self._heap) / 2:
+            # As asyncio does with its handles: what is cancelled stays where it is until
+            # it is the greater part.
+            self._cancelled += 1
+            if self._cancelled > 100 and self._cancelled > len(self._heap) / 2:
                 self._heap = [entry for entry in self._heap if entry[2].fn is not None]
                 heapq.heapify(self._heap)
-                self._called_off = 0
+                self._cancelled = 0
+
+    def aside(self, fn: t.Callable[..., object], *args: t.Any) -> None:
+        """Call a function that may take long, on a thread of its own.
+
+        If no thread can be started, it runs here. A clock moved by hand runs it here
+        too, so that a test sees what has happened.
+        """
+        try:
+            if not self._driven:
+                start_thread(self._run_aside, fn, args, name=f"{self._name}_aside")
+                return
+        except RuntimeError:  # there are no more threads, or the interpreter ends
+            pass
+        self._run_aside(fn, args)
+
+    def _run_aside(self, fn: t.Callable[..., object], args: tuple[t.Any, ...]) -> None:
+        was_aside, self._here.is_aside = self._here.is_aside, True
+        try:
+            fn(*args)
+        except BaseException:  # no code of the app is to blame
+            traceback.print_exc()
+        finally:
+            self._here.is_aside = was_aside
 
     def next_due(self) -> float | None:
-        """When the next alarm is due; None where there is none."""
+        """Return when the next call is due; None if there is none."""
         with self._changed:
             return self._next_due()
 
@@ -122,7 +166,7 @@ class Timer:
         if wait and thread is not None and thread is not threading.current_thread():
             thread.join()
 
-    def _take_due(self) -> tuple[t.Callable[[t.Any], object], t.Any] | None:
+    def _take_due(self) -> Action | None:
         with self._changed:
             due = self._next_due()
             if due is None or due > self.clock.monotonic():
@@ -132,21 +176,23 @@ class Timer:
     def _next_due(self) -> float | None:
         while self._heap and self._heap[0][2].fn is None:
             heapq.heappop(self._heap)
-            self._called_off -= 1
+            self._cancelled -= 1
         return self._heap[0][0] if self._heap else None
 
-    def _start_thread(self) -> None:
-        self._thread = threading.Thread(
-            target=self._serve, name=self._name, daemon=True
-        )
-        self._thread.start()
+    def _start_thread(self, entry: tuple[float, int, TimerHandle]) -> None:
+        try:
+            self._thread = start_thread(self._serve, name=self._name, daemon=True)
+        except RuntimeError:
+            self._heap.remove(entry)
+            heapq.heapify(self._heap)
+            raise
 
     def _serve(self) -> None:
         while self._wait():
             self.run_due()
 
     def _wait(self) -> bool:
-        """Wait for the next alarm; False where this thread is to end."""
+        """Wait for the next call; return False if this thread is to end."""
         with self._changed:
             while (due := self._next_due()) is not None:
                 wait = due - self.clock.monotonic()

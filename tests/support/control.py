@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
 import time
 import typing as t
 
-from conftest import LIMIT
 from flask import Flask
+from internals import Clock, Dispatcher, Timer
+from limits import LIMIT
 
 from flask_executor import Executor, Task, signals
-from flask_executor.clock import Clock, Timer
-from flask_executor.dispatch import Dispatcher
 
 SIGNALS = (
     signals.task_submitted,
@@ -133,7 +133,9 @@ class Journal:
 
 
 class Door:
-    """A listening socket that code in any process connects to, and waits at."""
+    """A listening socket that tasks in any thread, loop or process connect to, and
+    wait at.
+    """
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -145,10 +147,16 @@ class Door:
         """Return once one more waits there."""
         self._waiting.append(self._listener.accept()[0])
 
+    def process(self) -> int:
+        """Return once one more waits there: the process it is in, which it tells."""
+        self.reached()
+        return int(self._waiting[-1].makefile().readline())
+
     def open(self) -> None:
         """Let those go on that wait."""
         for waiting in self._waiting:
-            waiting.sendall(b"x")
+            with contextlib.suppress(OSError):  # its process was killed
+                waiting.sendall(b"x")
             waiting.close()
         self._waiting.clear()
 

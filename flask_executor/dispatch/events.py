@@ -1,0 +1,296 @@
+"""What happens to tasks, told to an ordered list of sinks: the log, then the signals.
+
+Nothing that goes wrong in a sink reaches the code that tells it: it must neither keep
+those waiting who wait for a task, nor end a worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+import typing as t
+import weakref
+from contextlib import nullcontext
+from pathlib import Path
+
+from blinker import NamedSignal
+from flask import Flask
+
+from ..attempt import Attempt
+from ..contexts import current_app
+from ..settings import Settings
+from ..signals import (
+    send,
+    task_cancelled,
+    task_failed,
+    task_progressed,
+    task_retrying,
+    task_started,
+    task_submitted,
+    task_succeeded,
+    task_timed_out,
+)
+from ..task import Task
+from .verdict import Verdict
+
+_PACKAGE = str(Path(__file__).parents[1])
+"""Where log records come from: the package, which people know, not one of its modules."""
+
+
+class Log:
+    """Writes to the log of an app.
+
+    :param app: referred to weakly.
+    """
+
+    def __init__(self, app: Flask) -> None:
+        self._app = weakref.ref(app)
+
+    @property
+    def app(self) -> Flask:
+        """The app."""
+        return t.cast(Flask, self._app())
+
+    def write(
+        self,
+        level: int,
+        message: str,
+        *values: t.Any,
+        error: BaseException | None = None,
+    ) -> None:
+        """Write a record, with a traceback if there is an error."""
+        try:
+            logger = self.app.logger
+            if logger.isEnabledFor(level):
+                exc_info = None if error is None else _exc_info(error)
+                record = logger.makeRecord(
+                    logger.name, level, _PACKAGE, 0, message, values, exc_info
+                )
+                logger.handle(record)
+        except BaseException:
+            # As logging does for its own faults, tell the standard error.
+            traceback.print_exc()
+
+    def guard(self, fn: t.Callable[..., object], *args: t.Any) -> None:
+        """Call a function; tell the standard error what it raises."""
+        try:
+            fn(*args)
+        except BaseException:
+            traceback.print_exc()
+
+
+def _exc_info(error: BaseException) -> t.Any:
+    return type(error), error, error.__traceback__
+
+
+class LogSink:
+    """Says in the log what went wrong, while the context of the task is there.
+
+    :param enabled: False: failures are not logged.
+    """
+
+    def __init__(self, log: Log, *, enabled: bool) -> None:
+        self._log = log
+        self._enabled = enabled
+
+    def decided(self, attempt: Attempt, verdict: Verdict) -> None:
+        """An attempt has failed, and it is decided what comes of that."""
+        if verdict.fault is not None:
+            message = "The retry policy of %s has raised; it is not tried again"
+            name = attempt.task.name
+            self._log.write(logging.ERROR, message, name, error=verdict.fault)
+        if not self._enabled or verdict.error is None:
+            return
+        if verdict.kind == "retrying":
+            self._retrying(attempt, verdict, verdict.error)
+        elif verdict.kind == "timed_out":
+            self._timed_out(attempt)
+        elif verdict.kind == "failed":
+            message = "Task %s failed" + _ending(verdict)
+            label = attempt.task._label
+            self._log.write(logging.ERROR, message, label, error=verdict.error)
+
+    def failed(self, task: Task, verdict: Verdict) -> None:
+        """A task has failed that waited."""
+        if self._enabled:
+            message = "Task %s failed" + _ending(verdict)
+            self._log.write(logging.ERROR, message, task._label, error=verdict.error)
+
+    def returned_late(self, attempt: Attempt, seconds: float) -> None:
+        """A run that went on after its timeout has returned."""
+        message = "Task %s has returned, %.3g seconds after its timeout"
+        self._log.write(logging.WARNING, message, attempt.task._label, seconds)
+
+    def _retrying(
+        self, attempt: Attempt, verdict: Verdict, error: BaseException
+    ) -> None:
+        task, attempts = attempt.task, attempt.task.options.retry.attempts
+        self._log.write(
+            logging.WARNING,
+            "Task %s failed in attempt %s of %s, next in %.3g s: %s",
+            task._label,
+            attempt.number,
+            attempts,
+            verdict.pause,
+            _one_line(error),
+        )
+        message = "Attempt %s of task %s failed"
+        label = task._label
+        self._log.write(logging.DEBUG, message, attempt.number, label, error=error)
+
+    def _timed_out(self, attempt: Attempt) -> None:
+        task, goes_on = attempt.task, ""
+        if attempt.thread is not None and attempt.call is not None:
+            goes_on = f", and goes on at:\n{_stack_of(attempt.thread)}"
+        message = "Task %s ran into its timeout of %g seconds%s"
+        timeout = task.options.timeout
+        self._log.write(logging.ERROR, message, task._label, timeout, goes_on)
+
+
+def _ending(verdict: Verdict) -> str:
+    given_up = verdict.given_up
+    return " and is not tried again, since the process ends" if given_up else ""
+
+
+def _one_line(error: BaseException) -> str:
+    return "".join(traceback.format_exception_only(error)).strip().replace("\n", " ")
+
+
+def _stack_of(thread: int) -> str:
+    frame = sys._current_frames().get(thread)
+    return "".join(traceback.format_stack(frame)) if frame is not None else ""
+
+
+class SignalSink:
+    """Sends the signals to their receivers, in an app context."""
+
+    _ENDS: t.ClassVar[dict[str, NamedSignal]] = {
+        "succeeded": task_succeeded,
+        "failed": task_failed,
+        "timed_out": task_timed_out,
+        "cancelled": task_cancelled,
+    }
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def submitted(self, task: Task) -> None:
+        """A task was accepted."""
+        if task_submitted.receivers:
+            self._send(task_submitted, task)
+
+    def started(self, attempt: Attempt) -> None:
+        """An attempt begins."""
+        if task_started.receivers:
+            self._send(task_started, attempt.task)
+
+    def progressed(self, task: Task) -> None:
+        """A task has reported its progress."""
+        if task_progressed.receivers:
+            self._send(task_progressed, task)
+
+    def retrying(self, task: Task, verdict: Verdict) -> None:
+        """An attempt has failed, and there will be another."""
+        if task_retrying.receivers:
+            facts = {"error": verdict.error, "delay": verdict.pause}
+            self._send(task_retrying, task, **facts)
+
+    def ended(self, task: Task, verdict: Verdict) -> None:
+        """A task has ended."""
+        signal = self._ENDS[verdict.kind]
+        if signal.receivers:
+            facts: dict[str, t.Any] = {}
+            if verdict.kind == "succeeded":
+                facts["result"] = verdict.value
+            elif verdict.error is not None:
+                facts["error"] = verdict.error
+            self._send(signal, task, **facts)
+
+    def _send(self, signal: NamedSignal, task: Task, **facts: t.Any) -> None:
+        app = self._log.app
+        if not signal.has_receivers_for(app):  # they are for another app
+            return
+
+        def failed(receiver: t.Any, error: BaseException) -> None:
+            message = "The receiver %r of %s failed for %s"
+            values = receiver, signal.name, task.name
+            self._log.write(logging.ERROR, message, *values, error=error)
+
+        try:
+            with app.app_context() if current_app() is None else nullcontext():
+                send(signal, app, failed, task=task, **facts)
+        except BaseException as error:  # of a teardown function, say
+            failed(app, error)
+
+
+class Events:
+    """Tells every sink what happens, in order.
+
+    A sink has a method for each event that it wants to hear of: ``submitted(task)``,
+    ``started(attempt)``, ``progressed(task)``, ``decided(attempt, verdict)`` in the
+    context of the task, ``retrying(task, verdict)``, ``ended(task, verdict)``,
+    ``returned_late(attempt, seconds)``, ``failed(task, verdict)`` for a task that fails
+    while it waits. ``ended`` comes before the future ends.
+    """
+
+    def __init__(self, app: Flask, settings: Settings) -> None:
+        self.log = Log(app)
+        """The log of the app."""
+        enabled = settings.log_exceptions and not settings.propagate_exceptions
+        sinks = LogSink(self.log, enabled=enabled), SignalSink(self.log)
+        for event in _EVENTS:
+            heard = [getattr(sink, event, None) for sink in sinks]
+            setattr(self, event, _teller(tuple(fn for fn in heard if fn is not None)))
+
+    submitted: t.Callable[[Task], object]
+    started: t.Callable[[Attempt], object]
+    progressed: t.Callable[[Task], object]
+    decided: t.Callable[[Attempt, Verdict], object]
+    retrying: t.Callable[[Task, Verdict], object]
+    ended: t.Callable[[Task, Verdict], object]
+    returned_late: t.Callable[[Attempt, float], object]
+    failed: t.Callable[[Task, Verdict], object]
+
+
+_EVENTS = (
+    "submitted",
+    "started",
+    "progressed",
+    "decided",
+    "retrying",
+    "ended",
+    "returned_late",
+    "failed",
+)
+
+
+def _teller(sinks: tuple[t.Callable[..., object], ...]) -> t.Callable[..., object]:
+    """Return one function that calls those of all sinks, in order."""
+    if len(sinks) == 1:  # most events have one that hears of them
+        return sinks[0]
+
+    def tell(*facts: t.Any) -> None:
+        for sink in sinks:
+            sink(*facts)
+
+    return tell
+
+
+def clear_locals(error: BaseException) -> None:
+    """Empty the frames of an exception's traceback, and of those it came from.
+
+    The traceback still prints; it no longer keeps the task's objects alive.
+    """
+    pending: list[BaseException | None] = [error]
+    # What the caller of a 'sync' task is handling is not the task's.
+    cleared = {id(sys.exception())}
+    while pending:
+        current = pending.pop()
+        if current is None or id(current) in cleared:
+            continue
+        cleared.add(id(current))
+        traceback.clear_frames(current.__traceback__)
+        pending += [current.__cause__, current.__context__]
+        if isinstance(current, BaseExceptionGroup):
+            pending += current.exceptions

@@ -1,0 +1,258 @@
+"""How a dispatcher stops: shutdown, drain, and the end of the process."""
+
+from __future__ import annotations
+
+import atexit
+import concurrent.futures.thread  # noqa: F401 - see the last line
+import logging
+import os
+import sys
+import threading
+import typing as t
+import weakref
+from concurrent.futures import wait as wait_for
+from multiprocessing.util import Finalize, register_after_fork
+
+from ..errors import WaitsForItself
+from ..pools import Pool
+from ..task import Task
+from .events import Log
+from .table import TaskTable
+from .timer import Timer
+
+_MOST_NAMED = 20
+"""How many tasks a line of the log names."""
+
+
+class Drained(t.NamedTuple):
+    """What became of the tasks of an executor that was drained."""
+
+    finished: tuple[Task, ...]
+    """Those that ran to their end, well or not."""
+    cancelled: tuple[Task, ...]
+    """Those that had not begun."""
+    running: tuple[Task, ...]
+    """Those that were still running when the time was over."""
+
+    @classmethod
+    def of(cls, tasks: t.Iterable[Task]) -> Drained:
+        """Return tasks by what has become of them."""
+        finished, cancelled, still = [], [], []
+        for task in tasks:
+            if not task._has_ended or task.overrun:
+                still.append(task)
+            elif task.state == "cancelled":
+                cancelled.append(task)
+            else:
+                finished.append(task)
+        return cls(tuple(finished), tuple(cancelled), tuple(still))
+
+    def describe(self) -> str:
+        """Return it for the log; what there is none of is left out."""
+        groups = zip(("finished", "cancelled", "still running"), self, strict=True)
+        said = [
+            f"{len(tasks)} {what} ({_names(tasks)})" for what, tasks in groups if tasks
+        ]
+        return ", ".join(said) or "there was nothing to do"
+
+
+class Shutdown:
+    """The way out of one dispatcher.
+
+    :param table: its tasks.
+    :param log: where it says what became of them.
+    :param name: of the executor.
+    """
+
+    def __init__(
+        self,
+        table: TaskTable,
+        timer: Timer,
+        log: Log,
+        name: str,
+        pools: t.Callable[[], list[Pool]],
+        cancel: t.Callable[[Task], object],
+        give_up: t.Callable[[Task], object],
+        is_inside: t.Callable[[], bool],
+    ) -> None:
+        self.closed: bool = False
+        """True if nothing more is accepted."""
+        self.leaving: bool = False
+        """True if no pending task becomes due and none is tried again."""
+        self._table = table
+        self._timer = timer
+        self._log = log
+        self._name = name
+        self._pools = pools
+        self._cancel = cancel
+        self._give_up = give_up
+        self._is_inside = is_inside
+        self._emptied = threading.Event()
+
+    def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
+        """Accept nothing more, and end the pools.
+
+        :param wait: return only when all that was accepted has run; not on a thread of
+            the pools, which would wait for itself.
+        :param cancel_futures: cancel what waits.
+        """
+        self.closed = True
+        for task in self._table.pending.copy() if cancel_futures else ():
+            self._cancel(task)
+        if not any(map(_may_come_back, self._table.live.copy())):
+            self._shut_pools(wait=False)
+        self.note_end()
+        if wait and not self._is_inside():
+            self._emptied.wait()
+            self._shut_pools(wait=True)
+            self._timer.close(wait=True)
+
+    def note_end(self) -> None:
+        """A task has ended: if it was the last one, let the pools go."""
+        if self.closed and not self._table.live:
+            self._shut_pools(wait=False)
+            self._timer.close(wait=False)
+            self._emptied.set()
+
+    def drain(self, timeout: float | None) -> Drained:
+        """Accept nothing more, and give what was accepted the time to end.
+
+        What is not due yet does not become due: it is cancelled, or fails as it failed
+        last. What has not begun when the time is over is cancelled.
+
+        :param timeout: seconds; None: as long as it takes.
+        :raises WaitsForItself: in code of a task.
+        """
+        if self._is_inside():
+            raise WaitsForItself("drain")
+        self.closed = self.leaving = True
+        live = self._table.live.copy()
+        late = [attempt.task for attempt in self._table.late.copy()]
+        tasks = [*dict.fromkeys([*live, *late])]
+        futures = [task.future for task in tasks]
+        for task in self._table.pending.copy():
+            if task.state in ("delayed", "retrying"):
+                self._give_up(task)
+        wait_for([future for future in futures if future is not None], timeout)
+        for task in self._table.pending.copy():
+            self._give_up(task)
+        self.shutdown(wait=False, cancel_futures=True)
+        return self._summed_up(Drained.of(tasks))
+
+    def leave(self, timeout: float | None, ask: t.Callable[[Task], object]) -> None:
+        """The process ends: see that nothing is lost without a word.
+
+        :param timeout: seconds to wait; None: as long as it takes.
+        :param ask: asks a task to stop.
+        """
+        self.closed = True
+        unfinished = self._unfinished()
+        if not unfinished:
+            self.note_end()  # so that its worker processes end
+            return
+        if any(task.state == "running" or task.overrun for task in unfinished):
+            self._log.write(
+                logging.WARNING,
+                "Executor %s waits for %s to finish: %s. Press Ctrl-C again to abandon"
+                " them.",
+                self._name,
+                _count(unfinished),
+                _names(unfinished),
+            )
+        # The process ends when those have that can be stopped, or that ask.
+        for task in self.drain(timeout).running:
+            ask(task)
+
+    def abandon(self) -> None:
+        """Say which tasks are lost, since somebody does not want to wait for them."""
+        if unfinished := self._unfinished():
+            message = "Executor %s abandons %s: %s"
+            values = self._name, _count(unfinished), _names(unfinished)
+            self._log.write(logging.WARNING, message, *values)
+
+    def _unfinished(self) -> list[Task]:
+        late = [attempt.task for attempt in self._table.late.copy()]
+        return [*dict.fromkeys([*self._table.live.copy(), *late])]
+
+    def _summed_up(self, drained: Drained) -> Drained:
+        lost = drained.cancelled or drained.running
+        level = logging.WARNING if lost else logging.INFO
+        message = "Executor %s is drained: %s"
+        self._log.write(level, message, self._name, drained.describe())
+        return drained
+
+    def _shut_pools(self, *, wait: bool) -> None:
+        for pool in self._pools():
+            pool.shutdown(wait=False)
+        for pool in self._pools() if wait else ():
+            pool.shutdown(wait=True)
+
+
+def _may_come_back(task: Task) -> bool:
+    """Return True if a task may have to be put into its queue once more."""
+    retry, place = task.options.retry, task._place
+    return bool(retry or place) or task.state in ("delayed", "retrying")
+
+
+def _count(tasks: t.Sequence[Task]) -> str:
+    return "1 task" if len(tasks) == 1 else f"{len(tasks)} tasks"
+
+
+def _names(tasks: t.Sequence[Task]) -> str:
+    named = ", ".join(task._label for task in tasks[:_MOST_NAMED])
+    left = len(tasks) - _MOST_NAMED
+    return f"{named} and {left} more" if left > 0 else named
+
+
+_all: weakref.WeakSet[t.Any] = weakref.WeakSet()
+
+
+def leave_with_process(dispatcher: t.Any) -> None:
+    """Let a dispatcher end its tasks when the process ends."""
+    _all.add(dispatcher)
+
+
+def _leave_all() -> None:
+    ours = [one for one in list(_all) if one.pid == os.getpid()]
+    _all.difference_update(ours)  # once is enough
+    for one in ours:  # all at once: what ends in one must not begin in another
+        one.closing.closed = True
+    try:
+        for one in ours:
+            one.leave()
+    except KeyboardInterrupt:
+        for one in ours:
+            one.closing.abandon()
+        _end_now()
+
+
+def _end_now() -> None:
+    """End the process without waiting for threads, whatever they do.
+
+    128 + SIGINT is what a shell expects of a program that Ctrl-C has ended.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(130)
+
+
+# Before the standard library's pools refuse what comes back, after a pause, say: their
+# own hook, which comes with the import above, was there first.
+getattr(threading, "_register_atexit", atexit.register)(_leave_all)
+
+
+def _leave_before_children(_: object = None) -> None:
+    """Leave a process of multiprocessing before it waits for its child processes.
+
+    It does that before it ends its threads, and a worker process ends when its thread
+    does.
+    """
+    Finalize(None, _leave_all, exitpriority=_BEFORE_ITS_OWN)
+
+
+_BEFORE_ITS_OWN = 100
+"""What multiprocessing closes itself, its queues, say, has a priority of 10 or less."""
+
+_leave_before_children()
+register_after_fork(_leave_all, _leave_before_children)  # which forgets finalizers

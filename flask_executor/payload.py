@@ -1,0 +1,181 @@
+"""A call, its context and its outcome as bytes, for code in another process.
+
+Everything goes by value, in pickles. The parts of a call are serialized one by one, so
+that the error names the part that fails. Nothing here knows a pool.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import typing as t
+from traceback import format_exception
+
+from flask import Flask
+
+from .attempt import Attempt
+from .calls import Call, Outcome
+from .contexts import PortableSnapshot
+from .errors import ArgumentsNotPicklable, CallNotPicklable, ResultNotPicklable
+from .task import name_of
+
+
+class MainModule:
+    """The script of this process, which a worker process imports too.
+
+    Python forgets its file when the script has ended, while what was accepted still
+    runs: so this notes it in time.
+    """
+
+    def __init__(self) -> None:
+        self._module = sys.modules.get("__main__")
+        self._file: str | None = getattr(self._module, "__file__", None)
+        spec = getattr(self._module, "__spec__", None)
+        self.is_prompt: bool = self._file is None and spec is None
+        """True if there is no file that a worker could import."""
+
+    @property
+    def is_forgotten(self) -> bool:
+        """True if it had a file, and has none now."""
+        return self._file is not None and "__file__" not in vars(self._module)
+
+    def recall(self) -> None:
+        """Make its file known again."""
+        if self.is_forgotten:
+            vars(self._module)["__file__"] = self._file
+
+
+class CallPayload(t.NamedTuple):
+    """A call as bytes."""
+
+    fn: bytes
+    arguments: bytes
+    snapshot: bytes | None
+
+
+def check_declared(fn: t.Any) -> None:
+    """Refuse, where it is declared, a job that no other process could import.
+
+    Its module does not hold it yet, so its name must tell.
+
+    :raises CallNotPicklable: saying why.
+    """
+    name = getattr(fn, "__qualname__", "")
+    if "<locals>" in name or "<lambda>" in name:
+        raise CallNotPicklable(
+            name_of(fn), "it is local to a function, or has no name of its own"
+        )
+
+
+def serialize_call(call: Call, main: MainModule) -> CallPayload:
+    """Serialize a call and what it is to see.
+
+    :raises CallNotPicklable: if no other process could import the callable.
+    :raises ArgumentsNotPicklable: if something else cannot be sent.
+    """
+    fn = _serialize_callable(call.fn, main)
+    try:
+        snapshot = None if call.snapshot is None else call.snapshot.packed()
+        return CallPayload(fn, pickle.dumps((call.args, call.kwargs)), snapshot)
+    except Exception as error:
+        reason = f"its arguments do not pickle ({describe(error)})"
+        raise ArgumentsNotPicklable(name_of(call.fn), reason) from error
+
+
+def _serialize_callable(fn: t.Any, main: MainModule) -> bytes:
+    if getattr(fn, "__module__", None) == "__main__" and main.is_prompt:
+        raise CallNotPicklable(
+            name_of(fn), "it was defined at a prompt, which has no file to import"
+        )
+    try:
+        return pickle.dumps(fn)
+    except Exception as error:
+        raise CallNotPicklable(name_of(fn), describe(error)) from error
+
+
+def rebuild_call(payload: CallPayload, app: Flask | None) -> Call:
+    """Rebuild a call in another process.
+
+    :param app: the app there; None: the call runs without contexts.
+    """
+    snapshot = None
+    if payload.snapshot is not None and app is not None:
+        portable: PortableSnapshot = pickle.loads(payload.snapshot)
+        snapshot = portable.land(app)
+    args, kwargs = pickle.loads(payload.arguments)
+    return Call(pickle.loads(payload.fn), args, kwargs, snapshot)
+
+
+class TaskInfo(t.NamedTuple):
+    """What code in another process may ask of the task whose call it runs."""
+
+    id: str
+    name: str
+    key: bytes | None
+    attempt: int
+    remaining: float | None
+
+    @classmethod
+    def of(cls, attempt: Attempt) -> TaskInfo:
+        """Return what there is to tell now."""
+        key = _serialize_key(attempt.key)
+        number, remaining = attempt.number, attempt.remaining()
+        return cls(attempt.id, attempt.name, key, number, remaining)
+
+    def rebuild_key(self) -> t.Hashable | None:
+        """Return the key, or None if only the other process can make one like it."""
+        try:
+            return None if self.key is None else pickle.loads(self.key)
+        except Exception:
+            return None
+
+
+def _serialize_key(key: t.Hashable | None) -> bytes | None:
+    try:
+        return None if key is None else pickle.dumps(key)
+    except Exception:  # any hashable thing may be a key
+        return None
+
+
+def serialize_outcome(name: str, outcome: Outcome) -> bytes:
+    """Serialize what came of a call; what cannot be sent becomes an error."""
+    value, error = outcome.value, outcome.error
+    trace = "" if error is None else "".join(format_exception(error))
+    try:
+        reply = pickle.dumps((value, error, trace))
+        if error is not None:
+            pickle.loads(reply)  # many exceptions pickle but do not unpickle
+        return reply
+    except BaseException as failure:
+        what = "its result" if error is None else f"the {describe(error)} it raised"
+        refused = ResultNotPicklable(name, what, describe(failure))
+        return pickle.dumps((None, refused, trace))
+
+
+def rebuild_outcome(name: str, reply: bytes) -> Outcome:
+    """Rebuild what came of a call in the process that submitted it."""
+    try:
+        value, error, trace = pickle.loads(reply)
+    except BaseException as failure:
+        lost = ResultNotPicklable(name, "its result", describe(failure))
+        return Outcome(error=lost)
+    if error is not None and trace:
+        error.__cause__ = WorkerTraceback(trace)
+    return Outcome(value, error)
+
+
+class WorkerTraceback(Exception):
+    """The traceback of an exception, as the worker process saw it: the cause of the
+    exception in this process.
+    """
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.args[0]}"""'
+
+
+def describe(error: BaseException) -> str:
+    """Return the kind of an error and its message."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # people's own may fail
+        return type(error).__name__

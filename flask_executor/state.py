@@ -1,0 +1,291 @@
+"""What one executor keeps for one app: settings, futures and a dispatcher."""
+
+from __future__ import annotations
+
+import os
+import threading
+import typing as t
+import weakref
+from concurrent.futures import Future
+from dataclasses import fields
+from functools import partial
+
+from flask import Flask
+
+from .calls import Call, is_coroutine_function
+from .contexts import Snapshot, current_app, keep_uploads
+from .dispatch import Dispatcher
+from .errors import InvalidSetting
+from .futures import Callback, FutureCollection, TaskFuture
+from .jobs import ExecutorJob
+from .options import Given, NoKey, Options, unsupported
+from .pools import POOLS, CoroutinePool, pool_module
+from .settings import Settings, config_key, misspelt, read_key
+
+
+class Keeper(t.Protocol):
+    """What an executor has for all its apps."""
+
+    _default_done_callbacks: list[Callback]
+
+    @property
+    def futures(self) -> FutureCollection: ...
+
+
+NewDispatcher = t.Callable[[Settings, str, Flask], Dispatcher]
+
+
+def propagate_exceptions_callback(future: Future[t.Any]) -> None:
+    """Raise what a task raised; a default done-callback where
+    ``EXECUTOR_PROPAGATE_EXCEPTIONS`` is true.
+    """
+    if not future.cancelled() and (error := future.exception()) is not None:
+        raise error
+
+
+class AppState:
+    """What one executor keeps for one app; each part is made at first use.
+
+    :param name: the executor's.
+    :param prefix: what stands before its config keys.
+    :param kind: the pool that the type names.
+    :param new: makes a dispatcher.
+    """
+
+    def __init__(
+        self, app: Flask, name: str, prefix: str, kind: str, new: NewDispatcher
+    ) -> None:
+        self.app = weakref.ref(app)
+        """The app, or None once it is gone."""
+        self.kind = kind
+        """Which pool runs calls."""
+        self.new_dispatcher = new
+        """What makes the dispatcher."""
+        # Here and not at first use, beside which a server may fork: the lock of a
+        # module that is being imported stays locked in the child.
+        self.pool_class: t.Any = pool_module(kind).POOL
+        """The class of the pool."""
+        self._name = name
+        self._prefix = prefix
+        self._pid = os.getpid()
+        self._in_children: dict[int, AppState] = {}
+        self._lock = threading.RLock()
+        self._settings: Settings | None = None
+        self._futures: FutureCollection | None = None
+        self._dispatcher: Dispatcher | None = None
+
+    @classmethod
+    def of(cls, app: Flask, name: str, new: NewDispatcher) -> AppState:
+        """Make the state of an executor for an app, and put all defaults in its config.
+
+        :raises InvalidSetting: if there is no such ``EXECUTOR_TYPE``; every other key
+            is read at first use.
+        """
+        prefix = f"{name.upper()}_" if name else ""
+        kind = _kind(app.config, prefix)
+        for spec in fields(Settings):
+            app.config.setdefault(config_key(prefix, spec.name), spec.default)
+        return cls(app, name, prefix, kind, new)
+
+    def here(self) -> AppState:
+        """Return the state of this process: itself, or in a forked child one that
+        starts anew, since the threads of a pool do not outlive a fork, and a lock may
+        be held in it.
+
+        It looks at the process id, for not every server that forks lets Python know
+        (uWSGI).
+        """
+        pid = os.getpid()
+        if pid == self._pid:
+            return self
+        found = self._in_children.get(pid)
+        # Of two threads that make one, both get the first.
+        return found or self._in_children.setdefault(pid, self._made_anew())
+
+    def _made_anew(self) -> AppState:
+        app = t.cast(Flask, self.app())
+        new = self.new_dispatcher
+        return AppState(app, self._name, self._prefix, self.kind, new)
+
+    @property
+    def settings(self) -> Settings:
+        """What the config says, read at first use."""
+        with self._lock:
+            if self._settings is None:
+                self._settings = self._read_settings()
+            return self._settings
+
+    @property
+    def futures(self) -> FutureCollection:
+        """The stored futures."""
+        if (made := self._futures) is not None:
+            return made
+        with self._lock:
+            if self._futures is None:
+                self._futures = FutureCollection(
+                    self.settings.futures_max_length,
+                    ttl=self.settings.futures_ttl,
+                    app=self.app(),
+                )
+            return self._futures
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """The dispatcher, and with it the pool."""
+        return self._dispatcher or self._make_dispatcher()
+
+    def _make_dispatcher(self) -> Dispatcher:
+        with self._lock:
+            if self._dispatcher is None:
+                self._dispatcher = self.new_dispatcher(
+                    self.settings, self._thread_name(), t.cast(Flask, self.app())
+                )
+            return self._dispatcher
+
+    def accept(
+        self,
+        executor: Keeper,
+        given: Given,
+        fn: t.Any,
+        args: t.Sequence[t.Any],
+        kwargs: dict[str, t.Any],
+        key: t.Any = NoKey,
+        job: ExecutorJob[..., t.Any] | None = None,
+        held_by: object = None,
+    ) -> TaskFuture[t.Any]:
+        """Accept a call, as :meth:`.Submitter._accept`.
+
+        :param executor: whose callbacks are called and whose registry has the future.
+        """
+        # As the property, which is one call more in what everybody calls.
+        dispatcher = self._dispatcher or self._make_dispatcher()
+        if type(fn) is ExecutorJob:
+            # Of all its views, only the job that was declared pickles by its name.
+            job, fn = fn, fn.declared
+        options = dispatcher.defaults
+        if given or job is not None:
+            options = dispatcher.options_of(job, given)
+            key = options.key if key is NoKey else key
+            job = None if job is None else job.declared
+        app = t.cast(Flask, self.app())
+        future: TaskFuture[t.Any] = TaskFuture(app, None if key is NoKey else key)
+        call = Call(fn, args, kwargs)
+        if key is NoKey:
+            self._submit(executor, future, call, options, job)
+        else:
+            self._submit_stored(executor, future, call, options, job, held_by)
+        return future
+
+    def _submit_stored(
+        self,
+        executor: Keeper,
+        future: TaskFuture[t.Any],
+        call: Call,
+        options: Options,
+        job: t.Any,
+        held_by: object,
+    ) -> None:
+        key, futures = future.key, executor.futures
+        futures.reserve(key, future, instead_of=held_by)
+        try:
+            store = partial(futures.add, key, future)
+            self._submit(executor, future, call, options, job, store)
+        except BaseException:
+            futures.discard(key, future)
+            raise
+
+    def _submit(
+        self,
+        executor: Keeper,
+        future: TaskFuture[t.Any],
+        call: Call,
+        options: Options,
+        job: t.Any,
+        store: t.Callable[[], object] | None = None,
+    ) -> None:
+        """Take what the call is to see, and dispatch it.
+
+        :param store: hands the future to others, once it can be cancelled.
+        """
+        dispatcher = self._dispatcher or self._make_dispatcher()
+        task = dispatcher.register(future, call, options)
+        try:
+            if store is not None:
+                store()
+            if not dispatcher.pool.runs_in_caller or current_app() is None:
+                _take_context(call, future.app, dispatcher.g_carried)
+            callbacks = executor._default_done_callbacks
+            if dispatcher.settings.propagate_exceptions:
+                callbacks = [*callbacks, propagate_exceptions_callback]
+            dispatcher.submit(task, callbacks, job=job)
+        except BaseException:
+            dispatcher.withdraw(task)
+            raise
+
+    def check_job(self, fn: t.Any) -> None:
+        """Refuse a job that no worker of this app's pool could import."""
+        self._pool_class_for(fn).check_declared(fn)
+
+    def refuse_unsupported(self, given: Given, fn: t.Any) -> None:
+        """Refuse options that this app's pool cannot honour for that callable."""
+        if fn is None:  # a coroutine function may come
+            pools = [self.pool_class, CoroutinePool]
+        else:
+            pools = [self._pool_class_for(fn)]
+        options = Options().overlaid(given)
+        refusals = [unsupported(options, pool) for pool in pools]
+        if refusals[0] is not None and all(refusals):
+            raise refusals[0]
+
+    def _pool_class_for(self, fn: t.Any) -> t.Any:
+        if is_coroutine_function(fn):
+            return CoroutinePool
+        return self.pool_class
+
+    def shutdown(self, wait: bool, cancel_futures: bool) -> None:
+        """Accept nothing more."""
+        self.dispatcher.shutdown(wait, cancel_futures)
+
+    def retire(self) -> None:
+        """Accept nothing more, if anything was accepted."""
+        if self._dispatcher is not None:
+            self._dispatcher.shutdown(wait=False, cancel_futures=False)
+
+    def _read_settings(self) -> Settings:
+        app = t.cast(Flask, self.app())
+        for key, nearest in misspelt(app.config, self._prefix).items():
+            app.logger.warning(
+                "%s is not a setting of Flask-Executor: did you mean %s?", key, nearest
+            )
+        settings = Settings.read(app.config, self._prefix)
+        if settings.type == self.kind:
+            return settings
+        key = config_key(self._prefix, "type")
+        app.logger.warning(
+            "%s was changed to %r after init_app; it stays %r. Set it before, or call"
+            " init_app again.",
+            key,
+            settings.type,
+            self.kind,
+        )
+        return Settings.read({**app.config, key: self.kind}, self._prefix)
+
+    def _thread_name(self) -> str:
+        return f"{self._name}-executor" if self._name else "executor"
+
+
+def _take_context(call: Call, app: Flask, copy_g: str) -> None:
+    """Take what a call is to see, now."""
+    call.snapshot = Snapshot.take(app, copy_g=copy_g)
+    if call.args or call.kwargs:
+        call.args, call.kwargs = keep_uploads(call.args), keep_uploads(call.kwargs)
+
+
+def _kind(config: t.Mapping[str, t.Any], prefix: str) -> str:
+    """Read which pool the type names."""
+    kind: str = read_key(config, prefix, "type")
+    if kind not in POOLS:
+        key = config_key(prefix, "type")
+        allowed = "one of " + ", ".join(map(repr, POOLS))
+        raise InvalidSetting(key, config[key], allowed)
+    return kind

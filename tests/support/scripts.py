@@ -1,0 +1,28 @@
+"""Other interpreters that tests start."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SUPPORT = Path(__file__).parent
+ROOT = SUPPORT.parent.parent
+PYTHONPATH = os.pathsep.join((str(SUPPORT), str(ROOT)))
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """This process's environment; the package and what lies here can be imported."""
+    return {**os.environ, "PYTHONPATH": PYTHONPATH, **extra}
+
+
+def cannot_at_exit(what: str) -> pytest.MarkDecorator:
+    """Skip where Python itself cannot do that while the interpreter ends, as 3.12.1
+    cannot (CPython's issue 113964).
+    """
+    probe = f"import os, threading; threading._register_atexit(lambda: {what})"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True)
+    return pytest.mark.skipif(b"RuntimeError" in done.stderr, reason="Python cannot")
