@@ -265,6 +265,14 @@ def test_each_key_has_its_paragraph() -> None:
     }
 
 
+def test_every_error_is_explained() -> None:
+    """The table of the page on failures has each exception of the package."""
+    page = (DOCS / "howto/failures.rst").read_text()
+    listed = set(re.findall(r":exc:`~flask_executor\.errors\.(\w+)`", page))
+    source = (ROOT / "flask_executor/errors.py").read_text()
+    assert listed == set(re.findall(r"^class (\w+)", source, re.MULTILINE))
+
+
 def test_each_guarantee_has_its_tests() -> None:
     """Each one has an id, which a test names; each id that a test names is there."""
     page = (DOCS / "explanation" / "guarantees.rst").read_text()
