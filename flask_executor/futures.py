@@ -123,7 +123,7 @@ class TaskFuture(Future[T]):
 
     def run_callbacks(self) -> None:
         """Run the done-callbacks, on this thread."""
-        if self._done_callbacks and not self._callbacks_run:
+        if not self._callbacks_run:
             self._invoke_callbacks()  # type: ignore[attr-defined]
 
     def cancel(self) -> bool:

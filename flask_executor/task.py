@@ -62,7 +62,7 @@ class Owner(t.Protocol):
     def abandon(self, task: Task, error: BaseException) -> None:
         """End a task that nothing can run, with this error."""
 
-    def reported(self, task: Task) -> None:
+    def reported(self, task: Task, /) -> object:
         """Announce the progress of a running task."""
 
     def want(self, task: Task) -> None:
@@ -122,6 +122,7 @@ class Task:
         owner: Owner,
         options: Options = DEFAULTS,
         key: t.Hashable | None = None,
+        submitted: float = 0.0,
     ) -> None:
         self.options: Options = options
         """The options that apply to it."""
@@ -141,7 +142,7 @@ class Task:
         self._run: Attempt | None = None
         self._id: str | None = None
         self._name: str | None = options.name
-        self._submitted: float = 0.0
+        self._submitted: float = submitted
         self._started: float | None = None
         self._finished: float | None = None
 

@@ -381,6 +381,7 @@ class _Dispatcher(Dispatcher):
         self._loop = t.cast(t.Any, self._coroutines)
         self._runner = tasks._runner
         self._tasks = tasks
+        self._take_outcome, self.finish = self.finish, self._finish
         tasks._dispatchers.append(self)
 
     def register(self, future: TaskFuture[t.Any], call: Call, options: Options) -> Task:
@@ -400,10 +401,9 @@ class _Dispatcher(Dispatcher):
             self._tasks._submitted.remove(submitted)
             raise
 
-    def finish(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Take the outcome of an attempt."""
+    def _finish(self, attempt: Attempt, outcome: Outcome) -> None:
         with self._runner.judging():
-            super().finish(attempt, outcome)
+            self._take_outcome(attempt, outcome)
 
     def start_waiting(self, task: Task, timeout: float | None) -> Wait | None:
         """Prepare a wait, and see that the test does not wait in vain."""

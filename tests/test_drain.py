@@ -91,7 +91,7 @@ def test_what_runs_is_finished(
     found: list[Drained] = []
     draining = threading.Thread(target=lambda: found.append(executor.drain()))
     draining.start()
-    until(lambda: executor._state().dispatcher.closing.leaving)
+    until(lambda: executor._state().dispatcher.table.leaving)
     with pytest.raises(ExecutorShutDown):
         executor.submit(abs, -1)
     gate.set()

@@ -592,7 +592,7 @@ def test_drain_as_it_fails(executor: Executor, gate: threading.Event) -> None:
     assert began.wait(LIMIT)
     draining = threading.Thread(target=executor.drain)
     draining.start()
-    until(lambda: executor._state().dispatcher.closing.leaving)
+    until(lambda: executor._state().dispatcher.table.leaving)
     gate.set()
     assert future.exception(LIMIT).args == (1,)  # type: ignore[union-attr]
     draining.join(LIMIT)

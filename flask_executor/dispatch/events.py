@@ -35,7 +35,7 @@ from ..task import Task
 from .verdict import Verdict
 
 _PACKAGE = str(Path(__file__).parents[1])
-"""Where log records come from: the package, which people know, not one of its modules."""
+"""Where log records come from: the package, which people know, no module of it."""
 
 
 class Log:
@@ -117,6 +117,11 @@ class LogSink:
             message = "Task %s failed" + _ending(verdict)
             self._log.write(logging.ERROR, message, task._label, error=verdict.error)
 
+    def broke(self, task: Task, error: BaseException) -> None:
+        """A fault of the executor itself has ended a task."""
+        message = "A fault in the executor has ended task %s"
+        self._log.write(logging.ERROR, message, task._label, error=error)
+
     def returned_late(self, attempt: Attempt, seconds: float) -> None:
         """A run that went on after its timeout has returned."""
         message = "Task %s has returned, %.3g seconds after its timeout"
@@ -196,13 +201,13 @@ class SignalSink:
             facts = {"error": verdict.error, "delay": verdict.pause}
             self._send(task_retrying, task, **facts)
 
-    def ended(self, task: Task, verdict: Verdict) -> None:
+    def ended(self, task: Task, verdict: Verdict, value: t.Any) -> None:
         """A task has ended."""
         signal = self._ENDS[verdict.kind]
         if signal.receivers:
             facts: dict[str, t.Any] = {}
             if verdict.kind == "succeeded":
-                facts["result"] = verdict.value
+                facts["result"] = value
             elif verdict.error is not None:
                 facts["error"] = verdict.error
             self._send(signal, task, **facts)
@@ -229,9 +234,9 @@ class Events:
 
     A sink has a method for each event that it wants to hear of: ``submitted(task)``,
     ``started(attempt)``, ``progressed(task)``, ``decided(attempt, verdict)`` in the
-    context of the task, ``retrying(task, verdict)``, ``ended(task, verdict)``,
+    context of the task, ``retrying(task, verdict)``, ``ended(task, verdict, value)``,
     ``returned_late(attempt, seconds)``, ``failed(task, verdict)`` for a task that fails
-    while it waits. ``ended`` comes before the future ends.
+    while it waits, ``broke(task, error)`` for a fault of our own. ``ended`` comes before the future ends.
     """
 
     def __init__(self, app: Flask, settings: Settings) -> None:
@@ -248,9 +253,10 @@ class Events:
     progressed: t.Callable[[Task], object]
     decided: t.Callable[[Attempt, Verdict], object]
     retrying: t.Callable[[Task, Verdict], object]
-    ended: t.Callable[[Task, Verdict], object]
+    ended: t.Callable[[Task, Verdict, t.Any], object]
     returned_late: t.Callable[[Attempt, float], object]
     failed: t.Callable[[Task, Verdict], object]
+    broke: t.Callable[[Task, BaseException], object]
 
 
 _EVENTS = (
@@ -262,6 +268,7 @@ _EVENTS = (
     "ended",
     "returned_late",
     "failed",
+    "broke",
 )
 
 

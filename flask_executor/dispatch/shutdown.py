@@ -16,6 +16,7 @@ from multiprocessing.util import Finalize, register_after_fork
 from ..errors import WaitsForItself
 from ..pools import Pool
 from ..task import Task
+from .endings import Endings
 from .events import Log
 from .table import TaskTable
 from .timer import Timer
@@ -60,8 +61,12 @@ class Shutdown:
     """The way out of one dispatcher.
 
     :param table: its tasks.
+    :param timer: ends with the last of them.
     :param log: where it says what became of them.
+    :param endings: ends those that wait.
     :param name: of the executor.
+    :param pools: returns the pools that there are.
+    :param is_inside: returns True in code that this would wait for.
     """
 
     def __init__(
@@ -69,25 +74,20 @@ class Shutdown:
         table: TaskTable,
         timer: Timer,
         log: Log,
+        endings: Endings,
         name: str,
         pools: t.Callable[[], list[Pool]],
-        cancel: t.Callable[[Task], object],
-        give_up: t.Callable[[Task], object],
         is_inside: t.Callable[[], bool],
     ) -> None:
-        self.closed: bool = False
-        """True if nothing more is accepted."""
-        self.leaving: bool = False
-        """True if no pending task becomes due and none is tried again."""
         self._table = table
         self._timer = timer
         self._log = log
+        self._endings = endings
         self._name = name
         self._pools = pools
-        self._cancel = cancel
-        self._give_up = give_up
         self._is_inside = is_inside
         self._emptied = threading.Event()
+        table.on_empty = self._let_go
 
     def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
         """Accept nothing more, and end the pools.
@@ -96,23 +96,22 @@ class Shutdown:
             the pools, which would wait for itself.
         :param cancel_futures: cancel what waits.
         """
-        self.closed = True
+        self._table.closed = True
         for task in self._table.pending.copy() if cancel_futures else ():
-            self._cancel(task)
+            self._endings.cancel(task)
         if not any(map(_may_come_back, self._table.live.copy())):
             self._shut_pools(wait=False)
-        self.note_end()
+        self._table.note_empty()
         if wait and not self._is_inside():
             self._emptied.wait()
             self._shut_pools(wait=True)
             self._timer.close(wait=True)
 
-    def note_end(self) -> None:
-        """A task has ended: if it was the last one, let the pools go."""
-        if self.closed and not self._table.live:
-            self._shut_pools(wait=False)
-            self._timer.close(wait=False)
-            self._emptied.set()
+    def _let_go(self) -> None:
+        """The last task has ended: let the pools and the timer go."""
+        self._shut_pools(wait=False)
+        self._timer.close(wait=False)
+        self._emptied.set()
 
     def drain(self, timeout: float | None) -> Drained:
         """Accept nothing more, and give what was accepted the time to end.
@@ -125,17 +124,17 @@ class Shutdown:
         """
         if self._is_inside():
             raise WaitsForItself("drain")
-        self.closed = self.leaving = True
+        self._table.closed = self._table.leaving = True
         live = self._table.live.copy()
         late = [attempt.task for attempt in self._table.late.copy()]
         tasks = [*dict.fromkeys([*live, *late])]
         futures = [task.future for task in tasks]
         for task in self._table.pending.copy():
             if task.state in ("delayed", "retrying"):
-                self._give_up(task)
+                self._endings.give_up(task)
         wait_for([future for future in futures if future is not None], timeout)
         for task in self._table.pending.copy():
-            self._give_up(task)
+            self._endings.give_up(task)
         self.shutdown(wait=False, cancel_futures=True)
         return self._summed_up(Drained.of(tasks))
 
@@ -145,10 +144,10 @@ class Shutdown:
         :param timeout: seconds to wait; None: as long as it takes.
         :param ask: asks a task to stop.
         """
-        self.closed = True
+        self._table.closed = True
         unfinished = self._unfinished()
         if not unfinished:
-            self.note_end()  # so that its worker processes end
+            self._table.note_empty()  # so that its worker processes end
             return
         if any(task.state == "running" or task.overrun for task in unfinished):
             self._log.write(
@@ -216,7 +215,7 @@ def _leave_all() -> None:
     ours = [one for one in list(_all) if one.pid == os.getpid()]
     _all.difference_update(ours)  # once is enough
     for one in ours:  # all at once: what ends in one must not begin in another
-        one.closing.closed = True
+        one.table.closed = True
     try:
         for one in ours:
             one.leave()

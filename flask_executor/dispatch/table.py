@@ -45,6 +45,12 @@ class TaskTable:
 
     def __init__(self, time: t.Callable[[], float]) -> None:
         self._time = time
+        self.closed: bool = False
+        """True if nothing more is accepted."""
+        self.leaving: bool = False
+        """True if no pending task becomes due, and none is tried again."""
+        self.on_empty: t.Callable[[], object] = bool
+        """Called when the last task has gone and nothing more is accepted."""
         self.live: dict[Task, None] = {}
         """All that were accepted and have not ended."""
         self.pending: dict[Task, None] = {}
@@ -67,12 +73,8 @@ class TaskTable:
         """Return True for the first who asks: the submitter, or who cancels it."""
         return self.reserved.pop(task, _ABSENT) is None
 
-    def note_submitted(self, task: Task) -> None:
-        """Note the time."""
-        task._submitted = self._time()
-
     def admit(self, task: Task) -> None:
-        """Accept a task: it is alive and pending."""
+        """Accept a task: it is alive and pending from now on."""
         self.live[task] = None
         self.pending[task] = None
 
@@ -163,9 +165,16 @@ class TaskTable:
     def remove(self, task: Task) -> None:
         """Take out a task whose future has ended."""
         self.live.pop(task, None)
+        if self.closed:
+            self.note_empty()
+
+    def note_empty(self) -> None:
+        """Say so if nothing more is accepted and nothing is left."""
+        if self.closed and not self.live:
+            self.on_empty()
 
     def forget(self, task: Task) -> None:
         """Take out a task that is not accepted after all."""
         self.reserved.pop(task, None)
         self.pending.pop(task, None)
-        self.live.pop(task, None)
+        self.remove(task)

@@ -19,8 +19,6 @@ class Verdict(t.NamedTuple):
 
     kind: Kind
     """An end, or ``retrying``."""
-    value: t.Any = None
-    """What the call returned."""
     error: BaseException | None = None
     """What the future raises, or what the attempt failed with."""
     pause: float = 0.0
@@ -31,6 +29,7 @@ class Verdict(t.NamedTuple):
     """True if only the end of the process prevents another attempt."""
 
 
+SUCCEEDED = Verdict("succeeded")
 CANCELLED = Verdict("cancelled")
 
 
@@ -43,7 +42,7 @@ def verdict(attempt: Attempt, outcome: Outcome, *, leaving: bool = False) -> Ver
     """
     error = outcome.error
     if error is None:
-        return Verdict("succeeded", outcome.value)
+        return SUCCEEDED
     if attempt.timed_out:  # whatever it raised when it was stopped
         error = timeout_of(attempt)
     elif _is_cancelling(attempt, error):

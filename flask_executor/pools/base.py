@@ -68,9 +68,16 @@ class Pool(Executor):
         :raises CallNotPicklable: saying why.
         """
 
-    def room(self) -> int | None:
-        """Return how many more tasks would begin at once; None: there is no limit."""
+    def room(self, at_work: int) -> int | None:
+        """Return how many more tasks would begin at once; None: there is no limit.
+
+        :param at_work: how many of its tasks have begun and not ended.
+        """
         return None
+
+    def adapt_coroutine_function(self, fn: t.Any) -> t.Any:
+        """Return a plain function for a coroutine function, to run in the caller."""
+        raise NotImplementedError
 
     def prepare(self, call: Call) -> None:
         """Make of a call what the pool needs to run it, on the submitter's thread.
@@ -117,9 +124,7 @@ def run_task(task: Task, perform: Perform = run) -> None:
     attempt = task._owner.begin(task)
     if attempt is not None:
         # The owner may end the task while its call runs: the attempt keeps the call.
-        call = t.cast(Call, attempt.call)
-        task._owner.finish(attempt, perform(call, attempt))
-        del call
+        task._owner.finish(attempt, perform(attempt.call, attempt))  # type: ignore[arg-type]
     # The traceback of a failure refers to the frames of its callers, this one among
     # them: without this, the future would refer to itself.
     del task, attempt
@@ -170,7 +175,7 @@ class _BareOwner:
             task._release()
             future.set_exception(error)
 
-    def reported(self, task: Task) -> None:
+    def reported(self, task: Task, /) -> object:
         pass
 
     def want(self, task: Task) -> None:

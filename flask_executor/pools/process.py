@@ -106,9 +106,9 @@ class ProcessPool(ProcessPoolExecutor, Pool):
         """
         check_declared(fn)
 
-    def room(self) -> int:
+    def room(self, at_work: int) -> int:
         """Return how many more tasks would begin at once."""
-        return self._threads_pool.room()
+        return self._threads_pool.room(at_work)
 
     def prepare(self, call: Call) -> None:
         """Serialize a call.

@@ -49,6 +49,10 @@ class SyncPool(Pool):
             run_task(task)
         del self._rounds[task]
 
+    def adapt_coroutine_function(self, fn: t.Any) -> t.Any:
+        """Return a plain function that runs a coroutine function to its end."""
+        return run_to_end(fn)
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept nothing more; nothing waits here."""
         self._shutdown = True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures.thread as stdlib
 import os
-import threading
 import typing as t
 import weakref
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -56,12 +55,11 @@ class ThreadPool(ThreadPoolExecutor, Pool):
         super().__init__(max_workers, name, _note_pool, (mine,))
         self._queue = PriorityQueue()
         self._slots = LentSlots(self._queue, run, mine, f"{name}_helper")
-        self._busy: dict[int, None] = {}
-        self._work_item: t.Any = _WorkItem(self._queue, self._slots, self._busy, run)
+        self._work_item: t.Any = _WorkItem(self._queue, self._slots, run)
 
-    def room(self) -> int:
+    def room(self, at_work: int) -> int:
         """Return how many more tasks would begin at once."""
-        return max(0, self._max_workers - len(self._busy) - len(self._queue))
+        return max(0, self._max_workers - at_work - len(self._queue))
 
     def enqueue(self, task: Task, *, first: bool = False) -> None:
         """Put a task into the queue.
@@ -108,12 +106,9 @@ def _note_pool(pool: weakref.ref[Pool]) -> None:
 class _WorkItem:
     """A work item of the standard library's pool: it runs the task that is next."""
 
-    def __init__(
-        self, queue: PriorityQueue, slots: LentSlots, busy: dict[int, None], run: Run
-    ) -> None:
+    def __init__(self, queue: PriorityQueue, slots: LentSlots, run: Run) -> None:
         self._queue = queue
         self._slots = slots
-        self._busy = busy
         self._run = run
 
     def run(self, _context: object = None) -> None:
@@ -121,17 +116,13 @@ class _WorkItem:
 
         :param _context: what the threads of Python 3.14 pass to their work items.
         """
-        thread = threading.get_ident()
-        self._busy[thread] = None
-        # Not kept in a variable: the traceback of a failure would refer to it.
-        self._run_or_pass(self._queue.take())
-        self._busy.pop(thread, None)
-
-    def _run_or_pass(self, task: Task | None) -> None:
+        task = self._queue.take()
         if task is not None:
             if task._wanted or task._place is not None:
                 self._slots.forget(task)
             self._run(task)
+        # The traceback of a failure refers to this frame.
+        del task
 
     @property
     def future(self) -> _WorkItem:

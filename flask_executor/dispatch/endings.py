@@ -1,0 +1,105 @@
+"""How tasks end: the end is told to the sinks, then delivered to the future.
+
+Whoever calls this has taken the task out of the table, and so decides alone.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from concurrent.futures import Future
+
+from ..futures import TaskFuture
+from ..task import State, Task
+from .events import Events, clear_locals
+from .table import TaskTable
+from .timer import Timer
+from .verdict import CANCELLED, Verdict
+
+
+class Endings:
+    """Ends tasks.
+
+    :param table: where they are until then.
+    :param timer: holds the handles of those that wait for their time.
+    :param events: hears of each end.
+    """
+
+    def __init__(self, table: TaskTable, timer: Timer, events: Events) -> None:
+        self._table = table
+        self._timer = timer
+        self._events = events
+
+    def end(self, task: Task, verdict: Verdict, value: t.Any = None) -> None:
+        """End a task as decided.
+
+        :param value: what the call returned.
+        """
+        if verdict.error is not None:
+            clear_locals(verdict.error)
+        future = self._table.end(task, t.cast(State, verdict.kind))
+        try:
+            self._events.ended(task, verdict, value)
+        finally:
+            self.deliver(task, future, verdict, value)
+
+    def deliver(
+        self, task: Task, future: TaskFuture[t.Any], verdict: Verdict, value: t.Any
+    ) -> None:
+        """End the future of a task, and run its callbacks on this thread."""
+        if verdict.kind == "succeeded":
+            future.end_with(value)
+        elif verdict.kind == "cancelled":
+            future.end_cancelled()
+        else:
+            future.end_failed(t.cast(BaseException, verdict.error))
+        # Its future has ended, so it is alive no more; callbacks may wait for that.
+        self._table.remove(task)
+        if future._done_callbacks:
+            future.run_callbacks()
+
+    def end_pending(self, task: Task, verdict: Verdict) -> bool:
+        """End a task that is pending, wherever it waits; return False if it is not."""
+        if not self._table.take_pending(task):
+            return False
+        if task._timer is not None:
+            self._timer.cancel(task._timer)
+            task._timer = None
+        task._pool.remove(task)
+        if task._place is not None:
+            task._place.limit.leave(task._place)
+        if verdict.error is not None:
+            self._events.failed(task, verdict)
+        self.end(task, verdict)
+        return True
+
+    def cancel(self, task: Task) -> bool:
+        """Cancel a task that waits; return True if it is cancelled now."""
+        if self.end_pending(task, CANCELLED) or task.state == "cancelled":
+            return True
+        # Its submitter, who has not accepted it yet, finds it taken and ends it.
+        return self._table.take_reserved(task) and Future.cancel(task.future)
+
+    def give_up(self, task: Task) -> None:
+        """End a task that can wait no longer: as it failed last, or as cancelled."""
+        error = task._error
+        if error is None:
+            self.cancel(task)
+            return
+        timed_out = task._run is not None and task._run.timed_out
+        kind: t.Any = "timed_out" if timed_out else "failed"
+        self.end_pending(task, Verdict(kind, error, given_up=True))
+
+    def abandon(self, task: Task, error: BaseException) -> None:
+        """End a pending task that nothing can run."""
+        self.end_pending(task, Verdict("failed", error))
+
+    def break_off(self, task: Task, error: BaseException) -> None:
+        """End a task in whatever state a fault of ours has left it."""
+        self._events.broke(task, error)
+        self._table.take_pending(task)
+        if task._run is not None:
+            self._table.take_running(task._run)
+        if task._place is not None:
+            task._place.limit.leave(task._place)
+        if not task._has_ended:
+            self.end(task, Verdict("failed", error))

@@ -1,0 +1,163 @@
+"""The runs of tasks: how an attempt begins, and what is done with its outcome."""
+
+from __future__ import annotations
+
+import threading
+import typing as t
+
+from ..attempt import Attempt
+from ..calls import Outcome
+from ..task import Task
+from .endings import Endings
+from .events import Events, clear_locals
+from .queueing import Queueing
+from .table import TaskTable
+from .timer import Timer
+from .verdict import Verdict, timeout_of, verdict
+
+
+class Runs:
+    """Begins attempts, and performs the verdict on each."""
+
+    def __init__(
+        self,
+        table: TaskTable,
+        timer: Timer,
+        events: Events,
+        endings: Endings,
+        queueing: Queueing,
+    ) -> None:
+        self._table = table
+        self._timer = timer
+        self._events = events
+        self._endings = endings
+        self._queueing = queueing
+
+    def begin(self, task: Task) -> Attempt | None:
+        """Begin an attempt on this thread; return None if the task must not run."""
+        try:
+            place = task._place
+            if place is not None and not place.limit.enter(place):
+                if task not in self._table.pending:
+                    # What took it has looked for it there before it was there.
+                    place.limit.leave(place)
+                return None
+            attempt = self._table.start(task)
+            if attempt is not None:
+                attempt.thread = threading.get_ident()
+                self._events.started(attempt)
+                if task.options.timeout is not None:
+                    self._watch(attempt, task.options.timeout)
+            elif place is not None:
+                place.limit.leave(place)
+            return attempt
+        except BaseException as error:  # a fault in here: it must not cost a worker
+            self._endings.break_off(task, error)
+            return None
+
+    def settle(self, attempt: Attempt, error: BaseException) -> None:
+        """Decide what a failure means, in the context in which it was raised."""
+        if self._table.take_running(attempt):
+            made = attempt.decided = self._verdict(attempt, Outcome(error=error))
+            if made.error is not None:
+                self._events.decided(attempt, made)
+
+    def finish(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Take the outcome of an attempt, on whatever thread has it."""
+        task = attempt.task
+        try:
+            if attempt.timer is not None:
+                self._timer.cancel(attempt.timer)
+            if task._place is not None:
+                task._place.limit.leave(task._place)
+            made, attempt.decided = attempt.decided, None
+            if self._table.take_running(attempt):
+                made = self._verdict(attempt, outcome)
+                if made.error is not None:
+                    self._log_decided(attempt, made)
+            attempt.call = None
+            if made is None:
+                self._returned_late(attempt)
+            elif made.kind == "retrying":
+                self._try_again(task, made)
+            else:
+                self._endings.end(task, made, outcome.value)
+        except BaseException as error:  # a fault in here: it must not cost a worker
+            self._endings.break_off(task, error)
+
+    def _verdict(self, attempt: Attempt, outcome: Outcome) -> Verdict:
+        if attempt.planned is not None and attempt.timed_out and outcome.error:
+            return t.cast(Verdict, attempt.planned)
+        return verdict(attempt, outcome, leaving=self._table.leaving)
+
+    def _log_decided(self, attempt: Attempt, made: Verdict) -> None:
+        """Tell the sinks of a decision, in a restore of the task's context."""
+        call, tell = attempt.call, self._events.decided
+        if call is None or call.snapshot is None:
+            tell(attempt, made)
+        else:
+            run = call.snapshot.run
+            self._events.log.guard(run, tell, (attempt, made), {}, attempt)
+
+    def _returned_late(self, attempt: Attempt) -> None:
+        if self._table.take_late(attempt) and attempt.overrun:
+            attempt.overrun = False
+            self._events.returned_late(attempt, -t.cast(float, attempt.remaining()))
+
+    def _try_again(self, task: Task, made: Verdict) -> None:
+        attempt, error = t.cast(Attempt, task._run), t.cast(BaseException, made.error)
+        clear_locals(error)
+        self._table.note_failed(task, error)
+        self._events.retrying(task, made)
+        if task._place is not None:
+            task._place = task._place.renewed()
+        self._table.admit_again(task)
+        if attempt.stop_requested:  # since it failed
+            self._endings.cancel(task)
+        elif self._table.leaving:
+            self._endings.give_up(task)
+        elif made.pause:
+            self._queueing.enqueue_later(task, made.pause, "retrying")
+        else:
+            self._queueing.enqueue_again(task)
+
+    # Stopping a run
+
+    def request_cancel(self, task: Task) -> bool:
+        """Cancel a task that waits, ask one to stop that runs; False if it is over."""
+        if self._endings.cancel(task):
+            return True
+        attempt = task._run
+        if task._has_ended or attempt is None:
+            return False
+        attempt.stop_requested, attempt.timed_out = True, False
+        if self._table.is_running(attempt):
+            self._stop(attempt)
+        return True
+
+    def _watch(self, attempt: Attempt, timeout: float) -> None:
+        attempt.deadline = self._timer.clock.monotonic() + timeout
+        attempt.timer = self._timer.at(attempt.deadline, self._became_late, attempt)
+
+    def _became_late(self, attempt: Attempt) -> None:
+        self._timer.aside(self._overdue, attempt)
+
+    def _overdue(self, attempt: Attempt) -> None:
+        """The timeout of an attempt is over: stop it, or end its task without it."""
+        attempt.timed_out = True
+        made = verdict(attempt, Outcome(error=timeout_of(attempt)))
+        overruns = not attempt.task._pool.stops_runs
+        if made.kind == "retrying":
+            # The next attempt waits until this one has really ended.
+            attempt.planned = made
+            if self._table.is_running(attempt):
+                self._stop(attempt)
+        elif self._table.take_overdue(attempt, overruns=overruns):
+            self._stop(attempt)  # before its call is released, by which some know it
+            self._log_decided(attempt, made)
+            self._endings.end(attempt.task, made)
+
+    def _stop(self, attempt: Attempt) -> None:
+        attempt.task._pool.interrupt(attempt)
+        for fn in attempt.on_stop:
+            fn()
