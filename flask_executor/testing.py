@@ -23,7 +23,7 @@ from .calls import Call, Chunk, Outcome
 from .contexts import open_uploads
 from .current import running
 from .dispatch import Clock, Dispatcher, Drained, Timer
-from .errors import ExecutorNotInitialized
+from .errors import ExecutorNotInitialized, LoopBlocked
 from .executor import Executor
 from .futures import Callback, TaskFuture
 from .jobs import ExecutorJob
@@ -407,11 +407,12 @@ class _Dispatcher(Dispatcher):
 
     def start_waiting(self, task: Task, timeout: float | None) -> Wait | None:
         """Prepare a wait, and see that the test does not wait in vain."""
-        if timeout is not None or not self._coroutines.is_own_thread:
-            inside = self.nested.current_attempt()
-            if inside is not None and task.state == "waiting":
-                self._run_for(inside, task)
-            self._runner.check_wait(task, timeout)
+        if timeout is None and self._coroutines.is_own_thread:
+            raise LoopBlocked(task.name)
+        inside = self.nested.current_attempt()
+        if inside is not None and task.state == "waiting":
+            self._run_for(inside, task)
+        self._runner.check_wait(task, timeout)
         return None if task._has_ended else super().start_waiting(task, timeout)
 
     def drain(self, timeout: float | None) -> Drained:
@@ -519,8 +520,8 @@ class _CoroutinePool(_Pool):
 
     @property
     def is_own_thread(self) -> bool:
-        """Whether this is code of a coroutine."""
-        return running.get() in self._cancels
+        """True in code of a coroutine, on the thread of its event loop."""
+        return running.get() in self._cancels and _runs_event_loop()
 
     def prepare(self, call: Call) -> None:
         """Make a plain function of a coroutine function."""
@@ -551,6 +552,14 @@ class _CoroutinePool(_Pool):
             yield
         finally:
             del self._cancels[attempt]
+
+
+def _runs_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 try:

@@ -69,10 +69,10 @@ class TestTimer:
         timer.at(timer.clock.monotonic(), lambda _: happened.set(), None)
         assert happened.wait(LIMIT)
         assert timer.next_due() == due
-        timer.call_off(far)
+        timer.cancel(far)
 
     def test_one_thread_serves_all(self, timer: Timer) -> None:
-        """A second alarm does not start a second thread."""
+        """A second call does not start a second thread."""
         threads: list[threading.Thread] = []
         both = threading.Barrier(2)
 
@@ -85,14 +85,14 @@ class TestTimer:
             both.wait(LIMIT)
         assert threads[0] is threads[1]
 
-    def test_without_alarms_there_is_no_thread(self, timer: Timer) -> None:
-        """The thread starts with the first alarm, and ends after the last one where
+    def test_with_no_calls_there_is_no_thread(self, timer: Timer) -> None:
+        """The thread starts with the first call, and ends after the last one once
         the timer is closed.
         """
         assert "executor_timer" not in names_of_threads()
-        alarm = timer.at(timer.clock.monotonic() + 10 * LIMIT, lambda _: None, None)
+        handle = timer.at(timer.clock.monotonic() + 10 * LIMIT, lambda _: None, None)
         assert "executor_timer" in names_of_threads()
-        timer.call_off(alarm)
+        timer.cancel(handle)
         timer.close(wait=True)
         assert "executor_timer" not in names_of_threads()
 
@@ -121,8 +121,8 @@ class TestTimer:
     def test_an_idle_thread_ends_and_a_new_one_follows(
         self, timer: Timer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """With nothing to wait for the thread ends; the next alarm starts another."""
-        monkeypatch.setattr("flask_executor.clock._IDLE", 0.001)
+        """With nothing to wait for the thread ends; the next call starts another."""
+        monkeypatch.setattr("flask_executor.dispatch.timer._IDLE", 0.001)
         threads: list[threading.Thread] = []
         for count in (1, 2):
             happened = threading.Event()
@@ -145,52 +145,52 @@ class TestDrivenTimer:
         assert "executor_timer" not in names_of_threads()
         driven.close(wait=True)
 
-    def test_called_off(self, clock: ManualClock, driven: Timer) -> None:
-        """An alarm that is called off does not happen, and its argument is let go."""
+    def test_cancelled(self, clock: ManualClock, driven: Timer) -> None:
+        """A call that is cancelled does not happen, and its argument is released."""
         happened: list[object] = []
         argument = Gone()
         gone = weakref.ref(argument)
-        alarm = driven.at(clock.monotonic() + 1, happened.append, argument)
+        handle = driven.at(clock.monotonic() + 1, happened.append, argument)
         del argument
-        driven.call_off(alarm)
+        driven.cancel(handle)
         gc.collect()
         assert gone() is None
         assert driven.next_due() is None
         clock.advance(2)
         assert happened == []
 
-    def test_called_off_too_late(self, clock: ManualClock, driven: Timer) -> None:
-        """Calling off one that has happened changes nothing."""
+    def test_cancelled_too_late(self, clock: ManualClock, driven: Timer) -> None:
+        """Cancelling one that has happened changes nothing."""
         happened: list[object] = []
-        alarm = driven.at(clock.monotonic() + 1, happened.append, "once")
+        handle = driven.at(clock.monotonic() + 1, happened.append, "once")
         clock.advance(1)
-        driven.call_off(alarm)
-        driven.call_off(alarm)
+        driven.cancel(handle)
+        driven.cancel(handle)
         clock.advance(1)
         assert happened == ["once"]
 
     def test_what_happened_is_let_go(self, clock: ManualClock, driven: Timer) -> None:
-        """Nothing refers to the argument of an alarm that has happened."""
+        """Nothing refers to the argument of a call that has happened."""
         argument = Gone()
         gone = weakref.ref(argument)
-        alarm = driven.at(clock.monotonic(), lambda _: None, argument)
+        handle = driven.at(clock.monotonic(), lambda _: None, argument)
         del argument
         clock.advance(0)
         gc.collect()
         assert gone() is None
-        assert alarm.take() is None
+        assert handle.take() is None
 
-    def test_many_called_off_take_no_room(
+    def test_many_cancelled_take_no_room(
         self, clock: ManualClock, driven: Timer
     ) -> None:
-        """Those called off are thrown out once they are the greater part; the others
+        """Those cancelled are thrown out once they are the greater part; the others
         happen all the same.
         """
         happened: list[object] = []
         start = clock.monotonic()
         kept = [driven.at(start + n, happened.append, n) for n in range(10)]
         for n in range(1000):
-            driven.call_off(driven.at(start + n, happened.append, n))
+            driven.cancel(driven.at(start + n, happened.append, n))
         assert len(driven._heap) < 250
         clock.advance(1000)
         assert happened == list(range(len(kept)))
@@ -249,7 +249,7 @@ class TestManualClock:
             clock.advance_to(datetime(2100, 1, 1))
 
     def test_on_the_way(self, clock: ManualClock, driven: Timer) -> None:
-        """Each alarm happens at its own time and on this thread; one that is set on
+        """Each call happens at its own time and on this thread; one that is set on
         the way and due on the way happens, too.
         """
         start = clock.monotonic()

@@ -115,7 +115,7 @@ def test_a_callable_without_a_name(
             return "<Send>"
 
     executor.submit(partial(Send())).exception(LIMIT)
-    assert "Task <Send> (key None) failed" in caplog.text
+    assert "Task <Send> failed" in caplog.text
 
 
 def test_a_repr_that_fails_hangs_nobody(executor: Executor) -> None:

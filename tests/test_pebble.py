@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
+import pickle
 import select
 import signal
 import subprocess
@@ -20,16 +21,19 @@ import pytest
 from control import Door
 from flask import Flask, g, request, session
 from internals import (
+    Answers,
+    Attempt,
     Call,
-    Channel,
     PebblePool,
-    ProcessWorker,
     Task,
-    deliver,
-    payload_of,
+    TaskInfo,
+    WorkerHandle,
+    bare_owner,
     pebble_pool,
-    reply_to,
-    unpack_reply,
+    rebuild_outcome,
+    request_for,
+    serve_one,
+    split_message,
 )
 from limits import LIMIT
 from pebble.common import CONSTS
@@ -244,10 +248,14 @@ def test_stopped_before_it_is_begun(tmp_path: Path) -> None:
     """A worker that starts with a call that is not wanted any more does not run it."""
     journal = tmp_path / "journal"
     call = Call(pebble_app.note, (str(journal), "ran"), {}, None)
-    task = Task(Future(), call, t.cast(t.Any, deliver))
-    PebblePool(1, "unused").pack(task)
-    channel = Channel(t.cast(t.Any, None), [0, 1])
-    outcome, _ = unpack_reply(task.name, reply_to(payload_of(task), None, channel))
+    task = Task(Future(), call, t.cast(t.Any, bare_owner))
+    PebblePool(1, "unused").prepare(call)
+    request = request_for(0, call.payload, TaskInfo.of(Attempt(task, 1, call)))
+    here, there = multiprocessing.Pipe(duplex=False)
+    with here, there:
+        serve_one(request, Answers(there), [0, 1], None)
+        _, _, reply = split_message(here.recv_bytes())
+    outcome = rebuild_outcome(task.name, pickle.loads(reply)[0])
     assert isinstance(outcome.error, TaskCancelled) and not journal.exists()
 
 
@@ -267,12 +275,12 @@ def test_interrupt_alone(gate: Door) -> None:
     pool = PebblePool(1, "executor-pool")
     future: Future[bytes] = Future()
     call = Call(pebble_app.wait_at, (gate.port,), {}, None)
-    task = Task(future, call, t.cast(t.Any, deliver))
-    pool.interrupt(task)  # not here yet: nothing to stop
-    pool.pack(task)
-    pool.start(task)
+    task = Task(future, call, t.cast(t.Any, bare_owner))
+    pool.interrupt(Attempt(task, 1, call))  # not here: nothing to stop
+    pool.prepare(call)
+    pool.enqueue(task)
     gate.process()
-    pool.interrupt(task)
+    pool.interrupt(t.cast(Attempt, task._run))
     assert isinstance(future.exception(LIMIT), TaskCancelled)
     assert pool.submit(abs, -1).result(LIMIT) == 1
     pool.shutdown()
@@ -283,16 +291,16 @@ def test_stopped_when_it_has_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     be killed, gets no other task. Who asks later still kills nothing.
     """
     late: list[t.Callable[[], None]] = []
-    run = ProcessWorker.run
+    run = WorkerHandle.run
 
-    def run_and_ask(worker: t.Any, task: Task) -> t.Any:
-        came = run(worker, task)
+    def run_and_ask(handle: t.Any, call: Call, attempt: Attempt) -> t.Any:
+        came = run(handle, call, attempt)
         if not late:
-            worker.ask_to_stop(task)  # between the reply and what is made of it
-            late.append(lambda: worker.ask_to_stop(task))
+            handle.ask_to_stop(attempt)  # between the reply and what is made of it
+            late.append(lambda: handle.ask_to_stop(attempt))
         return came
 
-    monkeypatch.setattr(ProcessWorker, "run", run_and_ask)
+    monkeypatch.setattr(WorkerHandle, "run", run_and_ask)
     pool = PebblePool(1, "executor-pool")
     pids = [pool.submit(pebble_app.pid).result(LIMIT) for _ in range(2)]
     late[0]()
@@ -380,9 +388,9 @@ def test_a_task_that_breaks_the_way_back(executor: Executor) -> None:
     """Where a reply cannot even be made, the call fails and nobody waits for ever."""
     pool = executor._self
     assert pool.submit(abs, -1).result(LIMIT) == 1
-    task = Task(Future(), Call(abs, (-1,), {}, None), t.cast(t.Any, deliver))
-    task.send_away(())  # no parcel
-    pool.start(task)
+    task = Task(Future(), Call(abs, (-1,), {}, None), t.cast(t.Any, bare_owner))
+    task._call.payload = ()  # nothing that a worker can read
+    pool.enqueue(task)
     assert isinstance(t.cast(t.Any, task.future).exception(LIMIT), WorkerLost)
     assert pool.submit(abs, -1).result(LIMIT) == 1
 

@@ -17,6 +17,7 @@ import process_app
 import pytest
 from control import Door
 from internals import (
+    Attempt,
     Call,
     LoopPool,
     Options,
@@ -27,7 +28,7 @@ from internals import (
     SyncPool,
     Task,
     ThreadPool,
-    deliver,
+    bare_owner,
 )
 from limits import LIMIT
 
@@ -80,31 +81,34 @@ def gate(pool: t.Any) -> t.Iterator[Door]:
     gate.close()
 
 
-class Judging(type(deliver)):  # type: ignore[misc]
-    """Delivers, and tells what it was that came."""
+class Judging(type(bare_owner)):  # type: ignore[misc]
+    """Gives the future what comes of a call, and tells what it was."""
 
     def __init__(self, judge: t.Callable[[Task, Outcome], object]) -> None:
         self.judge = judge
 
-    def finish(self, task: Task, outcome: Outcome) -> None:
-        self.judge(task, outcome)
-        super().finish(task, outcome)
+    def finish(self, attempt: Attempt, outcome: Outcome) -> None:
+        self.judge(attempt.task, outcome)
+        super().finish(attempt, outcome)
 
 
-def task_of(fn: t.Any, *args: t.Any, owner: t.Any = deliver, **options: t.Any) -> Task:
-    call = Call(fn, args, {}, None)
-    return Task(Future(), call, owner, Options(**options))
+def task_of(
+    fn: t.Any, *args: t.Any, owner: t.Any = bare_owner, **options: t.Any
+) -> Task:
+    return Task(Future(), Call(fn, args, {}), owner, Options(**options))
 
 
 def launch(pool: Pool, task: Task) -> Future[t.Any]:
     future = t.cast("Future[t.Any]", task.future)
-    if pool.packs:
-        pool.pack(task)
-    pool.start(task)
+    if pool.serializes:
+        pool.prepare(task._call)
+    pool.enqueue(task)
     return future
 
 
-def start(pool: Pool, fn: t.Any, *args: t.Any, owner: t.Any = deliver) -> Future[t.Any]:
+def start(
+    pool: Pool, fn: t.Any, *args: t.Any, owner: t.Any = bare_owner
+) -> Future[t.Any]:
     return launch(pool, task_of(fn, *args, owner=owner))
 
 
@@ -149,7 +153,7 @@ def test_after_shutdown(pool: t.Any, kind: Kind) -> None:
     future = t.cast("Future[t.Any]", task.future)
     with pytest.raises(ExecutorShutDown, match=kind.echo.__name__):
         launch(pool, task)
-    assert task.call is not None
+    assert task._call is not None
     assert repr(task) == f"<Task process_app.{kind.echo.__name__} waiting>"
     assert not future.done() and future.cancel()
 
@@ -233,7 +237,7 @@ def test_references_are_dropped(pool: t.Any, kind: Kind) -> None:
     thing = Thing()
     ref = weakref.ref(thing)
     task = task_of(kind.throw, KeyError)
-    task.call.kwargs["unknown"] = thing
+    task._call.kwargs["unknown"] = thing
     del thing
     future = launch(pool, task)
     assert isinstance(future.exception(LIMIT), BaseException)
@@ -241,7 +245,7 @@ def test_references_are_dropped(pool: t.Any, kind: Kind) -> None:
     pool.shutdown()
     gc.collect()
     assert ref() is None
-    assert task.call is None and task.name.startswith("process_app.throw")
+    assert task._call is None and task.name.startswith("process_app.throw")
 
 
 def test_bare_calls(pool: t.Any, kind: Kind) -> None:

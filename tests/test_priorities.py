@@ -1,4 +1,4 @@
-"""Which task is next: priorities, delays, limits per job, and a line that is full."""
+"""Which task is next: priorities, delays, limits per job, and a queue that is full."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import asyncio
 import queue
 import threading
 import typing as t
-from collections import deque
 from concurrent.futures import wait
 from datetime import UTC, datetime, timedelta
 from unittest import mock
 
 import control_app
 import pytest
-from control import Door, HandClock, Journal, occupy, until, with_clock
+from control import Door, HandClock, Journal, occupy, with_clock
 from flask import Flask
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from internals import Call, Gate, Line, Options, Task
+from internals import Call, Limit, Options, Place, PriorityQueue, Task
 from limits import LIMIT
 from werkzeug.exceptions import ServiceUnavailable
 
@@ -40,7 +39,15 @@ def one_worker(app: Flask, kind: str = "thread") -> None:
 def bare_task(**options: t.Any) -> Task:
     """A task that nobody owns."""
     nobody: t.Any = None
-    return Task(nobody, Call(len, (), {}, None), nobody, Options(**options))
+    return Task(nobody, Call(len, (), {}), nobody, Options(**options))
+
+
+def places(limit: Limit, count: int) -> list[Place]:
+    """Places of so many tasks under a limit."""
+    made = [Place(limit, bare_task()) for _ in range(count)]
+    for place in made:
+        place.task._place = place
+    return made
 
 
 def all_done(futures: t.Iterable[t.Any]) -> None:
@@ -124,25 +131,42 @@ def test_priorities_on_the_event_loop(
 
 
 @given(st.lists(st.integers(-100, 100) | st.none(), max_size=60))
-def test_the_line(moves: list[int | None]) -> None:
+def test_the_queue(moves: list[int | None]) -> None:
     """Whatever is put in and taken out, the first of the highest priority is next."""
-    line, model = Line(), list[Task]()
+    queue, model = PriorityQueue(), list[Task]()
     for move in moves:
         if move is None:
             expected = max(model, key=lambda task: task.options.priority, default=None)
             if expected is not None:
                 model.remove(expected)
-            assert line.take() is expected
+            assert queue.take() is expected
         else:
             task = bare_task(priority=move)
-            line.put(task)
+            queue.put(task)
             model.append(task)
-        assert len(line) == len(model)
+        assert len(queue) == len(model)
 
 
-def test_the_line_under_many_threads() -> None:
-    """Who put a task in before it takes one always finds one; none is lost or twice."""
-    line = Line()
+def test_the_queue_gives_a_task_once() -> None:
+    """A task is taken or removed, not both; one that is put first is next of its
+    priority.
+    """
+    queue = PriorityQueue()
+    first, second, high = bare_task(), bare_task(), bare_task(priority=1)
+    for task in (second, high):
+        queue.put(task)
+    queue.put(first, first=True)
+    assert queue.copy() == [high, first, second]
+    assert queue.remove(first) and not queue.remove(first)
+    assert queue.take() is high and not queue.remove(high)
+    assert queue.take() is second and queue.take() is None
+
+
+def test_the_queue_under_many_threads() -> None:
+    """Code that puts a task in before it takes one always finds one; none is lost or
+    taken twice.
+    """
+    queue = PriorityQueue()
     taken: list[Task] = []
     barrier = threading.Barrier(8)
     problems: list[object] = []
@@ -150,8 +174,8 @@ def test_the_line_under_many_threads() -> None:
     def work(seed: int) -> None:
         barrier.wait(LIMIT)
         for n in range(2000):
-            line.put(bare_task(priority=(seed * 7919 + n * 31) % 201 - 100))
-            task = line.take()
+            queue.put(bare_task(priority=(seed * 7919 + n * 31) % 201 - 100))
+            task = queue.take()
             if task is None:
                 problems.append((seed, n))
             else:
@@ -162,23 +186,7 @@ def test_the_line_under_many_threads() -> None:
         thread.start()
     for thread in threads:
         thread.join(LIMIT)
-    assert not problems and len(set(taken)) == 16_000 and line.take() is None
-
-
-def test_a_row_that_comes_while_somebody_looks() -> None:
-    """What another thread puts into a new row, past which one has looked, is found."""
-    line = Line()
-    low = bare_task(priority=-5)
-
-    class Row(deque[Task]):
-        def __bool__(self) -> bool:
-            if not line._rows.keys() - {0}:
-                line.put(low)  # as the other thread would, just now
-            return False
-
-    line._rows = {0: Row()}
-    line._in_order = tuple(line._rows.values())
-    assert line.take() is low and line.take() is None
+    assert not problems and len(set(taken)) == 16_000 and queue.take() is None
 
 
 # Delays
@@ -420,35 +428,49 @@ def test_a_limited_job_that_waits_for_itself(app: Flask, executor: Executor) -> 
         assert {future.result(LIMIT) for future in futures} == {120}
 
 
-def test_who_waited_comes_before_those_held() -> None:
+def test_a_task_that_waited_comes_before_those_blocked() -> None:
     """A task that comes back from a wait goes on before any that has not begun."""
-    gate = Gate(1)
-    waited, running, held = (bare_task() for _ in range(3))
-    assert gate.enter(waited)
-    assert gate.leave() is None  # it waits for another task
-    assert gate.enter(running)
-    back = threading.Thread(target=gate.enter_again)
-    back.start()
-    until(lambda: gate._returning == 1)
-    assert not gate.enter(held)
-    let_go = gate.leave()  # the running one ends
-    assert let_go in (held, None) and not gate.enter(held)
-    back.join(LIMIT)
-    assert not back.is_alive()
-    assert gate.leave() is held
-    assert gate.enter(held)
+    woken: list[Task] = []
+    limit = Limit(1, woken.append)
+    waited, runs, blocked = places(limit, 3)
+    assert limit.enter(waited)
+    limit.start_waiting(waited, has_timeout=False)  # so its place is free
+    assert limit.enter(runs) and not limit.enter(blocked)
+    limit.stop_waiting(waited)
+    back: list[str] = []
+    assert not limit.come_back(waited, lambda: back.append("back"))
+    limit.leave(runs)
+    assert back == ["back"] and waited.held and woken == []
+    limit.leave(waited)
+    assert woken == [blocked.task] and blocked.held
 
 
-def test_who_was_let_go_on_waits_no_longer_than_others() -> None:
-    """One that may go on and finds the gate taken is the next of those held."""
-    gate = Gate(1)
-    running, held, later, sooner = (bare_task() for _ in range(4))
-    assert gate.enter(running)
-    assert not gate.enter(held) and not gate.enter(later)
-    assert gate.leave() is held
-    assert gate.enter(sooner)  # on another worker
-    assert not gate.enter(held)
-    assert [gate.leave(), gate.next_held()] == [held, later]
+def test_a_place_goes_to_the_next_task_in_one_step() -> None:
+    """No task that comes meanwhile gets before the one whose turn it is."""
+    woken: list[Task] = []
+    limit = Limit(1, woken.append)
+    runs, blocked, later, sooner = places(limit, 4)
+    assert limit.enter(runs)
+    assert not limit.enter(blocked) and not limit.enter(later)
+    limit.leave(runs)
+    assert woken == [blocked.task]
+    assert not limit.enter(sooner)
+    assert limit.enter(blocked)  # the place is its own already
+    limit.leave(blocked)
+    limit.leave(later)
+    assert woken == [blocked.task, later.task, sooner.task]
+
+
+def test_a_blocked_task_that_is_cancelled_takes_no_place() -> None:
+    """It is passed over, also after it was given a place that it has not used."""
+    woken: list[Task] = []
+    limit = Limit(1, woken.append)
+    runs, cancelled, last = places(limit, 3)
+    assert limit.enter(runs)
+    assert not limit.enter(cancelled) and not limit.enter(last)
+    limit.leave(runs)
+    limit.leave(cancelled)
+    assert woken == [cancelled.task, last.task] and last.held
 
 
 @pytest.mark.holds("g-limit")
@@ -564,7 +586,7 @@ def test_a_full_line(app: Flask, executor: Executor, gate: threading.Event) -> N
         executor.submit_stored("key", abs, -1)
     assert isinstance(info.value, queue.Full)
     assert isinstance(info.value, ServiceUnavailable)
-    assert "builtins.abs was not accepted, for 2 tasks wait" in str(info.value)
+    assert "builtins.abs was not accepted, because 2 tasks wait" in str(info.value)
     assert "EXECUTOR_MAX_PENDING" in str(info.value)
     assert "key" not in executor.futures
     assert waiting[0].cancel()

@@ -18,7 +18,7 @@ from pathlib import Path
 import process_app
 import pytest
 from flask import Flask, g, request, session
-from internals import ProcessWorker
+from internals import WorkerHandle
 from limits import LIMIT
 from werkzeug.datastructures import FileStorage
 
@@ -323,7 +323,7 @@ def test_no_worker_can_be_started(
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
     with monkeypatch.context() as patch:
-        patch.setattr(ProcessWorker, "_launch", refuse)
+        patch.setattr(WorkerHandle, "_launch", refuse)
         error = executor.submit(abs, -1).exception(LIMIT)
     assert isinstance(error, WorkerLost)
     assert str(error).startswith(

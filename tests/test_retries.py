@@ -156,8 +156,7 @@ def test_tried_until_it_succeeds(
         "Task flaky (key 7) failed in attempt 2 of 3, next in 8 s: ValueError: 2",
     ]
     for record in caplog.records:
-        assert record.levelno == logging.WARNING
-        assert record.exc_info and isinstance(record.exc_info[1], ValueError)
+        assert record.levelno == logging.WARNING and record.exc_info is None
     executor.shutdown()
     assert clock.is_idle
 
