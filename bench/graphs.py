@@ -1,8 +1,8 @@
 """Random graphs of tasks that wait for each other, in every way there is.
 
-A graph is made of a seed. Each of its tasks waits for some of those with higher numbers,
-so there is no circle: whatever the size of the pool and the limits of the jobs, all must
-end. The tests run some for seconds, ``bench/soak.py --graphs`` for minutes.
+A graph is made of a seed. Each of its tasks waits for some of those with higher
+numbers, so there is no circle: whatever the size of the pool and the limits of the
+jobs, all must end. The tests run some for seconds, ``bench/soak.py --graphs`` for minutes.
 """
 
 from __future__ import annotations
@@ -178,11 +178,12 @@ class Graph:
     async def _run_awaiting(self, number: int) -> int:
         node = self.nodes[number]
         with self._section(node):
-            current_task.progress(number, len(self.nodes))
+            await asyncio.sleep(0)
         for way, numbers in node.waits:
             with tolerant():
                 await COROUTINE_WAYS[way](self.executor, self._members(numbers))
             with self._section(node):
+                await asyncio.sleep(0)
                 current_task.raise_if_cancelled()
         return self._done(node, number)
 

@@ -97,9 +97,10 @@ def test_coroutines_never_exceed_their_limit(
         for _ in range(2):
             with section:
                 futures = [executor.submit(nap, n) for n in range(3)]
+                await asyncio.sleep(0.001)
             await way(futures)
         with section:
-            pass
+            await asyncio.sleep(0.001)
 
     for future in [work.submit() for _ in range(MANY)]:
         future.result(LIMIT)
@@ -107,10 +108,10 @@ def test_coroutines_never_exceed_their_limit(
 
 
 @pytest.mark.parametrize("limit", [1, 2])
-def test_asyncio_tasks_of_one_task_share_its_place(
+def test_asyncio_tasks_of_one_task_come_back_together(
     executor: Executor, limit: int
 ) -> None:
-    """Asyncio tasks that go on by themselves count as their task, once."""
+    """Asyncio tasks of one task that go on at the same time have one place for all."""
     section = Section()
 
     async def nap(n: int) -> int:
@@ -120,11 +121,13 @@ def test_asyncio_tasks_of_one_task_share_its_place(
     @executor.job(max_concurrency=limit)
     async def work() -> None:
         async def part(n: int) -> None:
-            await executor.submit(nap, n)
-            with section:
-                pass
+            await executor.submit(nap, n % 2)
+            await executor.submit(abs, n)
 
-        await asyncio.gather(*(part(n) for n in range(4)))
+        for _ in range(3):
+            await asyncio.gather(*(part(n) for n in range(4)))
+            with section:
+                await asyncio.sleep(0.001)
 
     for future in [work.submit() for _ in range(MANY)]:
         future.result(LIMIT)
