@@ -62,7 +62,9 @@ def test_after_a_coroutine_no_closed_request_is_current(
     called = threading.Event()
 
     def receive(sender: Flask, **facts: t.Any) -> None:
-        seen.append((has_request_context(), t.cast(t.Any, current_app)._get_current_object()))
+        seen.append(
+            (has_request_context(), t.cast(t.Any, current_app)._get_current_object())
+        )
 
     def callback(future: t.Any) -> None:
         seen.append(request.path)
