@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import LIMIT
-
-HERE = Path(__file__).parent
+from limits import LIMIT
+from scripts import environment
 
 HEAD = """
 from gevent import monkey
@@ -108,10 +106,7 @@ def run(directory: Path, body: str, kind: str) -> subprocess.CompletedProcess[st
     script.write_text(body)
     return subprocess.run(
         [sys.executable, str(script), kind],
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join((str(HERE), str(HERE.parent))),
-        },
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=LIMIT,

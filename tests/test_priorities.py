@@ -12,7 +12,7 @@ from unittest import mock
 
 import control_app
 import pytest
-from control import Door, HandClock, Journal, occupy, until, with_clock
+from control import Door, HandClock, Journal, occupy, with_clock
 from flask import Flask
 from hypothesis import given, settings
 from hypothesis import strategies as st
