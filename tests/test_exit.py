@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from limits import LIMIT
-from scripts import cannot_at_exit, environment
+from scripts import cannot_at_exit, environment, problems
 
 HEAD = """
 import asyncio
@@ -70,14 +70,6 @@ def script(tmp_path: Path) -> t.Callable[..., Ended]:
         return Ended(process.returncode, out.splitlines(), problems(errors))
 
     return run
-
-
-def problems(errors: str) -> str:
-    """What a script has said on its standard error, without that it waits for tasks:
-    they may have ended by then, or not.
-    """
-    lines = errors.splitlines(keepends=True)
-    return "".join(line for line in lines if " to finish: " not in line)
 
 
 def start(directory: Path, body: str, **env: str) -> subprocess.Popen[str]:
