@@ -1,4 +1,4 @@
-# make demo   its uses in the terminal, then the page
+# make demo   its uses in the terminal, then the page: make demo PORT=8000
 # make test   the tests, with coverage, two minutes on two cores
 # make test-flask32   the tests of contexts, all, in the shape of the coming Flask 3.2
 # make lint   ruff, mypy, pyright
@@ -15,6 +15,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
+PORT ?=
 WORKERS ?= 2
 
 BIN := $(VENV)/bin
@@ -32,14 +33,16 @@ help:
 
 demo: $(VENV)/.installed-example
 	$(BIN)/python example_app.py --demo
-	$(BIN)/python example_app.py
+	$(BIN)/python example_app.py $(if $(PORT),--port $(PORT))
 
 # Hundreds of processes are measured, whatever directory they run in, and some are
 # killed while they write: their files lie in one place, which goes with the run.
+# With worksteal a worker has neighbouring tests, which share fixtures; loadgroup
+# hangs when a worker is lost.
 test: $(VENV)/.installed-tests
 	rm -rf .coverage .coverage-parts && mkdir .coverage-parts
 	COVERAGE_FILE=$(CURDIR)/.coverage-parts/.coverage \
-	  $(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS) || \
+	  $(BIN)/coverage run -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) || \
 	  { rm -rf .coverage-parts; exit 1; }
 	$(BIN)/coverage combine --quiet .coverage-parts
 	rm -rf .coverage-parts
@@ -73,8 +76,11 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo "There is no $(PYTHON) here: install Python 3.11 or newer, or name another," \
+	         "as in make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "Python 3.11 or newer is needed, and $(PYTHON) is not: make PYTHON=python3.12 ..."; exit 1; }
+	  { echo "Python 3.11 or newer is needed, and $(PYTHON) is older: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 # One stamp per extra. Compat mode puts a plain path into the venv, which type

@@ -1,14 +1,15 @@
-"""Four things people do in the background of a Flask app, on one page.
+"""Four things that people do in the background of a Flask app, on one page.
 
 A thread sends the e-mail that confirms a sign-up, a thread summarises an uploaded CSV
 file of any size, a worker process computes a Fibonacci number, and worker processes
-draw twenty thumbnails, which a coroutine collects as one group. Each can be urgent,
-tells how far it is where it knows, and can be cancelled while it runs::
+draw twenty thumbnails, which a coroutine collects as one group. Each task can be
+urgent, reports its progress if it knows it, and can be cancelled while it runs::
 
     python example_app.py           # serve the page
     python example_app.py --demo    # do all four once, in the terminal
 
-Mail goes to ``SMTP_HOST`` (``host`` or ``host:port``) where that is set, else to a
+The page is on port 5000, or the next free one; ``--port`` or ``PORT`` chooses another.
+Mail goes to ``SMTP_HOST`` (``host`` or ``host:port``) if that is set, otherwise to a
 small SMTP server on loopback whose mail the page shows. Tasks and mail are kept in the
 memory of one process: under gunicorn use one worker and several threads.
 """
@@ -16,37 +17,59 @@ memory of one process: under gunicorn use one worker and several threads.
 from __future__ import annotations
 
 import argparse
-import base64
-import cmath
 import csv
 import functools
+import importlib.util
+import inspect
 import io
-import itertools
+import logging
 import math
 import os
 import re
 import secrets
 import smtplib
 import socket
-import struct
+import sys
+import threading
 import time
 import typing as t
-from collections import deque
-from concurrent.futures import wait
+from collections import Counter, OrderedDict, deque
+from contextlib import suppress
 from email import message_from_bytes, policy
 from email.message import EmailMessage
-from pathlib import Path
-from zlib import compress, crc32
 
-from flask import Flask, abort, jsonify, request, url_for
+from flask import (
+    Flask,
+    Response,
+    abort,
+    redirect,
+    render_template,
+    request,
+    session,
+    url_for,
+)
+from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import BadRequest, HTTPException
+from werkzeug.serving import make_server
 
-from flask_executor import Executor, ExecutorJob, Task, TaskFuture, current_task
+from example_work import julia_set, png, rows_in, sample, summary_of
+from flask_executor import (
+    DuplicateKey,
+    Executor,
+    ExecutorJob,
+    Task,
+    TaskFuture,
+    current_task,
+    signals,
+)
 
 # There is no MAX_CONTENT_LENGTH here: an upload goes to disk, and is read by line.
-# The workers are few, so that one can see what waits, and what is urgent go first.
-app = Flask(__name__)
+# There are few workers, so that one can see tasks wait, and urgent ones go first.
+app = Flask(__name__, template_folder=".")
 app.config.update(
+    SECRET_KEY=os.environ.get("SECRET_KEY") or secrets.token_hex(),
+    SESSION_COOKIE_NAME="flask_executor_example",
+    SESSION_COOKIE_SAMESITE="Lax",  # no other site may submit or cancel tasks
     EXECUTOR_MAX_WORKERS=2,
     EXECUTOR_FUTURES_MAX_LENGTH=200,
     CPU_EXECUTOR_TYPE="process",
@@ -57,12 +80,12 @@ executor = Executor(app)
 cpu = Executor(app, name="cpu")
 
 LARGEST = 35
-"""The largest n of the page: a worker process computes for some ten seconds."""
+"""The largest n of the page: a worker process computes it for about ten seconds."""
 
 THUMBNAILS = 20
 
 URGENT = 10
-"""The priority of what is urgent; that of the rest is 0."""
+"""The priority of an urgent task; the others have 0."""
 
 
 # The jobs: plain functions that see the request they were submitted from.
@@ -70,53 +93,54 @@ URGENT = 10
 
 @executor.job
 def send_confirmation(address: str) -> str:
-    """Send the confirmation e-mail, and say which server took it."""
+    """Send the confirmation e-mail, and return the server that took it."""
     message = EmailMessage()
     message["From"] = "app@example.org"
     message["To"] = address
     message["Subject"] = "Please confirm"
+    message["X-Task"] = current_task.id
     link = url_for("page", confirmed=address, _external=True)
     message.set_content(f"Hello, and welcome!\n\nPlease confirm: {link}\n")
     host, port = mail_server()
     with smtplib.SMTP(host, port, timeout=30) as smtp:
         smtp.send_message(message)
-    return f"sent through {host}:{port}"
+    return f"{host}:{port}"
 
 
 @executor.job
-def summarise() -> dict[str, t.Any]:
-    """Summarise the uploaded file of the request, by line, in constant memory."""
+def summarise(table: FileStorage) -> dict[str, t.Any]:
+    """Summarise an uploaded file line by line, in constant memory."""
     try:
-        return summary_of(rows_in(t.cast(t.IO[bytes], request.files["table"].stream)))
+        return summary_of(rows_in(table.stream))
     except UnicodeDecodeError as error:
-        raise ValueError("This is no text in UTF-8, so it is no CSV file.") from error
+        raise ValueError("This is not a CSV file: it is not text in UTF-8.") from error
     except csv.Error as error:
-        raise ValueError(f"This is no CSV file: {error}.") from error
+        raise ValueError(f"This is not a CSV file: {error}.") from error
 
 
 @cpu.job
 def fibonacci(n: int) -> int:
-    """The n-th Fibonacci number, the slow way: a job may call itself."""
-    if n == 20:  # now and then: to ask takes time, too
+    """Return the n-th Fibonacci number, the slow way: a job may call itself."""
+    if n == 20:  # not in every call: asking takes time, too
         current_task.raise_if_cancelled()
     return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
 
 
 @cpu.job
-def thumbnail(number: int) -> str:
-    """Draw a Julia set, and give the picture as a data URL."""
-    c = 0.7885 * cmath.exp(0.5j * math.pi * (1 + number / THUMBNAILS))
-    picture = png([row_of(c, y) for y in current_task.track(range(HEIGHT))])
-    return "data:image/png;base64," + base64.b64encode(picture).decode()
+def thumbnail(number: int) -> bytes:
+    """Draw one picture, as a PNG file."""
+    return png(julia_set(number / THUMBNAILS))
 
 
 @executor.job
-async def thumbnails() -> list[str]:
-    """Have worker processes draw all thumbnails, and tell how many are there.
+async def thumbnails() -> list[bytes]:
+    """Draw all thumbnails in worker processes, and report how many are done.
 
-    Where this is cancelled, or one of them fails, the others are cancelled.
+    If this is cancelled, or one of them fails, the others are cancelled.
     """
-    async with cpu.using(priority=priority()).group("thumbnails") as group:
+    priority = URGENT if is_urgent() else 0
+    member = cpu.using(priority=priority, name=f"{current_task.id}.thumbnail")
+    async with member.group("thumbnails") as group:
         group.map(thumbnail, range(THUMBNAILS))
         current_task.progress(*group.progress)
         async for _ in group:
@@ -124,153 +148,19 @@ async def thumbnails() -> list[str]:
     return group.results()
 
 
-# Summaries.
-
-
-class Column:
-    """What is known of one column so far: a few numbers, however long it is."""
-
-    BINS = 24
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.count = 0
-        self.total = 0.0
-        self.low = math.inf
-        self.high = -math.inf
-        self._counts = [0] * self.BINS
-        self._start = self._width = 0.0
-
-    def add(self, cell: str) -> None:
-        """Take in a cell; one that is no number does not count."""
-        number = number_in(cell)
-        if number is None:
-            return
-        self.count += 1
-        self.total += number
-        self.low = min(self.low, number)
-        self.high = max(self.high, number)
-        place = self._bin_of(number)  # first: it may make other bins
-        self._counts[place] += 1
-
-    def summary(self) -> dict[str, t.Any]:
-        """The figures, and the chart: how many values are in each of equal ranges."""
-        used = [i for i, count in enumerate(self._counts) if count]
-        return {
-            "name": self.name,
-            "count": self.count,
-            "mean": self.total / self.count,
-            "min": self.low,
-            "max": self.high,
-            "chart": self._counts[used[0] : used[-1] + 1],
-        }
-
-    def _bin_of(self, number: float) -> int:
-        if self.count == 1:
-            self._start = number
-            self._width = max(abs(number), 1.0) * 1e-9
-        while not 0 <= (number - self._start) / self._width < self.BINS:
-            self._widen(down=number < self._start)
-        return int((number - self._start) / self._width)
-
-    def _widen(self, *, down: bool) -> None:
-        # Two bins become one, and there is as much room again, below or above.
-        pairs = zip(self._counts[::2], self._counts[1::2], strict=True)
-        merged = [one + other for one, other in pairs]
-        room = [0] * len(merged)
-        self._counts = room + merged if down else merged + room
-        if down:
-            self._start -= self._width * self.BINS
-        self._width *= 2
-
-
-def number_in(cell: str) -> float | None:
-    """The number that a cell holds, or None."""
-    try:
-        number = float(cell)
-    except ValueError:
-        return None
-    return number if abs(number) < 1e300 else None
-
-
-def rows_in(stream: t.IO[bytes]) -> t.Iterator[list[str]]:
-    """The rows of a file, whose cells are separated as in its first line."""
-    rest = lines_in(stream)
-    first = next(rest, "")
-    separator = max(",;\t", key=first.count)
-    return csv.reader(itertools.chain([first], rest), delimiter=separator)
-
-
-def lines_in(stream: t.IO[bytes], longest: int = 1_000_000) -> t.Iterator[str]:
-    """The lines of a file, none of which may fill the memory.
-
-    On the way the task tells how far it is, and stops where it was asked to.
-    """
-    size = stream.seek(0, io.SEEK_END)
-    stream.seek(0)
-    text = io.TextIOWrapper(stream, "utf-8-sig", newline="")
-    for number, line in enumerate(iter(lambda: text.readline(longest), "")):
-        if number % 100 == 0:
-            current_task.raise_if_cancelled()
-            current_task.progress(stream.tell(), size, f"{number:,} lines")
-        if len(line) == longest:
-            raise ValueError(f"A line is longer than {longest:,} characters.")
-        yield line
-
-
-def summary_of(rows: t.Iterator[list[str]]) -> dict[str, t.Any]:
-    """The summary of each column that holds numbers."""
-    columns = [Column(name.strip() or "(no name)") for name in next(rows, [])]
-    if not columns:
-        raise ValueError("The file is empty: its first line must name the columns.")
-    count = 0
-    for row in rows:
-        count += bool(row)
-        for column, cell in zip(columns, row, strict=False):
-            column.add(cell)
-    numeric = [column.summary() for column in columns if column.count]
-    if not numeric:
-        raise ValueError(f"No column holds numbers: {count} rows were read.")
-    return {"rows": count, "columns": numeric}
-
-
-# Pictures.
-
-WIDTH, HEIGHT, SHADES = 208, 156, 64
-
-
-def row_of(c: complex, y: int) -> bytes:
-    """A row of the Julia set of c, a byte for each of its points."""
-    shades = bytearray()
-    for x in range(WIDTH):
-        z = complex(x - WIDTH / 2, y - HEIGHT / 2) * 3 / WIDTH
-        shade = 0
-        while shade < SHADES - 1 and abs(z) < 2:
-            z = z * z + c
-            shade += 1
-        shades.append(shade)
-    return bytes(shades)
-
-
-def png(rows: list[bytes]) -> bytes:
-    """A picture as a PNG file."""
-    shares = [shade / (SHADES - 1) for shade in range(SHADES)]
-    colours = [int(255 * share**power) for share in shares for power in (1.2, 0.4, 0.6)]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(f">I4s{len(data)}sI", len(data), name, data, crc32(name + data))
-        for name, data in (
-            (b"IHDR", struct.pack(">2I5B", WIDTH, HEIGHT, 8, 3, 0, 0, 0)),
-            (b"PLTE", bytes(colours)),
-            (b"IDAT", compress(b"".join(b"\0" + row for row in rows))),
-            (b"IEND", b""),
-        )
-    )
-
-
 # Mail.
 
-inbox: deque[dict[str, str]] = deque(maxlen=20)
-"""What the SMTP server on loopback has received."""
+
+class Mail(t.NamedTuple):
+    """An e-mail that the SMTP server on loopback has received."""
+
+    task: str
+    to: str
+    subject: str
+    text: str
+
+
+inbox: deque[Mail] = deque(maxlen=200)
 
 
 class Inbox:
@@ -279,15 +169,13 @@ class Inbox:
     async def handle_DATA(self, server: t.Any, session: t.Any, envelope: t.Any) -> str:
         """Keep it."""
         message = message_from_bytes(envelope.content, policy=policy.default)
-        text = t.cast(EmailMessage, message).get_content()
-        inbox.appendleft(
-            {"to": message["To"], "subject": message["Subject"], "text": text}
-        )
+        text = message.get_content()
+        inbox.append(Mail(message["X-Task"], message["To"], message["Subject"], text))
         return "250 OK"
 
 
 def mail_server() -> tuple[str, int]:
-    """Where mail goes: ``SMTP_HOST``, or the server on loopback."""
+    """Return where mail goes: ``SMTP_HOST``, or the server on loopback."""
     host, _, port = os.environ.get("SMTP_HOST", "").partition(":")
     return (host, int(port or 25)) if host else loopback_mail_server()
 
@@ -303,102 +191,351 @@ def loopback_mail_server() -> tuple[str, int]:
     return host, port
 
 
-# The views: each submits a job, and answers at once with the key of its future.
+# Visitors. A signed cookie says who it is; the server remembers what they started.
+
+
+class Started(t.NamedTuple):
+    """A task that a visitor started."""
+
+    key: str
+    """What the page calls it."""
+    stored_under: str
+    """Its key in ``executor.futures``, which holds the visitor's secret id, too."""
+    job: str
+    title: str
+    urgent: bool
+
+    @property
+    def future(self) -> TaskFuture[t.Any] | None:
+        """Its future, or None if the server no longer knows it."""
+        key = self.stored_under
+        found = executor.futures.get(key) or cpu.futures.get(key)
+        return t.cast("TaskFuture[t.Any] | None", found)
+
+
+VISITORS, TASKS = 1000, 40
+"""How many visitors the server remembers, and how many tasks of each."""
+
+visitors: OrderedDict[str, dict[str, Started]] = OrderedDict()
+_visitors_lock = threading.Lock()
+
+
+def my_tasks() -> dict[str, Started]:
+    """Return what the visitor of this request has started, by key, oldest first."""
+    with _visitors_lock:
+        if not is_known():
+            session["visitor"] = secrets.token_urlsafe(16)
+            session.permanent = True  # the cookie outlives the browser
+            visitors[session["visitor"]] = {}
+        visitors.move_to_end(session["visitor"])
+        if len(visitors) > VISITORS:
+            visitors.popitem(last=False)
+        return visitors[session["visitor"]]
+
+
+def is_known() -> bool:
+    """Return True if the server remembers the visitor of this request."""
+    return session.get("visitor") in visitors
+
+
+def my_task(key: str) -> Started:
+    """Return a task of the visitor, and nobody else's."""
+    if (started := my_tasks().get(key)) is None:
+        abort(404, f"There is no task {key!r} here, or it is gone.")
+    return started
+
+
+def start(job: ExecutorJob[..., t.Any], *args: t.Any, title: str, urgent: bool) -> None:
+    """Submit a job for the visitor; a form that is sent twice submits it once."""
+    load()  # before there is anything to hear
+    tasks = my_tasks()
+    key = f"{form_key()}-{job.__name__}"
+    stored_under = f"{session['visitor']}/{key}"
+    run = job.using(priority=URGENT if urgent else 0)
+    with suppress(DuplicateKey):
+        run.submit_stored(stored_under, *args)
+        tasks[key] = Started(key, stored_under, job.__name__, title, urgent)
+    while len(tasks) > TASKS:
+        tasks.pop(next(iter(tasks)))
+
+
+def is_urgent() -> bool:
+    """Return True if the form says so."""
+    return "urgent" in request.form
+
+
+def form_key() -> str:
+    """Return the random key that the page gave the form, or a new one."""
+    key = request.form.get("key") or new_key()
+    if not re.fullmatch(r"[\w-]{8,40}", key):
+        raise BadRequest(f"{key!r} is not a key of this page. Load the page again.")
+    return key
+
+
+def new_key() -> str:
+    return secrets.token_urlsafe(8)
+
+
+# How tasks are doing.
+
+ENDS = {"succeeded": "Done", "failed": "Failed", "cancelled": "Cancelled"}
+POOL_OF = {
+    "send_confirmation": "thread",
+    "summarise": "thread",
+    "fibonacci": "worker process",
+    "thumbnail": "worker process",
+}
+
+
+def status_of(started: Started) -> dict[str, t.Any]:
+    """Return what the page shows of a task, except its result."""
+    future = started.future
+    found = {**started._asdict(), "ended": True, "fraction": None, "message": ""}
+    del found["stored_under"]
+    if future is None:
+        return {**found, "state": "gone", "label": "Gone"}
+    ended, task = future.done(), t.cast(Task, future.task)
+    state = state_of(task, ended)
+    found.update(ended=ended, state=state, label=label_of(started, task, state))
+    if task.progress is not None:
+        found.update(fraction=task.progress.fraction, message=task.progress.message)
+    return found
+
+
+def state_of(task: Task, ended: bool) -> str:
+    """Return the state in the page's words."""
+    if ended or task.state == "waiting":
+        return task.state
+    return "stopping" if task.cancel_requested else "running"
+
+
+def label_of(started: Started, task: Task, state: str) -> str:
+    """Describe the state, with the time that the task has taken."""
+    if state == "waiting":
+        # A coroutine waits only for a moment; its thumbnails do the waiting.
+        return f"Waiting for a {POOL_OF.get(started.job, 'worker process')}"
+    if state == "running" and load().only_waits_for_members(task):
+        return "Waiting for a worker process"
+    if task.started_at is None:
+        return ENDS.get(state, state.capitalize())
+    end = task.finished_at.timestamp() if task.finished_at else time.time()
+    seconds = max(end - task.started_at.timestamp(), 0)
+    if state not in ENDS:
+        return f"{state.capitalize()}, {seconds:.0f} s"
+    word = "in" if state == "succeeded" else "after"
+    took = f"{seconds:.1f} s" if seconds >= 1 else f"{max(seconds * 1000, 1):.0f} ms"
+    return f"{ENDS[state]} {word} {took}"
+
+
+class Load:
+    """What waits and runs in the whole app, as its signals tell."""
+
+    def __init__(self) -> None:
+        self._tasks: set[Task] = set()
+        signals.task_submitted.connect(self._note_submitted, app)
+        for name in ("succeeded", "failed", "timed_out", "cancelled"):
+            getattr(signals, f"task_{name}").connect(self._note_ended, app)
+
+    def counts(self) -> dict[str, int]:
+        """Count what runs in each pool, and what waits for any."""
+        tasks = [(pool_of(task), task.state) for task in self._tasks.copy()]
+        found = Counter(pool for pool, state in tasks if pool and state == "running")
+        waiting = sum(state == "waiting" for _, state in tasks)
+        return {"thread": 0, "worker process": 0, **found, "waiting": waiting}
+
+    def only_waits_for_members(self, task: Task) -> bool:
+        """Return True if the task is a group of which nothing runs yet."""
+        members = [one for one in self._tasks.copy() if one.name.startswith(task.id)]
+        return bool(members) and all(one.state == "waiting" for one in members)
+
+    def _note_submitted(self, app: Flask, task: Task) -> None:
+        self._tasks.add(task)
+
+    def _note_ended(self, app: Flask, task: Task, **facts: object) -> None:
+        self._tasks.discard(task)
+
+
+@functools.cache
+def load() -> Load:
+    """Listen from the first call on."""
+    return Load()
+
+
+def pool_of(task: Task) -> str | None:
+    """Return what runs the task; None for a coroutine, which needs no worker."""
+    return POOL_OF.get(task.name.rpartition(".")[2])
+
+
+# The views: each submits a job, and answers at once.
 
 
 @app.get("/")
-def page() -> str:
+def page(problem: Problem | None = None) -> Response:
     """The page itself."""
-    return (Path(__file__).parent / "example_page.html").read_text("utf-8")
+    forgotten = app.config["SESSION_COOKIE_NAME"] in request.cookies and not is_known()
+    html = render_template(
+        "example_page.html",
+        tasks=[shown(started) for started in reversed([*my_tasks().values()])],
+        load=load().counts(),
+        problem=problem,
+        forgotten=forgotten,
+        code=code_of,
+        new_key=new_key,
+        largest=LARGEST,
+    )
+    # Not from the browser's cache, which would hold old keys and states.
+    return Response(html, headers={"Cache-Control": "no-store"})
 
 
 @app.post("/sign-up")
 def sign_up() -> t.Any:
-    """Have the confirmation e-mail sent."""
+    """Send the confirmation e-mail."""
     address = request.form.get("address", "").strip()
+    if not address:
+        raise Problem("address", "Enter an e-mail address.")
     if not re.fullmatch(r"[^@\s]{1,64}@[^@\s]{1,255}", address):
-        raise BadRequest(f"{address!r} is no e-mail address.")
-    return submitted(send_confirmation, address, title=address)
+        raise Problem(
+            "address", f"{address!r} is not an e-mail address. It needs one @."
+        )
+    start(send_confirmation, address, title=address, urgent=is_urgent())
+    return accepted()
 
 
 @app.post("/summary")
 def summary() -> t.Any:
-    """Have the uploaded file summarised."""
+    """Summarise the uploaded file, or the sample."""
     file = request.files.get("table")
+    if "sample" in request.form:
+        file = FileStorage(io.BytesIO(sample()), "visitors.csv")
     if file is None or not file.filename:
-        raise BadRequest("Choose a CSV file first.")
-    return submitted(summarise, title=file.filename)
+        raise Problem("table", "Choose a CSV file, or use the sample.")
+    start(summarise, file, title=file.filename, urgent=is_urgent())
+    return accepted()
 
 
 @app.post("/fibonacci")
 def number() -> t.Any:
-    """Have a Fibonacci number computed."""
+    """Compute a Fibonacci number."""
     n = request.form.get("n", type=int)
     if n is None or not 0 <= n <= LARGEST:
-        raise BadRequest(f"n must be a whole number from 0 to {LARGEST}.")
-    return submitted(fibonacci, n, title=f"fibonacci({n})")
+        raise Problem("n", f"Enter a whole number from 0 to {LARGEST}.")
+    start(fibonacci, n, title=f"fibonacci({n})", urgent=is_urgent())
+    return accepted()
 
 
 @app.post("/thumbnails")
 def gallery() -> t.Any:
-    """Have the thumbnails drawn."""
-    return submitted(thumbnails, title=f"{THUMBNAILS} thumbnails")
+    """Draw the thumbnails."""
+    start(thumbnails, title=f"{THUMBNAILS} thumbnails", urgent=is_urgent())
+    return accepted()
+
+
+@app.post("/all")
+def all_four() -> t.Any:
+    """Start all four; the number is urgent, and overtakes the thumbnails that wait."""
+    ada, table = "ada@example.org", FileStorage(io.BytesIO(sample()))
+    start(send_confirmation, ada, title=ada, urgent=False)
+    start(summarise, table, title="visitors.csv", urgent=False)
+    start(thumbnails, title=f"{THUMBNAILS} thumbnails", urgent=False)
+    start(fibonacci, 32, title="fibonacci(32)", urgent=True)
+    return accepted()
+
+
+@app.get("/status")
+def status() -> dict[str, t.Any]:
+    """How all tasks of the visitor are doing, newest first, and what the workers do."""
+    tasks = [status_of(started) for started in reversed([*my_tasks().values()])]
+    return {"tasks": tasks, "load": load().counts()}
 
 
 @app.get("/tasks/<key>")
-def status(key: str) -> dict[str, t.Any]:
-    """How a task is doing, and what came of it when it has ended."""
-    future = future_of(key)
-    ended, task = future.done(), t.cast(Task, future.task)
-    stopping = task.cancel_requested and not ended
-    found = {"ended": ended, "state": "stopping" if stopping else task.state}
-    if task.progress is not None:
-        found.update(fraction=task.progress.fraction, message=task.progress.message)
-    if ended and not future.cancelled():
-        if error := future.exception():
-            found["error"] = str(error) or type(error).__name__
-        else:
-            found["result"] = future.result()
-    return found
+def task(key: str) -> dict[str, t.Any]:
+    """A task with its result, and the lines of the page that show it."""
+    return {
+        **status_of(my_task(key)),
+        "html": render_template("example_page.html", only=shown(my_task(key))),
+    }
+
+
+@app.get("/tasks/<key>/<int:number>.png")
+def picture(key: str, number: int) -> Response:
+    """One of the thumbnails."""
+    pictures = result_of(my_task(key)).get("result")
+    if not isinstance(pictures, list) or number >= len(pictures):
+        abort(404, f"The task {key!r} has no picture {number}.")
+    headers = {"Cache-Control": "private, max-age=86400, immutable"}
+    return Response(pictures[number], mimetype="image/png", headers=headers)
 
 
 @app.post("/tasks/<key>/cancel")
-def cancel(key: str) -> dict[str, t.Any]:
+def cancel(key: str) -> t.Any:
     """Cancel a task that waits, or ask one that runs to stop."""
-    future_of(key).request_cancel()
-    return status(key)
+    if future := my_task(key).future:
+        future.request_cancel()
+    return accepted()
 
 
-@app.get("/inbox")
-def received() -> t.Any:
-    """The mail that the server on loopback has received, newest first."""
-    return jsonify(list(inbox))
+class Problem(BadRequest):
+    """What is wrong with a field of a form."""
+
+    def __init__(self, field: str, description: str) -> None:
+        super().__init__(description)
+        self.field = field
 
 
 @app.errorhandler(HTTPException)
 def refused(error: HTTPException) -> t.Any:
-    """Say what was wrong, in the way the page reads it."""
-    return {"error": error.description}, error.code
+    """Say what was wrong: to the page's script, or on the page itself."""
+    field = getattr(error, "field", None)
+    if wants_json():
+        return {"error": error.description, "field": field}, error.code
+    return (page(error), error.code) if isinstance(error, Problem) else error
 
 
-def submitted(job: ExecutorJob[..., t.Any], *args: t.Any, title: str) -> t.Any:
-    """Submit a job under a key that nobody guesses, and answer with that."""
-    key = secrets.token_urlsafe(8)
-    job.using(priority=priority()).submit_stored(key, *args)
-    return {"key": key, "title": title, "urgent": priority() == URGENT}, 202
+def accepted() -> t.Any:
+    """Answer the page's script, or without it show the page again."""
+    if wants_json():
+        return {"key": new_key(), **status()}, 202
+    return redirect(url_for("page"), 303)
 
 
-def priority() -> int:
-    """As the form of the request says."""
-    return URGENT if "urgent" in request.form else 0
+def wants_json() -> bool:
+    return request.accept_mimetypes.best == "application/json"
 
 
-def future_of(key: str) -> TaskFuture[t.Any]:
-    """The future stored under a key."""
-    future = executor.futures.get(key) or cpu.futures.get(key)
-    if future is None:
-        abort(404, f"There is no task {key!r} here, or not any more.")
-    return future
+# What the page shows.
+
+
+def shown(started: Started) -> dict[str, t.Any]:
+    """Return all that the page shows of a task."""
+    return {**status_of(started), **result_of(started)}
+
+
+def result_of(started: Started) -> dict[str, t.Any]:
+    """Return the result of a task or its error, if it has ended."""
+    future = started.future
+    if future is None or not future.done() or future.cancelled():
+        return {}
+    if error := future.exception():
+        return {"error": str(error) or type(error).__name__}
+    id = t.cast(Task, future.task).id
+    mail = next((mail for mail in inbox.copy() if mail.task == id), None)
+    return {"result": future.result(), "mail": mail}
+
+
+def code_of(functions: list[str]) -> str:
+    """Return the source of functions of this file."""
+    return "\n\n".join(inspect.getsource(globals()[name]) for name in functions)
+
+
+@app.template_filter()
+def short(number: float) -> str:
+    """Write a number as people read it."""
+    if abs(number) >= 1e15:
+        return f"{number:.4g}"
+    if number == int(number):
+        return f"{number:,.0f}"
+    return f"{number:,.1f}" if abs(number) >= 1000 else f"{number:.4g}"
 
 
 # The terminal.
@@ -408,51 +545,103 @@ def demo() -> None:
     """Do all four once, and print what happens."""
     squares = "".join(f"{n},{n * n % 97}\n" for n in range(200_000))
     table = (io.BytesIO(b"number,square\n" + squares.encode()), "squares.csv")
+    show = functools.partial(show_in_terminal, app.test_client())
     print("Four jobs in the background of a Flask app")
     show("A thread sends an e-mail", "/sign-up", address="ada@example.org")
-    print(f"   received: {inbox[0]['subject']!r} for {inbox[0]['to']}")
+    print(f"   received: {inbox[0].subject!r} for {inbox[0].to}")
     found = show("A thread summarises a CSV file", "/summary", table=table)
-    for column in found["result"]["columns"]:
+    for column in found["columns"]:
         print("   {name:7} count {count}, mean {mean}, {min} to {max}".format(**column))
     found = show("A worker process computes", "/fibonacci", n=24)
-    print(f"   the result: {found['result']}")
+    print(f"   the result: {found}")
     show("The same, cancelled while it runs", "/fibonacci", stop_after=0.5, n=35)
     found = show("A group draws thumbnails, at once", "/thumbnails", urgent="on")
-    print(f"   the result: {len(found['result'])} pictures")
-    executor.shutdown()
-    cpu.shutdown()
+    print(f"   the result: {len(found)} pictures")
+    end()
 
 
-def show(what: str, path: str, stop_after: float = math.inf, **form: t.Any) -> t.Any:
+def show_in_terminal(
+    client: t.Any, what: str, path: str, stop_after: float = math.inf, **form: t.Any
+) -> t.Any:
     """Post a form and ask for its task as the page does; print what is new."""
-    start, client, shown = time.perf_counter(), app.test_client(), ""
-    task = client.post(path, data=form, content_type="multipart/form-data").json
-    print(f"\n * {what}: {task['title']}")
+    begun, line = time.perf_counter(), ""
+    ask = functools.partial(client.open, headers={"Accept": "application/json"})
+    answer = ask(path, method="POST", data=form, content_type="multipart/form-data")
+    print(f"\n * {what}: {answer.json['tasks'][0]['title']}")
     while True:
-        found, passed = status(task["key"]), time.perf_counter() - start
-        share = (
-            f" {found['fraction']:.0%} {found['message']}" if "message" in found else ""
-        )
-        if shown != (shown := found["state"] + share):
-            print(f"   {passed * 1000:5.0f} ms  {shown}")
+        (found, *_), passed = ask("/status").json["tasks"], time.perf_counter() - begun
+        share = "" if found["fraction"] is None else f" {found['fraction']:.0%}"
+        if line != (line := f"{found['state']}{share} {found['message']}".rstrip()):
+            print(f"   {passed * 1000:5.0f} ms  {line}")
         if found["ended"]:
-            return found
+            break
         if passed > stop_after:
-            cancel(task["key"])
-        wait([future_of(task["key"])], timeout=0.1)
+            ask(f"/tasks/{found['key']}/cancel", method="POST")
+        time.sleep(0.05)
+    with client:
+        client.get("/")
+        return result_of(my_task(found["key"])).get("result")
+
+
+def serve(port: int | None) -> None:
+    """Serve the page until Ctrl-C."""
+    # The page asks for this path all the time: the log is for what people do.
+    logging.getLogger("werkzeug").addFilter(
+        lambda record: '"GET /status HTTP' not in record.getMessage()
+    )
+    with listener(port) as listening:
+        host, port = listening.getsockname()
+        # Cookies do not know ports: two of these on one machine need two names.
+        app.config["SESSION_COOKIE_NAME"] += f"_{port}"
+        server = make_server(host, port, app, threaded=True, fd=listening.fileno())
+    print(f"The page is at http://{host}:{port}/ (Ctrl-C ends it)", flush=True)
+    server.serve_forever()
+    end()
+
+
+def listener(port: int | None) -> socket.socket:
+    """Listen on a port, or on the first free one from 5000 on.
+
+    :raises SystemExit: if the port cannot be used, with the reason.
+    """
+    candidates = [*range(5000, 5020)] if port is None else [port]
+    for candidate in candidates:
+        try:
+            return socket.create_server(("127.0.0.1", candidate))
+        except (OSError, OverflowError) as error:
+            reason = error
+    sys.exit(
+        f"Cannot listen on port {candidates[-1]}: {reason}.\n"
+        "Choose another one: python example_app.py --port 8000"
+    )
+
+
+def end() -> None:
+    """Cancel what is under way, and wait until it has stopped."""
+    for pool in (executor, cpu):
+        for _, future in pool.futures.items():
+            t.cast("TaskFuture[t.Any]", future).request_cancel()
+    for pool in (executor, cpu):
+        pool.shutdown(cancel_futures=True)
 
 
 def main() -> None:
     """Serve the page, or run the demo."""
     parser = argparse.ArgumentParser(description="The Flask-Executor example.")
     parser.add_argument("--demo", action="store_true", help="do all four once, here")
-    parser.add_argument("--port", type=int, default=5000, help="of the page")
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=os.environ.get("PORT") or None,
+        help="of the page (default: PORT, or the first free one from 5000 on)",
+    )
     options = parser.parse_args()
-    if options.demo:
-        demo()
-    else:
-        print(f"The page is at http://127.0.0.1:{options.port} (Ctrl+C ends it)")
-        app.run(port=options.port)
+    if not os.environ.get("SMTP_HOST") and not importlib.util.find_spec("aiosmtpd"):
+        sys.exit(
+            "The example sends e-mail to an SMTP server of its own, which needs"
+            " aiosmtpd.\nInstall it: python -m pip install aiosmtpd"
+        )
+    demo() if options.demo else serve(options.port)
 
 
 if __name__ == "__main__":

@@ -299,6 +299,50 @@ def lookup(side: str) -> Round:
     return measured
 
 
+@measure
+def beyond(side: str) -> Round:
+    """Storing one future more in a collection that is full of unfinished ones."""
+    from flask_executor import FutureCollection
+
+    count = 100 if side == "few" else 100_000
+    collection, keys = FutureCollection(count), itertools.count()
+    for _ in range(count):
+        collection.add(next(keys), Future())
+
+    def measured() -> float:
+        futures: list[Future[t.Any]] = [Future() for _ in range(10_000)]
+        start = time.perf_counter()
+        for future in futures:
+            collection.add(next(keys), future)
+        return (time.perf_counter() - start) / 10_000
+
+    return measured
+
+
+@measure
+def expiry(side: str) -> Round:
+    """The removal of one of many futures that expire together."""
+    from flask_executor import FutureCollection
+
+    count, rounds = (100, 100) if side == "few" else (100_000, 1)
+    done: Future[None] = Future()
+    done.set_result(None)
+
+    def measured() -> float:
+        seconds = 0.0
+        for _ in range(rounds):
+            collection = FutureCollection(ttl=HOUR)
+            for number in range(count):
+                collection.add(number, done)
+            collection._ttl = 0
+            start = time.perf_counter()
+            assert not collection
+            seconds += time.perf_counter() - start
+        return seconds / (count * rounds)
+
+    return measured
+
+
 # Options
 
 

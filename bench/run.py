@@ -30,6 +30,10 @@ CONTENDERS = Path(__file__).with_name("contenders.py")
 DOCS = ROOT / "docs"
 ROUNDS = 15
 BYTES = ("memory", "later_memory")
+# The chart, in pixels: a letter at most, what is allowed, the column of figures; and
+# how far beyond its bar, as a share of it, a ratio is drawn.
+LETTER, ALLOWED, FIGURE, LONGEST = 8, 280, 112, 1.2
+TOP, STEP = 44, 34
 
 
 class Row(t.NamedTuple):
@@ -91,6 +95,8 @@ OPTIONS = [
     Row("their memory", "later_memory", "delayed", "waiting", rounds=1),
     Row("10,000 due at once, against let go", "due", "delayed", "held", rounds=5),
     Row("progress: process, against thread", "progress", "process", "thread"),
+    Row("storing beyond the length, 100,000 against 100", "beyond", "many", "few"),
+    Row("expiry of 100,000, against 100", "expiry", "many", "few"),
 ]
 
 PEERS = [
@@ -178,23 +184,45 @@ def show(result: dict[str, t.Any]) -> str:
 
 
 def chart(results: list[dict[str, t.Any]]) -> str:
-    """Bars of ratio over bar: what ends before the line holds."""
-    lines = []
-    for number, result in enumerate(results):
-        y = 20 + number * 34
-        width = min(result["ratio"] / result["bar"], 1.2) * 300
-        colour = "#2a7" if holds(result) else "#c33"
-        lines.append(
-            f'<text x="0" y="{y + 14}">{result["title"]}</text>'
-            f'<rect x="320" y="{y}" width="{width:.0f}" height="18" fill="{colour}"/>'
-            f'<text x="{330 + width:.0f}" y="{y + 14}">{result["ratio"]:.2f}</text>'
-        )
-    height = 40 + len(results) * 34
+    """Draw each ratio as a share of its bar, on one scale, the closest to it first.
+
+    Figures stand in a column right of all bars, so that none touches a line.
+    """
+    rows = sorted(results, key=lambda row: row["ratio"] / row["bar"], reverse=True)
+    left = LETTER * max(len(row["title"]) for row in rows)
+    right, bottom = left + LONGEST * ALLOWED + FIGURE, TOP + len(rows) * STEP
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {height}"'
-        ' font-family="sans-serif" font-size="14" fill="#888">'
-        f'<line x1="620" y1="8" x2="620" y2="{height - 20}" stroke="#888"/>'
-        f'<text x="600" y="{height - 4}">the bar</text>{"".join(lines)}</svg>\n'
+        '<svg xmlns="http://www.w3.org/2000/svg"'
+        f' viewBox="0 0 {right:.0f} {bottom + 8}"'
+        ' font-family="sans-serif" font-size="14" fill="currentColor" role="img"'
+        ' aria-label="Ratios as shares of what is allowed">'
+        + "".join(_mark(left, share, bottom) for share in (0, 0.5, 1))
+        + "".join(_bar(row, left, TOP + n * STEP) for n, row in enumerate(rows))
+        + "</svg>\n"
+    )
+
+
+def _mark(left: float, share: float, bottom: int) -> str:
+    """A line of the scale, with its name above it."""
+    x, dashes = left + share * ALLOWED, ' stroke-dasharray="3 4"' if share < 1 else ""
+    name = f"{share:.0%}" + (" of the bar" if share == 1 else "")
+    return (
+        f'<line x1="{x:.0f}" y1="{TOP - 14}" x2="{x:.0f}" y2="{bottom}"'
+        f' stroke="currentColor"{dashes}/>'
+        f'<text x="{x:.0f}" y="{TOP - 20}" text-anchor="middle">{name}</text>'
+    )
+
+
+def _bar(row: dict[str, t.Any], left: float, y: int) -> str:
+    width = min(row["ratio"] / row["bar"], LONGEST) * ALLOWED
+    colour = "#2a7" if holds(row) else "#c33"
+    figure = f"{row['ratio']:.2f} of {row['bar']:g}"
+    right = left + LONGEST * ALLOWED + FIGURE - 4
+    return (
+        f'<text x="0" y="{y + 14}">{row["title"]}</text>'
+        f'<rect x="{left:.0f}" y="{y}" width="{width:.0f}" height="18"'
+        f' fill="{colour}"/>'
+        f'<text x="{right:.0f}" y="{y + 14}" text-anchor="end">{figure}</text>'
     )
 
 

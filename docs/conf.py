@@ -11,7 +11,8 @@ from sphinx.util.docutils import SphinxDirective
 project = "Flask-Executor"
 copyright = "2026, the Flask-Executor 2 contributors"
 release = "2.0"
-extensions = ["sphinx.ext.autodoc"]
+extensions = ["sphinx.ext.autodoc", "sphinx_copybutton"]
+copybutton_prompt_text = "$ "
 html_theme = "furo"
 html_title = "Flask-Executor 2"
 html_css_files = ["docs.css"]
@@ -129,7 +130,7 @@ def _cells(first: object, *others: object) -> list[str]:
 
 
 def _inlined(svg: str) -> list[str]:
-    return ['<div class="diagram wide">', *svg.splitlines(), "</div>"]
+    return ['<div class="diagram chart">', *svg.splitlines(), "</div>"]
 
 
 def _indented(lines: list[str]) -> list[str]:

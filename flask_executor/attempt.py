@@ -20,15 +20,13 @@ class Attempt:
     :param call: what is called; dropped when the run has ended.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "call", "number", "task")
+    __slots__ = ("__dict__", "__weakref__", "call", "number", "task", "thread")
 
     # Class attributes: what most attempts never have takes no memory in them.
     deadline: float | None = None
     """When its timeout is over, on the dispatcher's monotonic clock; None: never."""
     timer: t.Any = None
     """The handle of the timer that watches the deadline."""
-    thread: int | None = None
-    """The thread that runs it, where the pool runs calls on threads."""
     timed_out: bool = False
     """True if it was stopped because its timeout was over."""
     stop_requested: bool = False
@@ -46,6 +44,8 @@ class Attempt:
         self.task: t.Any = task
         self.number = number
         self.call: Call | None = call
+        self.thread: int = threading.get_ident()
+        """The thread on which it began."""
 
     # What the code of the task asks, through current_task
 

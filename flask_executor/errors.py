@@ -38,7 +38,7 @@ class InvalidSetting(ValueError):
         self.key = key
         self.value = value
         self.allowed = allowed
-        super().__init__(f"{key} = {value!r} is not understood: it may be {allowed}.")
+        super().__init__(f"{key} = {value!r} is not understood: use {allowed}.")
 
     def __reduce__(self) -> tuple[t.Any, ...]:
         return type(self), (self.key, self.value, self.allowed)
@@ -88,13 +88,13 @@ class NotCallable(TypeError):
 
 
 class DuplicateKey(ValueError):
-    """A future is already stored under that key."""
+    """A future is stored under that key already."""
 
     def __init__(self, key: t.Hashable) -> None:
         self.key = key
         super().__init__(
             f"The key {key!r} is taken in executor.futures: pop it first, with"
-            f" executor.futures.pop({key!r}), or use another."
+            f" executor.futures.pop({key!r}), or use another key."
         )
 
     def __reduce__(self) -> tuple[t.Any, ...]:
@@ -121,11 +121,11 @@ class CallNotPicklable(PicklingError, TypeError):
 
 
 class ArgumentsNotPicklable(CallNotPicklable):
-    """The callable of a call can be sent to a worker process, its arguments cannot."""
+    """The arguments of a call cannot be sent to a worker process."""
 
 
 class ResultNotPicklable(PicklingError):
-    """What a call returned or raised in a worker process cannot be sent back."""
+    """The result or the error of a call cannot be sent back from a worker process."""
 
     def __init__(self, name: str, outcome: str, reason: str) -> None:
         self.name = name
@@ -155,7 +155,7 @@ class WorkerLost(BrokenExecutor):
                 " call (killed, out of memory, or a crash)"
             )
         super().__init__(
-            f"{name} was lost: {what}. Other calls are not affected; submit it again if"
+            f"{name} was lost: {what}. Other calls are not affected. Submit it again if"
             " it may run twice."
         )
 
@@ -197,14 +197,15 @@ class AppNotFound(RuntimeError):
 
 
 class UnknownOption(TypeError):
-    """An option that there is not."""
+    """An option was given that does not exist."""
 
     def __init__(self, option: str, known: t.Iterable[str]) -> None:
         self.option = option
         self.known: tuple[str, ...] = tuple(known)
         super().__init__(
-            f"{option!r} is no option of a task: there are {', '.join(self.known)}."
-            " Keyword arguments of the callable go to submit, not to using."
+            f"{option!r} is not an option of a task. The options are"
+            f" {', '.join(self.known)}. Pass keyword arguments of the callable to"
+            " submit, not to using."
         )
 
     def __reduce__(self) -> tuple[t.Any, ...]:
@@ -218,32 +219,30 @@ class InvalidOption(ValueError):
         self.option = option
         self.value = value
         self.allowed = allowed
-        super().__init__(
-            f"{option} = {value!r} is not understood: it may be {allowed}."
-        )
+        super().__init__(f"{option} = {value!r} is not understood: use {allowed}.")
 
     def __reduce__(self) -> tuple[t.Any, ...]:
         return type(self), (self.option, self.value, self.allowed)
 
 
 class UnsupportedOption(ValueError):
-    """An option that cannot be honoured where it is asked for."""
+    """An option was given where it is not supported."""
 
     def __init__(self, option: str, where: str, instead: str) -> None:
         self.option = option
         self.where = where
         self.instead = instead
-        super().__init__(f"{option} cannot be honoured by {where}: {instead}.")
+        super().__init__(f"{option} is not supported by {where}: {instead}.")
 
     def __reduce__(self) -> tuple[t.Any, ...]:
         return type(self), (self.option, self.where, self.instead)
 
 
 class QueueFull(ServiceUnavailable, queue.Full):
-    """As many tasks wait as ``EXECUTOR_MAX_PENDING`` allows; this one was not accepted.
+    """``EXECUTOR_MAX_PENDING`` tasks wait already; this one was not accepted.
 
-    A view that lets it through answers 503 with a ``Retry-After`` header: it is a
-    :exc:`werkzeug.exceptions.ServiceUnavailable`.
+    It is a :exc:`werkzeug.exceptions.ServiceUnavailable`: if a view does not catch it,
+    the response is a 503 with a ``Retry-After`` header.
     """
 
     RETRY_AFTER: t.ClassVar[int] = 5
@@ -253,7 +252,7 @@ class QueueFull(ServiceUnavailable, queue.Full):
         self.task_name = task_name  # the name of an HTTPException is that of its code
         self.limit = limit
         super().__init__(
-            f"{task_name} was not accepted, for {limit} tasks wait already"
+            f"{task_name} was not accepted, because {limit} tasks wait already"
             " (EXECUTOR_MAX_PENDING): try again later.",
             retry_after=self.RETRY_AFTER,
         )
@@ -265,8 +264,8 @@ class QueueFull(ServiceUnavailable, queue.Full):
 class TaskTimeout(TimeoutError):
     """A task ran for longer than its ``timeout``.
 
-    Only the executor raises it: a :exc:`TimeoutError` that the task itself raised is
-    passed on as it is.
+    Only the executor raises it: a :exc:`TimeoutError` that the task itself raised
+    stays as it is.
     """
 
     def __init__(self, name: str, limit: float) -> None:
@@ -274,7 +273,7 @@ class TaskTimeout(TimeoutError):
         self.limit = limit
         super().__init__(
             f"{name} ran for longer than its timeout of {limit:g} seconds: raise the"
-            " timeout, or have the task do less at once."
+            " timeout, or split the task."
         )
 
     def __reduce__(self) -> tuple[t.Any, ...]:
@@ -282,7 +281,7 @@ class TaskTimeout(TimeoutError):
 
 
 class TaskCancelled(CancelledError):
-    """The running task was asked to stop, and does."""
+    """The running task was asked to stop, and stopped."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -293,12 +292,12 @@ class TaskCancelled(CancelledError):
 
 
 class NoCurrentTask(RuntimeError):
-    """``current_task`` was used where no task runs."""
+    """``current_task`` was used outside a task."""
 
     def __init__(self) -> None:
         super().__init__(
-            "No task runs here: current_task is what code inside a submitted call sees."
-            " From outside, ask future.task."
+            "No task runs here: current_task can be used only inside a submitted call."
+            " Outside, use future.task."
         )
 
     def __reduce__(self) -> tuple[t.Any, ...]:
@@ -311,8 +310,9 @@ class LoopBlocked(RuntimeError):
     def __init__(self, name: str) -> None:
         self.name = name
         super().__init__(
-            f"Waiting for {name} here would block the event loop that all coroutines of"
-            " this executor run on: use `await future` in place of future.result()."
+            f"Waiting for {name} here would block the event loop, on which all"
+            " coroutines of this executor run: use `await future` instead of"
+            " future.result()."
         )
 
     def __reduce__(self) -> tuple[t.Any, ...]:
@@ -320,13 +320,13 @@ class LoopBlocked(RuntimeError):
 
 
 class WaitsForItself(RuntimeError):
-    """Code of a task was about to wait for all tasks, itself among them."""
+    """A task was about to wait for all tasks, and so for itself."""
 
     def __init__(self, verb: str) -> None:
         self.verb = verb
         super().__init__(
-            f"{verb} waits for all tasks of this executor, and was called from one of"
-            " them: call it from elsewhere."
+            f"{verb} waits for all tasks of this executor, and was called by one of"
+            " them: call it outside its tasks."
         )
 
     def __reduce__(self) -> tuple[t.Any, ...]:
@@ -334,7 +334,7 @@ class WaitsForItself(RuntimeError):
 
 
 class PoolNotInstalled(ImportError):
-    """The library that a pool is made of is not installed."""
+    """The library that a pool needs is not installed."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind

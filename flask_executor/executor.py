@@ -35,13 +35,13 @@ class Executor(SeenBySubmit):
     """Run calls in the background, each with a copy of the context it came from.
 
     It is a :class:`concurrent.futures.Executor`, and answers for the pool under it:
-    ``isinstance(executor, ThreadPoolExecutor)`` holds where its type is ``'thread'``.
+    ``isinstance(executor, ThreadPoolExecutor)`` is true if its type is ``'thread'``.
 
     :param app: the app to initialize, or None to call :meth:`init_app` later.
-    :param name: for several executors on one app; it stands in front of the config
-        keys, in upper case and with an underscore.
-    :raises InvalidName: a :exc:`ValueError`, for anything but letters, digits and
-        underscores.
+    :param name: tells several executors of one app apart. It stands in front of the
+        config keys, in upper case and with an underscore.
+    :raises InvalidName: a :exc:`ValueError`, if the name holds anything except letters,
+        digits and underscores.
     """
 
     def __init__(self, app: Flask | None = None, name: str = "") -> None:
@@ -53,7 +53,7 @@ class Executor(SeenBySubmit):
         )
         self._last_app: Flask | None = None
         self._last_state: AppState | None = None
-        # Tests have other ones made: flask_executor.testing.
+        # flask_executor.testing puts another one here.
         self._new_dispatcher: NewDispatcher = Dispatcher
         if app is not None:
             self.init_app(app)
@@ -61,11 +61,11 @@ class Executor(SeenBySubmit):
     def init_app(self, app: Flask) -> None:
         """Make the executor work for an app.
 
-        Called again for the same app, it starts anew: the pool that was there is shut
-        down, and what it had accepted still runs.
+        If it is called again for the same app, the executor starts anew: the old pool
+        is shut down, and the tasks that it had accepted still run.
 
-        :raises InvalidSetting: for an ``EXECUTOR_TYPE`` that is none; every other key
-            is read at first use.
+        :raises InvalidSetting: a :exc:`ValueError`, if ``EXECUTOR_TYPE`` names no pool.
+            Every other key is read at first use.
         """
         if issubclass(type(app), LocalProxy):  # people pass current_app, in a view
             app = t.cast(t.Any, app)._get_current_object()
@@ -80,14 +80,14 @@ class Executor(SeenBySubmit):
     def using(self, **options: t.Unpack[TaskOptions]) -> ExecutorView:
         """Return a view of the executor whose tasks have these options.
 
-        It is a :class:`concurrent.futures.Executor` itself, immutable and cheap, and
-        goes wherever one goes. Options given to a view are added to those it has; they
-        count more than a job's own.
+        The view is a :class:`concurrent.futures.Executor` itself, immutable and cheap,
+        and can be used wherever one can. A view of a view has the options of both. They
+        count more than a job's own options.
 
-        :raises UnknownOption: a :exc:`TypeError`.
-        :raises InvalidOption: a :exc:`ValueError`.
-        :raises UnsupportedOption: a :exc:`ValueError`, if the pool cannot honour
-            one; at submit, if the app is not known yet.
+        :raises UnknownOption: a :exc:`TypeError`, if an option does not exist.
+        :raises InvalidOption: a :exc:`ValueError`, if a value is not allowed.
+        :raises UnsupportedOption: a :exc:`ValueError`, if the pool does not support an
+            option; at submit, if the app is not known yet.
         """
         return ExecutorView(self, self.check_call(options))
 
@@ -109,16 +109,16 @@ class Executor(SeenBySubmit):
     def job(self, fn: t.Any = MISSING, **options: t.Any) -> t.Any:
         """Declare a job: a function with ``submit``, ``submit_stored`` and ``map``.
 
-        With options, as in ``@executor.job(priority=5)``, they count for each of its
-        tasks, unless the call says otherwise. It works before :meth:`init_app`, too.
+        Options, as in ``@executor.job(priority=5)``, count for each of its tasks unless
+        the call has others. A job can be declared before :meth:`init_app`.
 
         :raises NotCallable: a :exc:`TypeError`.
-        :raises CallNotPicklable: where the type is ``'process'`` or ``'pebble'`` and
-            the function is not at the top level of its module.
-        :raises UnknownOption: a :exc:`TypeError`.
-        :raises InvalidOption: a :exc:`ValueError`.
-        :raises UnsupportedOption: a :exc:`ValueError`, where the pool cannot honour
-            one; at submit, where the app is not known yet.
+        :raises CallNotPicklable: if the pool has worker processes and the function is
+            not at the top level of its module.
+        :raises UnknownOption: a :exc:`TypeError`, if an option does not exist.
+        :raises InvalidOption: a :exc:`ValueError`, if a value is not allowed.
+        :raises UnsupportedOption: a :exc:`ValueError`, if the pool does not support an
+            option; at submit, if the app is not known yet.
         """
         if fn is MISSING:
             return lambda fn: self._declare(fn, options)
@@ -133,12 +133,7 @@ class Executor(SeenBySubmit):
         return ExecutorJob(self, fn, self._checked(options, fn))
 
     def check_call(self, options: Given, fn: t.Any = None) -> Given:
-        """The options of a call, checked, as they count.
-
-        :param fn: what is called, where that is known.
-
-        :raises UnsupportedOption: for what the pool cannot honour, or only a job.
-        """
+        """Check the options of a call, as :meth:`.Submitter.check_call`."""
         if "max_concurrency" in options:
             raise UnsupportedOption(
                 "max_concurrency",
@@ -176,16 +171,16 @@ class Executor(SeenBySubmit):
         vars(self).pop("futures", None)
 
     def drain(self, timeout: float | None = None) -> Drained:
-        """Accept nothing more for the current app, and give its tasks the time to end.
+        """Accept nothing more for the current app, and give its tasks time to end.
 
-        What is not due yet is cancelled at once, what has not begun when the time is
-        over is cancelled then; the log says what became of each. Leaving the process
-        does the same, as on SIGTERM under gunicorn.
+        Tasks that are not due yet are cancelled at once. Tasks that have not begun when
+        the time is over are cancelled then. The log says what became of each. The same
+        happens when the process ends, for example on SIGTERM under gunicorn.
 
-        :param timeout: seconds; None is ``EXECUTOR_DRAIN_TIMEOUT``, and where that is
-            None as long as it takes.
+        :param timeout: seconds; None is ``EXECUTOR_DRAIN_TIMEOUT``, and if that is None
+            too, there is no limit.
         :return: what finished, what was cancelled, and what still runs.
-        :raises WaitsForItself: a :exc:`RuntimeError`, from within a task.
+        :raises WaitsForItself: a :exc:`RuntimeError`, if a task calls it.
         """
         dispatcher = self._state().dispatcher
         if timeout is None:
@@ -194,9 +189,9 @@ class Executor(SeenBySubmit):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept nothing more for the current app, as
-        :meth:`concurrent.futures.Executor.shutdown`.
+        :meth:`concurrent.futures.Executor.shutdown` does.
 
-        :param wait: return only when all that was accepted has run.
+        :param wait: return only when everything that was accepted has run.
         :param cancel_futures: cancel what has not started.
         """
         if self._last_app is not None:
@@ -260,7 +255,7 @@ class Executor(SeenBySubmit):
         raise TypeError(f"the class of an executor cannot be set to {value!r}")
 
     def __getattr__(self, name: str) -> t.Any:
-        # What the executor itself does not have, the pool under it may.
+        # What the executor itself does not have, its pool may have.
         if name.startswith("__") or "_states" not in self.__dict__:
             raise AttributeError(name)
         if self._known_state() is None:
@@ -268,7 +263,7 @@ class Executor(SeenBySubmit):
         return getattr(self._self, name)
 
     def __dir__(self) -> t.Iterable[str]:
-        # Not those of __class__, which dir() would ask.
+        # dir() would list the attributes of __class__, which is another class.
         return {*dir(type(self)), *vars(self)}
 
     def __repr__(self) -> str:
@@ -283,7 +278,7 @@ class ExecutorView(Submitter):
         self.executor = executor
         """The executor of which this is a view."""
         self.options = options
-        """What was given, as it counts."""
+        """The options of all its tasks, checked."""
 
     def using(self, **options: t.Unpack[TaskOptions]) -> ExecutorView:
         """Return a view with these options added; see :meth:`.Executor.using`."""

@@ -7,7 +7,6 @@ import contextlib
 import threading
 import traceback
 import typing as t
-from collections import deque
 from concurrent.futures import Future as Future
 from concurrent.futures._base import (
     CANCELLED,
@@ -29,16 +28,22 @@ Callback = t.Callable[[t.Any], object]
 
 
 class _Condition(threading.Condition):
-    """A condition that finds the methods of its lock when it needs them.
+    """A condition that makes and finds what it needs when it needs it.
 
-    The standard library's binds them beforehand: five objects for each future, which
-    take a fifth of its memory, and a third of the time to make one; and the garbage
+    The standard library's makes a deque and binds five methods of its lock beforehand:
+    most of the memory of a future, a third of the time to make one, and the garbage
     collector walks them all.
     """
 
+    _waiters: t.Any = ()
+
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._waiters: deque[t.Any] = deque()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if not self._waiters:
+            self._waiters = []
+        return super().wait(timeout)
 
     def acquire(self, *args: t.Any, **kwargs: t.Any) -> bool:
         return self._lock.acquire(*args, **kwargs)
@@ -65,12 +70,15 @@ class TaskFuture(Future[T]):
         It is a real future; 1.0.0 handed out a proxy of one.
     """
 
-    key: t.Hashable | None
+    key: t.Hashable | None = None
     """The key under which it is stored, or None; set before the task can start."""
 
     app: Flask
     """The app for which it was submitted."""
 
+    _state: str = PENDING
+    _result: t.Any = None
+    _exception: BaseException | None = None
     _installed: tuple[t.Any, ...] = ()
     _callbacks_run: bool = False
 
@@ -79,14 +87,13 @@ class TaskFuture(Future[T]):
     in a future that no executor made."""
 
     def __init__(self, app: Flask, key: t.Hashable | None = None) -> None:
-        # As the base class does, with another condition.
+        # As the base class does, with another condition; what it has not got yet
+        # stands in the class.
         self._condition = _Condition()
-        self._state = PENDING
-        self._result = None
-        self._exception = None
         self._done_callbacks: list[t.Any] = []
-        self.key = key
         self.app = app
+        if key is not None:
+            self.key = key
 
     # How the dispatcher ends it. Nobody else does, so nothing is asked that is known
     # here: a third of the time of a task's end.

@@ -1,4 +1,4 @@
-"""Names that 1.0.0 exported; nothing new goes in."""
+"""Names that 1.0.0 exported. Nothing new is added here."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ __all__ = ["InstanceProxy", "str2bool"]
 
 
 class InstanceProxy:
-    """Answer for another object, kept as ``_self``: its class and its attributes."""
+    """Stands for another object, ``_self``: it has its class and its attributes."""
 
     def __init__(self, instance: t.Any) -> None:
         self._self = instance
 
     @property
     def __class__(self) -> type:
-        """The class of the object under the proxy."""
+        """The class of the other object."""
         return t.cast(type, self._self.__class__)
 
     @__class__.setter

@@ -1,4 +1,4 @@
-"""Jobs: functions with an executor of their own."""
+"""Jobs: functions that can be submitted."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class ExecutorJob(Declared, t.Generic[P, T]):
     """A function declared with ``@executor.job``.
 
     Calling it runs the function inline, so a job may call itself. It keeps the
-    function's name, docstring and signature, and pickles by its name.
+    function's name, docstring and signature, and it is pickled by name.
 
-    :param executor: where it is submitted.
+    :param executor: the executor on which it is declared.
     :param fn: the function.
-    :param options: what counts for each of its tasks, unless the call says otherwise.
+    :param options: the options of each of its tasks, unless the call has others.
     :param declared: the job of which this is a view, or None.
     """
 
@@ -56,7 +56,7 @@ class ExecutorJob(Declared, t.Generic[P, T]):
     fn: t.Callable[P, T]
     """The function itself."""
     options: Given
-    """What was given for it, as it counts."""
+    """The options that it was declared with, and those of :meth:`using`."""
     __name__: str
     __qualname__: str
 
@@ -76,7 +76,7 @@ class ExecutorJob(Declared, t.Generic[P, T]):
             mark_coroutine_function(self)
 
     def using(self, **options: t.Unpack[TaskOptions]) -> ExecutorJob[P, T]:
-        """The same job with other options, as :meth:`.Executor.using`."""
+        """Return a view of the job with these options, as :meth:`.Executor.using`."""
         given = self.executor.check_call(options, self.fn)
         return ExecutorJob(
             self.executor, self.fn, {**self.options, **given}, self.declared
@@ -84,7 +84,7 @@ class ExecutorJob(Declared, t.Generic[P, T]):
 
     @property
     def declared(self) -> ExecutorJob[P, T]:
-        """The job as it was declared: itself, or that of which this is a view."""
+        """The job as it was declared: itself, or the job of which this is a view."""
         return self._declared or self
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> T:

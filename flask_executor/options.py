@@ -1,7 +1,7 @@
-"""What may be asked of one task, and which of several wishes counts.
+"""The options of a task: which there are, what they may be, and which one counts.
 
-Options that are given travel as plain dictionaries, checked where they are written;
-:meth:`Options.resolve` lays them together, call over job over config.
+Options are checked where they are written and kept as plain dictionaries.
+:meth:`Options.overlaid` merges them: call over job over config.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Given = t.Mapping[str, t.Any]
 
 
 class NoKey:
-    """The key of a task that has none; None is a key like any other."""
+    """Stands for the key of a task without a key. None is a key like any other."""
 
 
 MISSING: t.Any = object()
@@ -41,28 +41,28 @@ def by_keyword(name: str, kwargs: dict[str, t.Any], verb: str) -> t.Any:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Retry:
-    """When a failed task is tried again, and for how long it waits before.
+    """When a failed task is tried again, and how long it waits before that.
 
     The pause after attempt *n* is ``delay * backoff ** (n - 1)`` seconds, at most
-    ``max_delay``, give or take the share ``jitter`` of it, by chance: so tasks that
-    failed together do not come back together.
+    ``max_delay``. It is then made longer or shorter by chance, by up to the share
+    ``jitter``, so that tasks that failed together do not come back together.
 
     :raises InvalidOption: a :exc:`ValueError`.
     """
 
     attempts: int = 3
-    """How often it runs at most, the first time included."""
+    """How often it runs at most, including the first time."""
     delay: float = 1.0
     """Seconds before the second attempt."""
     backoff: float = 2.0
-    """By how much each pause is longer than the one before."""
+    """By what each pause is multiplied to get the next one."""
     max_delay: float = 300.0
     """The longest pause, in seconds."""
     jitter: float = 0.1
-    """Which share of the pause is left to chance: 0 to 1."""
+    """The share of the pause that is left to chance: 0 to 1."""
     on: tuple[type[BaseException], ...] = (Exception,)
-    """The exceptions after which it is tried again. A :exc:`.TaskTimeout` is one where
-    the pool can stop a run: on the event loop and on pebble."""
+    """The exceptions after which it is tried again. :exc:`.TaskTimeout` counts only
+    if the pool can stop a run: on the event loop and on pebble."""
 
     def __post_init__(self) -> None:
         _check("retry.attempts", self.attempts, _is_count, "a whole number above 0")
@@ -85,10 +85,11 @@ class Retry:
         error: BaseException,
         chance: t.Callable[[], float] = random.random,
     ) -> float | None:
-        """Seconds to wait before the next attempt; None where there is none.
+        """Return the seconds to wait before the next attempt, or None to give up.
 
-        :param attempt: the one that failed; the first is 1.
-        :param chance: gives numbers from 0 to 1.
+        :param attempt: the attempt that failed; the first is 1.
+        :param error: what it raised.
+        :param chance: returns numbers from 0 to 1.
         """
         if attempt >= self.attempts or not isinstance(error, self.on):
             return None
@@ -103,17 +104,17 @@ class TaskOptions(t.TypedDict, total=False):
     """The options of :meth:`.Executor.using` and :meth:`.ExecutorJob.using`."""
 
     priority: int
-    """−100 to 100; larger is sooner, first come first served among equals."""
+    """−100 to 100; a larger one is run sooner, equal ones in the order of arrival."""
     timeout: float | timedelta | None
     """Seconds from the start of a run until it ends with :exc:`.TaskTimeout`."""
     delay: float | timedelta | None
-    """Seconds from now before which it does not start."""
+    """Seconds from now until it may start."""
     run_at: datetime | None
-    """The moment before which it does not start; with a time zone."""
+    """The moment from which it may start, with a time zone."""
     retry: int | Retry | None
-    """How a failure is tried again; a number is that of the attempts."""
+    """How it is tried again after a failure; a number is the number of attempts."""
     name: str | None
-    """What it is called in logs and signals."""
+    """Its name in logs and signals."""
     key: t.Hashable
     """The key under which its future is stored."""
 
@@ -122,12 +123,12 @@ class JobOptions(TaskOptions, total=False):
     """The options of :meth:`.Executor.job`."""
 
     max_concurrency: int | None
-    """How many tasks of this job run at once."""
+    """How many tasks of this job may run at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """What counts for one task."""
+    """The options of one task, merged."""
 
     priority: int = 0
     timeout: float | None = None
@@ -140,14 +141,15 @@ class Options:
 
     @classmethod
     def of(cls, settings: Settings) -> Options:
-        """What the config says."""
+        """Return the options that the config sets."""
         retry = None if settings.retry is None else Retry(attempts=settings.retry)
         return cls(timeout=settings.timeout, retry=retry)
 
     def overlaid(self, *given: Given) -> Options:
-        """With what is given instead, the last word first: the one place of precedence.
+        """Return these options with others over them; the last one counts.
 
-        ``delay`` and ``run_at`` say the same thing, so either takes the other's place.
+        Precedence is decided here and nowhere else. ``delay`` and ``run_at`` both say
+        when a task may start, so each replaces the other.
         """
         laid = {name: getattr(self, name) for name in OPTIONS}
         for layer in given:
@@ -157,7 +159,7 @@ class Options:
         return Options(**laid)
 
     def wait(self, now: float) -> float | None:
-        """Seconds from now before which it does not start; None where it may at once.
+        """Return the seconds until the task may start, or None for at once.
 
         :param now: seconds since the epoch.
         """
@@ -175,16 +177,16 @@ _ASKED_FOR = frozenset(OPTIONS) - {"max_concurrency"}
 
 
 def checked(given: Given) -> dict[str, t.Any]:
-    """What was written, as it counts: seconds for a timedelta, Retry for a number.
+    """Check options and convert them: a timedelta to seconds, a number to Retry.
 
-    :raises UnknownOption: a :exc:`TypeError`, for a name that is none.
-    :raises InvalidOption: a :exc:`ValueError`, for a value that is not allowed.
+    :raises UnknownOption: a :exc:`TypeError`, if an option does not exist.
+    :raises InvalidOption: a :exc:`ValueError`, if a value is not allowed.
     """
     for name in given:
         if name not in OPTIONS:
             raise UnknownOption(name, OPTIONS)
     if given.get("delay") is not None and given.get("run_at") is not None:
-        raise InvalidOption("delay", given["delay"], "given without run_at")
+        raise InvalidOption("delay", given["delay"], "either delay or run_at")
     return {name: _CHECKS[name](name, value) for name, value in given.items()}
 
 
@@ -205,9 +207,9 @@ def hint_at_options(error: BaseException, kwargs: t.Mapping[str, t.Any]) -> None
 
 
 def unsupported(options: Options, pool: t.Any) -> UnsupportedOption | None:
-    """What a pool cannot honour, as the error to be raised, or None.
+    """Return an error for the first option that a pool does not support, or None.
 
-    :param pool: it, or its class, whose flags say what it can do.
+    :param pool: the pool or its class; its flags say what it supports.
     """
     where = f"EXECUTOR_TYPE = {pool.kind!r}"
     for name in OPTIONS:
@@ -219,8 +221,8 @@ def unsupported(options: Options, pool: t.Any) -> UnsupportedOption | None:
     return UnsupportedOption(
         "retry on TaskTimeout",
         where,
-        "a run goes on there after its timeout, and must not run twice at once; a"
-        " coroutine function, or EXECUTOR_TYPE = 'pebble', can be stopped",
+        "a run goes on there after its timeout, and a task must not run twice at once."
+        " Use a coroutine function or EXECUTOR_TYPE = 'pebble', which can be stopped",
     )
 
 

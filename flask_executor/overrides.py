@@ -129,8 +129,8 @@ class SeenBySubmit(Submitter):
         """Submit a call that has options or a key."""
         if not self._submit_is_overridden():
             return self._accept(given, fn, args, kwargs, key)
-        if self._overrides is None:
-            self._overrides = Overrides()
+        # Of two threads that make one, both get the first.
+        overrides = vars(self).setdefault("_overrides", Overrides())
         submit = partial(self.submit, fn, *args, **kwargs)
-        sent = self._overrides.send(submit, given, key, lambda: self.futures)
+        sent = overrides.send(submit, given, key, lambda: self.futures)
         return t.cast("TaskFuture[t.Any]", sent)

@@ -1,4 +1,4 @@
-"""Futures by key: which are stored, which have finished, and which must go."""
+"""Futures by key: which are stored, which have finished, and which are removed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from flask import Flask
 
 from .errors import DuplicateKey
 
+_ABSENT = object()
 _LAST = 8
 """How many of the futures stored last are looked at first."""
 
@@ -22,20 +23,19 @@ Futures = t.MutableMapping[t.Hashable, "Future[t.Any]"]
 
 
 class FuturesByKey(t.MutableMapping[t.Hashable, "Future[t.Any]"]):
-    """A mapping that also knows which futures it holds, and which of them finished
-    when.
+    """A mapping that also knows which futures it holds, and when they finished.
 
-    People may treat it as the plain dictionary it was in 1.0.0, from any thread: what
-    they iterate over is as it was when they began.
+    It can be used as the plain dictionary that it was in 1.0.0, from any thread: an
+    iteration sees what was there when it began.
 
-    Both dictionaries are ordered ones, for what is oldest is taken from their front. A
-    plain one would look at each key that was deleted there before.
+    Both dictionaries are ordered ones, because the oldest key is taken from the front.
+    A plain dictionary would look at every key that was deleted there before.
     """
 
     def __init__(self, lock: threading.RLock) -> None:
         self._lock = lock
         self._data: OrderedDict[t.Hashable, Future[t.Any]] = OrderedDict()
-        # By identity: what people patch in need not be hashable.
+        # By identity: what people put in need not be hashable.
         self._keys_of: dict[int, int] = {}
         self._finished: OrderedDict[t.Hashable, float] = OrderedDict()
         self._keeps_finished = True
@@ -189,10 +189,9 @@ def _when_done(future: t.Any, fn: t.Callable[[t.Any], object]) -> None:
 
 
 class Registry:
-    """Stores futures under keys, and lets go of those that are too many or too old.
+    """Stores futures under keys, and removes them when they are too many or too old.
 
-    What is written in :class:`.FutureCollection` holds; this is all of it except what
-    is asked of a future by key.
+    It is all of :class:`.FutureCollection` except what is asked of a future by key.
     """
 
     def __init__(
@@ -212,7 +211,7 @@ class Registry:
 
     @property
     def max_length(self) -> int | None:
-        """How many futures are kept; None is no bound."""
+        """How many futures are kept; None sets no limit."""
         return self._max_length
 
     @max_length.setter
@@ -280,10 +279,9 @@ class Registry:
     def discard(self, future_key: t.Hashable, future: object) -> None:
         """Remove this very future, if it is still stored under the key or holds it."""
         with self._lock:
-            if self._reserved.get(future_key) is future:
-                del self._reserved[future_key]
-            if self._futures.get(future_key) is future:
-                del self._futures[future_key]
+            for where in (self._reserved, self._by_key):
+                if where.get(future_key, _ABSENT) is future:
+                    del where[future_key]
 
     def get(self, future_key: t.Hashable, default: t.Any = None) -> t.Any:
         """Return the future stored under a key, or the default."""

@@ -28,9 +28,9 @@ class _Refused(Exception):
 
 
 def str2bool(value: object) -> bool:
-    """Read a truth value as people write it in the environment, in any case.
+    """Read True or False as people write them in the environment, in any case.
 
-    :raises ValueError: for anything but true, yes, t, 1, false, no, f and 0.
+    :raises ValueError: if it is not true, yes, t, 1, false, no, f or 0.
     """
     word = str(value).strip().lower()
     if word in _TRUE:
@@ -142,7 +142,7 @@ def _key(default: t.Any, parse: Parser, *, none_is_a_value: bool = False) -> t.A
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """What the config says of one executor, checked.
+    """The config of one executor, checked.
 
     A field ``x`` is read from ``EXECUTOR_X``, or ``NAME_EXECUTOR_X`` for an executor
     with a name.
@@ -154,38 +154,38 @@ class Settings:
     max_workers: int | None = _key(None, _optional(_positive_int))
     """How many calls run at once; None is the standard library's default."""
     futures_max_length: int | None = _key(None, _optional(_whole_number))
-    """How many futures ``executor.futures`` keeps; None is no bound, and 0 keeps none
-    that has finished."""
+    """How many futures ``executor.futures`` keeps. None sets no limit; with 0, a future
+    is removed when it finishes."""
     futures_ttl: float | None = _key(
         86_400.0, _optional(_seconds), none_is_a_value=True
     )
     """Seconds for which a finished future stays stored; None keeps it."""
     propagate_exceptions: bool = _key(False, _boolean)
-    """Raise failures from a done-callback, as 1.0.0 did, in place of logging them."""
+    """Raise failures in a done-callback, as 1.0.0 did, instead of logging them."""
     log_exceptions: bool = _key(True, _boolean)
     """Log each failed task once through ``app.logger``."""
     push_app_context: bool = _key(True, _boolean)
     """Carry ``g`` into the task; False gives it an empty ``g``."""
     copy_g: str = _key("safe", _one_of("safe", "all", "none"))
-    """Which names of ``g`` a task sees: all but what has a ``close`` method, all, or
-    none."""
+    """Which names of ``g`` a task sees: ``'safe'``, all except values with a ``close``
+    method; ``'all'``; or ``'none'``."""
     start_method: str | None = _key(None, _optional(_start_method))
-    """How worker processes start; None is ``forkserver``, or ``spawn`` where there is
-    none."""
+    """How worker processes start; None is ``forkserver``, or ``spawn`` on systems
+    without it."""
     max_pending: int | None = _key(None, _optional(_positive_int))
     """How many tasks may wait; beyond it a submit raises ``QueueFull``."""
     timeout: float | None = _key(None, _optional(_some_seconds))
-    """Seconds that each run of a task may take, where it does not say so itself."""
+    """Seconds that each run of a task may take, if the task has no ``timeout``."""
     retry: int | None = _key(None, _optional(_positive_int))
-    """How often a failing task runs at most, where it does not say so itself."""
+    """How often a failing task runs at most, if the task has no ``retry``."""
     drain_timeout: float | None = _key(None, _optional(_seconds))
-    """Seconds that leaving the process gives its tasks to end; None is no bound."""
+    """Seconds that tasks have to end when the process ends; None sets no limit."""
     app: str | None = _key(None, _optional(_app_reference))
     """Where worker processes find the app: ``'module:app'`` or ``'module:factory'``."""
 
     @property
     def g_carried(self) -> str:
-        """Which names of ``g`` a task sees, all settings considered."""
+        """Which names of ``g`` a task sees, with ``push_app_context`` considered."""
         return self.copy_g if self.push_app_context else "none"
 
     @classmethod

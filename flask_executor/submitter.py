@@ -156,7 +156,7 @@ OWN_SUBMIT = Verbs.submit
 
 
 class Submitter(Verbs, concurrent.futures.Executor):
-    """What an executor and its views have in common."""
+    """The verbs that an executor and its views have in common."""
 
     options: Given = _NOTHING
     """The options of all its tasks, checked."""
@@ -185,17 +185,17 @@ class Submitter(Verbs, concurrent.futures.Executor):
         timeout: float | None = None,
         chunksize: int = 1,
     ) -> t.Iterator[T]:
-        """Call ``fn`` for each item, and give the results in order.
+        """Call ``fn`` for each item, and return the results in order.
 
         The iterables are read and the calls submitted at once. Closing the iterator
         cancels what has not started; so does a failure.
 
-        :param timeout: seconds from this call on for which a result is waited for;
-            then :exc:`TimeoutError`.
-        :param chunksize: how many calls make one task, run one after another in one
-            context. A failure loses the earlier results of its chunk.
-        :raises ValueError: for a chunksize below 1, and with the option ``key``, which
-            names one task.
+        :param timeout: seconds to wait for a result, counted from this call on; then
+            :exc:`TimeoutError` is raised.
+        :param chunksize: how many calls make one task. They run one after another in
+            one context. A failure loses the earlier results of its chunk.
+        :raises ValueError: if the chunksize is below 1, and with the option ``key``,
+            which names one task.
         """
         if chunksize < 1:
             raise ValueError(f"chunksize must be >= 1, not {chunksize!r}.")

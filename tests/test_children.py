@@ -104,8 +104,14 @@ def test_a_thread_that_a_task_leaves(
 METHODS = [(kind, method) for kind, method in KINDS if kind != "thread"]
 
 
-@pytest.mark.parametrize(("kind", "method"), METHODS)
-@pytest.mark.parametrize("mask", ["signal.SIGCHLD", "*signal.valid_signals()"])
+@pytest.mark.parametrize(
+    ("kind", "method", "mask"),
+    [
+        *((*pool, "*signal.valid_signals()") for pool in METHODS),
+        ("process", "forkserver", "signal.SIGCHLD"),
+        ("pebble", "forkserver", "signal.SIGCHLD"),
+    ],
+)
 def test_a_thread_that_blocks_signals(
     script: t.Callable[..., Ended], kind: str, method: str, mask: str
 ) -> None:

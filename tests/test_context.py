@@ -509,9 +509,9 @@ def test_each_submit_takes_what_is_there_then(
 
 @pytest.mark.parametrize("submits", [0, 1, 2, 3])
 def test_a_snapshot_serves_until_something_changes(app: Flask, submits: int) -> None:
-    """Where nothing has changed it is the very same one. A change of g, the request, the
-    environment, the session or a ContextVar makes another one, and so does a container
-    that is changed in place; the body is there in each.
+    """Where nothing has changed it is the very same one. A change of g, the request,
+    the environment, the session or a ContextVar makes another one, and so does a
+    container that is changed in place; the body is there in each.
     """
     changes: list[t.Callable[[], object]] = [
         lambda: setattr(g, "x", 1),

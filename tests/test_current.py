@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import typing as t
 from concurrent.futures import wait
@@ -127,7 +128,7 @@ def test_outside(app: Flask, executor: Executor) -> None:
         lambda: [*current_task.track([1])],
         lambda: current_task.remaining(),
     ):
-        with pytest.raises(NoCurrentTask, match=r"ask future\.task") as info:
+        with pytest.raises(NoCurrentTask, match=r"use future\.task") as info:
             use()
         assert isinstance(info.value, RuntimeError)
     assert not current_task
@@ -237,7 +238,9 @@ def test_plain_threads_have_none(executor: Executor) -> None:
         thread.join(LIMIT)
         return seen
 
-    assert executor.submit(parent).result(LIMIT) == [None]
+    (seen,) = executor.submit(parent).result(LIMIT)
+    # Python 3.14 can be told to have threads inherit contexts, and so the task.
+    assert (seen is None) is not bool(getattr(sys.flags, "thread_inherit_context", 0))
 
 
 def test_worker_threads_forget_it(app: Flask, executor: Executor) -> None:

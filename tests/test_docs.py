@@ -1,4 +1,15 @@
-"""The docs are true: examples run, tables and drawings are those of the code."""
+"""The docs are true: examples run, tables and drawings are those of the code.
+
+Python in a page that names no file runs from top to bottom, as one script. A line that
+ends in ``# -> value`` must have that value. What a test adds stands in a comment of the
+page, which no reader sees::
+
+    .. Check:
+
+        assert future.done()
+
+A comment ``.. Check test_x.py:`` is a file of that name, beside those with a caption.
+"""
 
 from __future__ import annotations
 
@@ -13,25 +24,35 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from control import SIGNALS
 
 from flask_executor.settings import Settings, read_key
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.rst", *sorted(DOCS.rglob("*.rst"))]
-BLOCK = re.compile(
-    r"^\.\. code-block:: python\n"
-    r"(?:    :caption: (?P<file>\S+)\n)?"
-    r"\n(?P<code>(?:    .*\n|\n)+)",
+CODE = r"\n(?P<code>(?:    .*\n|\n)+)"
+SHOWN = re.compile(
+    r"^\.\. code-block:: python\n(?:    :caption: (?P<file>\S+)\n)?" + CODE,
     re.MULTILINE,
 )
-PATIENCE = 60
-"""Seconds that an example in a file may take."""
+CHECK = re.compile(r"^\.\. Check(?: (?P<file>\S+))?:\n" + CODE, re.MULTILINE)
+VALUE = re.compile(r"^(\s*)(\S.*?)  # -> (.+)$", re.MULTILINE)
+FILE = re.compile(
+    r"^\.\. code-block:: [\w+]+\n    :caption: (?P<file>\S+)\n" + CODE, re.MULTILINE
+)
+SERVED = {"README.rst", "docs/index.rst", "docs/tutorial.rst"}
+"""Their examples are one app, which tests/test_first_minutes.py serves."""
+FOR_TESTS = re.compile(
+    r"^\s*assert |AssertionError|test_client|\.(result|exception|wait)\([^)]*timeout=",
+    re.MULTILINE,
+)
+"""What belongs in a test, and not into code that a reader keeps."""
+PATIENCE = 120
+"""Seconds that the examples of a page may take."""
 
 
 class Example(t.NamedTuple):
-    """One Python block; with a caption it is a file of that name."""
+    """One block of Python; with a caption it is a file of that name."""
 
     file: str | None
     code: str
@@ -41,55 +62,69 @@ def text_of(page: Path) -> str:
     return page.read_text() + "\n"
 
 
+def blocks(pattern: re.Pattern[str], page: Path) -> list[tuple[int, Example]]:
+    """The blocks of one kind, each with its place in the page."""
+    return [
+        (match.start(), Example(match["file"], textwrap.dedent(match["code"])))
+        for match in pattern.finditer(text_of(page))
+    ]
+
+
+def unpack(page: Path, folder: Path) -> None:
+    """Write the files that a page shows, of any kind, into a folder."""
+    for _, (file, code) in blocks(FILE, page):
+        path = folder / t.cast(str, file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(code)
+
+
 def examples(page: Path) -> list[Example]:
-    found = BLOCK.finditer(text_of(page))
-    return [Example(match["file"], textwrap.dedent(match["code"])) for match in found]
+    """What a reader sees."""
+    return [example for _, example in blocks(SHOWN, page)]
 
 
 def by_name(page: Path) -> str:
-    return str(page.relative_to(ROOT))
+    return page.relative_to(ROOT).as_posix()
 
 
 WITH_EXAMPLES = [page for page in PAGES if examples(page)]
 
 
-def run_file(path: Path) -> None:
-    """Run a file as its reader would: with pytest where it holds tests."""
-    command = [sys.executable, "-W", "error"]
-    if path.name.startswith("test_"):
-        # pytest-flask is not the reader's, and pushes a context of its own.
-        command += ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:flask"]
+def run(*words: str, folder: Path) -> None:
+    """Run Python as a reader would, with warnings as errors."""
     done = subprocess.run(
-        [*command, path.name],
-        cwd=path.parent,
+        [sys.executable, "-W", "error", *words],
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=PATIENCE,
     )
-    assert done.returncode == 0, f"{path.name}: {done.stdout}{done.stderr}"
+    assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
 
 
-@pytest.fixture
-def forgotten_receivers() -> t.Iterator[None]:
-    """A reader's receivers are connected for good."""
-    yield
-    for signal in SIGNALS:
-        signal.receivers.clear()
-
-
-@pytest.mark.usefixtures("forgotten_receivers")
 @pytest.mark.parametrize("page", WITH_EXAMPLES, ids=by_name)
 def test_examples_run(page: Path, tmp_path: Path) -> None:
-    """The examples of a page run: those in files by themselves, the others in turn."""
-    files = [one for one in examples(page) if one.file]
-    for file, code in files:
+    """The examples of a page run: tests with pytest, which import the page's other
+    files; these by themselves where there are no tests; the rest from top to bottom.
+    """
+    found = sorted(blocks(SHOWN, page) + blocks(CHECK, page))
+    code = "\n".join(example.code for _, example in found if not example.file)
+    if code and by_name(page) not in SERVED:
+        script = tmp_path / "alone" / "page.py"
+        script.parent.mkdir()
+        script.write_text(VALUE.sub(r"\1assert (\2) == (\3)", code))
+        run(script.name, folder=script.parent)
+    unpack(page, tmp_path)
+    for file, code in (example for _, example in blocks(CHECK, page) if example.file):
         (tmp_path / t.cast(str, file)).write_text(code)
-    for file, _ in files:
-        if file != "conftest.py":
-            run_file(tmp_path / t.cast(str, file))
-    inline = "\n".join(one.code for one in examples(page) if not one.file)
-    exec(compile(inline, str(page), "exec"), {"__name__": "__main__"})
+    if any(tmp_path.glob("test_*.py")):
+        # pytest-flask is not the reader's, and pushes a context of its own.
+        alone = ["-p", "no:cacheprovider", "-p", "no:flask", "-p", "no:xdist"]
+        run("-m", "pytest", "-q", "--rootdir=.", *alone, folder=tmp_path)
+    else:
+        for path in sorted({*tmp_path.glob("*.py")} - {tmp_path / "gunicorn.conf.py"}):
+            run(path.name, folder=tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=by_name)
@@ -97,8 +132,19 @@ def test_every_example_is_seen(page: Path) -> None:
     """No Python in the docs escapes these tests by the way it is written down."""
     text = text_of(page)
     assert len(examples(page)) == len(re.findall(r"code-block:: *python", text))
+    assert len(blocks(CHECK, page)) == len(
+        re.findall(r"^ *\.\. *check", text, re.M | re.I)
+    )
     assert not re.search(r"^ *(\.\. code::|>>> )", text, re.MULTILINE)
     assert not re.search(r"^(?! *\.\. ).*:: *$", text, re.MULTILINE)  # no literal block
+
+
+@pytest.mark.parametrize("page", WITH_EXAMPLES, ids=by_name)
+def test_examples_hold_nothing_of_a_test(page: Path) -> None:
+    """What a reader copies neither asserts nor gives up waiting; tests do."""
+    for file, code in examples(page):
+        if not (file or "").startswith("test_"):
+            assert (found := FOR_TESTS.search(code)) is None, found
 
 
 def test_the_readme_points_at_what_is_there() -> None:
@@ -217,6 +263,14 @@ def test_each_key_has_its_paragraph() -> None:
     assert defaults == {
         f"EXECUTOR_{f.name.upper()}": [f.default] for f in fields(Settings)
     }
+
+
+def test_every_error_is_explained() -> None:
+    """The table of the page on failures has each exception of the package."""
+    page = (DOCS / "howto/failures.rst").read_text()
+    listed = set(re.findall(r":exc:`~flask_executor\.errors\.(\w+)`", page))
+    source = (ROOT / "flask_executor/errors.py").read_text()
+    assert listed == set(re.findall(r"^class (\w+)", source, re.MULTILINE))
 
 
 def test_each_guarantee_has_its_tests() -> None:

@@ -245,7 +245,7 @@ def test_an_overridden_submit_that_raises(app: Flask) -> None:
 
     executor = Raising(app)
     for executor.after in (False, True):
-        with pytest.raises(LookupError):
+        with pytest.raises(LookupError, match=r"^no$"):
             executor.submit_stored("key", echo)
         assert "key" not in executor.futures
     executor.futures.add("key", Future())

@@ -19,7 +19,7 @@ CASES: list[tuple[Exception, type[Exception], list[str]]] = [
     (
         errors.InvalidSetting("EXECUTOR_TYPE", "x", "'thread'"),
         ValueError,
-        ["EXECUTOR_TYPE = 'x'", "may be 'thread'"],
+        ["EXECUTOR_TYPE = 'x'", "is not understood: use 'thread'"],
     ),
     (errors.ExecutorNotInitialized(), RuntimeError, ["any app", "init_app(app)"]),
     (
@@ -42,7 +42,7 @@ CASES: list[tuple[Exception, type[Exception], list[str]]] = [
     (
         errors.WorkerLost("m.f", 7, -9),
         BrokenExecutor,
-        ["m.f was lost", "7", "-9", "submit it again"],
+        ["m.f was lost", "7", "-9", "Submit it again"],
     ),
     (
         errors.ChildrenNotAllowed("m.f", "Process-1"),
@@ -65,7 +65,11 @@ CASES: list[tuple[Exception, type[Exception], list[str]]] = [
     (
         errors.UnknownOption("urgency", ("priority", "timeout")),
         TypeError,
-        ["'urgency' is no option", "priority, timeout", "submit, not to using"],
+        [
+            "'urgency' is not an option of a task",
+            "priority, timeout",
+            "submit, not to using",
+        ],
     ),
     (
         errors.InvalidOption("priority", 101, "a whole number"),
@@ -75,7 +79,7 @@ CASES: list[tuple[Exception, type[Exception], list[str]]] = [
     (
         errors.UnsupportedOption("retry", "EXECUTOR_TYPE = 'dask'", "use 'thread'"),
         ValueError,
-        ["retry cannot", "by EXECUTOR_TYPE = 'dask'", "use 'thread'"],
+        ["retry is not supported", "by EXECUTOR_TYPE = 'dask'", "use 'thread'"],
     ),
     (
         errors.QueueFull("m.f", 100),
@@ -90,7 +94,11 @@ CASES: list[tuple[Exception, type[Exception], list[str]]] = [
     (errors.TaskCancelled("m.f"), CancelledError, ["m.f was asked to stop"]),
     (errors.NoCurrentTask(), RuntimeError, ["No task runs here", "future.task"]),
     (errors.LoopBlocked("m.f"), RuntimeError, ["Waiting for m.f", "`await future`"]),
-    (errors.WaitsForItself("drain"), RuntimeError, ["drain waits", "from elsewhere"]),
+    (
+        errors.WaitsForItself("drain"),
+        RuntimeError,
+        ["drain waits", "outside its tasks"],
+    ),
     (
         errors.PoolNotInstalled("pebble"),
         ImportError,

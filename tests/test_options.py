@@ -7,7 +7,7 @@ import concurrent.futures
 import pickle
 import threading
 import typing as t
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import control_app
 import pytest
@@ -32,6 +32,7 @@ from flask_executor import (
     UnsupportedOption,
 )
 
+WEST, EAST = (timezone(timedelta(hours=hours)) for hours in (-5, 5))
 MOMENT = datetime(2030, 1, 1, tzinfo=UTC)
 
 
@@ -234,7 +235,7 @@ def test_map_refuses_a_key(executor: Executor) -> None:
     """map makes many tasks, and a key names one."""
     job = executor.job(key="only")(echo)
     for wrong in (lambda: executor.using(key=1).map(echo, [1]), lambda: job.map([1])):
-        with pytest.raises(UnsupportedOption, match="key cannot be honoured by map"):
+        with pytest.raises(UnsupportedOption, match="key is not supported by map"):
             wrong()
 
 
@@ -278,7 +279,7 @@ def test_an_unknown_option(app: Flask, initialized: bool, write: t.Any) -> None:
         write(priorty=1)
     assert isinstance(info.value, TypeError)
     message = str(info.value)
-    assert message.startswith("'priorty' is no option of a task: there are priority,")
+    assert message.startswith("'priorty' is not an option of a task. The options are")
     assert all(name in message for name in OPTIONS) and "submit" in message
 
 
@@ -300,6 +301,9 @@ def test_an_unknown_option(app: Flask, initialized: bool, write: t.Any) -> None:
         ("delay", MOMENT, "a number of seconds, 0 or more, or a timedelta"),
         ("run_at", datetime(2030, 1, 1), "a datetime with a time zone"),
         ("run_at", 1_900_000_000, "a datetime with a time zone"),
+        ("run_at", datetime.max, "a datetime with a time zone"),
+        ("run_at", datetime.max.replace(tzinfo=WEST), "within the years 1 to 9999"),
+        ("run_at", datetime.min.replace(tzinfo=EAST), "within the years 1 to 9999"),
         ("retry", 0, "None, a number of attempts above 0, or a Retry"),
         ("retry", True, "None, a number of attempts above 0, or a Retry"),
         ("retry", [1, 2], "None, a number of attempts above 0, or a Retry"),
@@ -336,7 +340,7 @@ def test_an_unhashable_key(write: t.Any) -> None:
 
 def test_delay_and_run_at_together(write: t.Any) -> None:
     """They say the same thing, so only one can be given."""
-    with pytest.raises(InvalidOption, match="without run_at"):
+    with pytest.raises(InvalidOption, match="use either delay or run_at"):
         write(delay=1, run_at=MOMENT)
     write(delay=None, run_at=MOMENT)
 
@@ -381,7 +385,7 @@ def test_retrying_on_timeouts_needs_a_pool_that_stops_runs(executor: Executor) -
     with pytest.raises(UnsupportedOption) as info:
         executor.job(retry=retry)(echo)
     message = str(info.value)
-    assert message.startswith("retry on TaskTimeout cannot be honoured by")
+    assert message.startswith("retry on TaskTimeout is not supported by")
     assert "EXECUTOR_TYPE = 'thread'" in message and "'pebble'" in message
     with pytest.raises(UnsupportedOption):
         executor.job(echo).using(retry=retry)

@@ -586,7 +586,7 @@ def test_a_full_line(app: Flask, executor: Executor, gate: threading.Event) -> N
         executor.submit_stored("key", abs, -1)
     assert isinstance(info.value, queue.Full)
     assert isinstance(info.value, ServiceUnavailable)
-    assert "builtins.abs was not accepted, for 2 tasks wait" in str(info.value)
+    assert "builtins.abs was not accepted, because 2 tasks wait" in str(info.value)
     assert "EXECUTOR_MAX_PENDING" in str(info.value)
     assert "key" not in executor.futures
     assert waiting[0].cancel()

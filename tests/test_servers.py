@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from limits import LIMIT
-from scripts import ROOT, SUPPORT, environment
+from scripts import SUPPORT, environment
 
 AFTER_FORK = """
 import os
@@ -321,37 +321,3 @@ def test_an_upload_that_is_broken_off(server: Server, chunked: bool) -> None:
     found = server.notes.until(r"^broken (\w+)", seen + 1)[-1]
     assert found[1] == "ClientDisconnected"
     assert json.loads(server.ask("/"))["task"]["path"] == "/?"
-
-
-@pytest.mark.parametrize("kind", [kind for kind in GUNICORNS if kind != "gevent"])
-def test_the_example(tmp_path: Path, kind: str) -> None:
-    """The example's uses work under gunicorn, with one worker as it says."""
-    options = [option if option != "2" else "1" for option in GUNICORNS[kind]]
-    root = str(ROOT)
-    with gunicorn(tmp_path, *options, "--chdir", root, app="example_app:app") as server:
-        table = b"n,m\n1,2\n3,4\n"
-        for path, name, content in (
-            ("/sign-up", "address", b"ada@example.org"),
-            ("/summary", 'table"; filename="a.csv', table),
-            ("/fibonacci", "n", b"12"),
-        ):
-            form = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"'
-            body = (
-                form.encode() + b"\r\n\r\n" + content + f"\r\n--{BOUNDARY}--".encode()
-            )
-            key = json.loads(server.ask(path, body, FORM_TYPE))["key"]
-            ended = follow(server, key)
-            assert ended["state"] == "succeeded", ended
-        assert ended["result"] == 144
-        (mail,) = json.loads(server.ask("/inbox"))
-        assert mail["to"] == "ada@example.org"
-
-
-def follow(server: Server, key: str) -> t.Any:
-    """Ask for the state of a task until it has ended, as the page does."""
-    deadline = time.monotonic() + LIMIT
-    while time.monotonic() < deadline:
-        status = json.loads(server.ask(f"/tasks/{key}"))
-        if status["state"] in ("succeeded", "failed"):
-            return status
-    raise AssertionError(f"the task {key} did not end")

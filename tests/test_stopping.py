@@ -50,7 +50,7 @@ SERVERS: dict[str, list[str]] = {
             "--module",
             "green:app",
         ),
-        *("--master", "--gevent", "100", "--gevent-monkey-patch", "--lazy-apps"),
+        *("--master", "--gevent", "100", "--gevent-early-monkey-patch", "--lazy-apps"),
         *("--enable-threads", "--die-on-term"),
     ],
 }

@@ -11,8 +11,9 @@ import io
 import typing as t
 from collections import deque
 from functools import lru_cache
-from types import FunctionType, MethodType
+from types import FunctionType
 
+from flask.json.provider import DefaultJSONProvider
 from werkzeug.local import LocalProxy
 from werkzeug.routing import Rule
 
@@ -21,7 +22,7 @@ T = t.TypeVar("T")
 PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
 """Types of values that cannot change."""
 
-_SHARED = PLAIN | {FunctionType, MethodType, io.TextIOWrapper, Rule}
+_SHARED = PLAIN | {FunctionType, io.TextIOWrapper, Rule, DefaultJSONProvider}
 """Common types of what a request and a session hold; none of them is a container."""
 
 _CONTAINERS = frozenset({dict, list, set, tuple, bytearray})

@@ -91,7 +91,6 @@ class _SplitContexts:
         self._task_class = type("TaskContext", (_TaskRequestContext, request_class), {})
         self._app_variable = app_variable
         self._request_variable = request_variable
-        self._own = (app_variable, request_variable, running)
 
     def app(self) -> Flask | None:
         context = self._app_variable.get(None)
@@ -103,8 +102,15 @@ class _SplitContexts:
             return None
         return context.app, context.g, self._request_variable.get(None)
 
-    def without_own(self, variables: contextvars.Context) -> contextvars.Context:
-        return _without(variables, self._own)
+    def variables(self) -> contextvars.Context:
+        """A copy of the context variables, without Flask's and our own."""
+        variables = contextvars.copy_context()
+        app, request = self._app_variable, self._request_variable
+        if len(variables) == (app in variables) + (request in variables) + (
+            running in variables
+        ):
+            return _NO_VARIABLES  # most often
+        return _without(variables, app, request, running)
 
     def enter(
         self, app: Flask, g: dict[str, t.Any], request: RequestCopy | None
@@ -115,11 +121,12 @@ class _SplitContexts:
         context.push()
         if request is None:
             return lambda error: _pop(context, error)
-        inner = self._task_class(context, request)
+        inner: t.Any = self._task_class(context, request)
         # As its own push would note it: a nested push, as stream_with_context does,
         # must find that it is not the outermost one.
         inner._cv_tokens = [(self._request_variable.set(inner), None)]
-        return t.cast(Leave, inner.leave)
+        leave: Leave = inner.leave
+        return leave
 
 
 class _TaskRequestContext(OnDemand):
@@ -177,8 +184,12 @@ class _MergedContexts:
             return None
         return context.app, context.g, context if context.has_request else None
 
-    def without_own(self, variables: contextvars.Context) -> contextvars.Context:
-        return _without(variables, (self._variable, running))
+    def variables(self) -> contextvars.Context:
+        """A copy of the context variables, without Flask's and our own."""
+        variables = contextvars.copy_context()
+        if len(variables) == (self._variable in variables) + (running in variables):
+            return _NO_VARIABLES  # most often
+        return _without(variables, self._variable, running)
 
     def enter(
         self, app: Flask, g: dict[str, t.Any], request: RequestCopy | None
@@ -230,9 +241,9 @@ def _pop(context: t.Any, error: BaseException | None) -> None:
 def session_of(context: t.Any) -> SessionMixin | None:
     # The public property marks the session as accessed, which adds a Vary header to
     # the view's response.
-    if hasattr(context, "_session"):
-        return t.cast("SessionMixin | None", context._session)
-    return t.cast("SessionMixin | None", context.session)
+    has_own = hasattr(context, "_session")
+    session: SessionMixin | None = context._session if has_own else context.session
+    return session
 
 
 def _detect() -> _SplitContexts | _MergedContexts:
@@ -259,13 +270,11 @@ _NO_VARIABLES = contextvars.Context()
 
 
 def _without(
-    variables: contextvars.Context, own: tuple[contextvars.ContextVar[t.Any], ...]
+    variables: contextvars.Context, *own: contextvars.ContextVar[t.Any]
 ) -> contextvars.Context:
-    if len(variables) <= len(own) and all(map(own.__contains__, variables)):
-        return _NO_VARIABLES  # most often
-    there = [variable for variable in own if variable in variables]
     # Only what is set: a variable that holds None is not the same as one without a
     # value to the proxies.
-    for variable in there:
-        variables.run(variable.set, None)
+    for variable in own:
+        if variable in variables:
+            variables.run(variable.set, None)
     return variables

@@ -276,19 +276,12 @@ def _seen_attributes(request: Request) -> dict[str, t.Any]:
     """A copy of what the app and its extensions set on the request, and of Flask's
     routing.
     """
-    state = vars(request).copy()
     request_class: t.Any = type(request)
-    kept = _kept(request_class, tuple(state))
-    attributes = {name: state[name] for name in kept}
+    leave = _left_out(request_class)
+    state = vars(request).copy()
+    attributes = {name: state[name] for name in state if name not in leave}
     own_values(attributes)
     return attributes
-
-
-@lru_cache(maxsize=256)
-def _kept(request_class: t.Any, names: tuple[str, ...]) -> list[str]:
-    # There are few such tuples, by what of its request a view has looked at.
-    leave = _left_out(request_class)
-    return [name for name in names if name not in leave]
 
 
 @lru_cache(maxsize=64)

@@ -59,7 +59,7 @@ class Snapshot:
         :raises werkzeug.exceptions.HTTPException: where a body that nobody has read
             yet cannot be read: it is too large, or the client broke it off.
         """
-        variables = _variables()
+        variables = contexts.variables()
         seen = contexts.seen()
         if seen is None:
             return cls(app, {}, None, variables)
@@ -161,16 +161,11 @@ class PortableSnapshot(t.NamedTuple):
     def rebuild(self, app: Flask) -> Snapshot:
         """The snapshot again, in a process that has made its own app."""
         request = None if self.request is None else self.request.rebuild(app)
-        return Snapshot(app, deserialize(self.g), request, _variables())
+        return Snapshot(app, deserialize(self.g), request, contexts.variables())
 
     def land(self, app: Flask) -> Snapshot:
         """Same as :meth:`rebuild`, until nothing uses this name."""
         return self.rebuild(app)
-
-
-def _variables() -> contextvars.Context:
-    """A copy of the context variables, without Flask's."""
-    return contexts.without_own(contextvars.copy_context())
 
 
 class Reusable:

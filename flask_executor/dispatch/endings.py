@@ -61,6 +61,7 @@ class Endings:
         """End a task that is pending, wherever it waits; return False if it is not."""
         if not self._table.take_pending(task):
             return False
+        task._ended_as = t.cast(State, verdict.kind)
         if task._timer is not None:
             self._timer.cancel(task._timer)
             task._timer = None
@@ -74,10 +75,12 @@ class Endings:
 
     def cancel(self, task: Task) -> bool:
         """Cancel a task that waits; return True if it is cancelled now."""
+        future = task.future
         if self.end_pending(task, CANCELLED) or task.state == "cancelled":
             return True
-        # Its submitter, who has not accepted it yet, finds it taken and ends it.
-        return self._table.take_reserved(task) and Future.cancel(task.future)
+        # Its submitter, who has not accepted it yet, finds it taken and ends it, maybe
+        # before the next step here.
+        return self._table.take_reserved(task) and Future.cancel(future)
 
     def give_up(self, task: Task) -> None:
         """End a task that can wait no longer: as it failed last, or as cancelled."""

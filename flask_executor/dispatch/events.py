@@ -146,7 +146,8 @@ class LogSink:
 
     def _timed_out(self, attempt: Attempt) -> None:
         task, goes_on = attempt.task, ""
-        if attempt.thread is not None and attempt.call is not None:
+        pool = task._pool
+        if pool.runs_on_threads or pool.runs_in_caller:
             goes_on = f", and goes on at:\n{_stack_of(attempt.thread)}"
         message = "Task %s ran into its timeout of %g seconds%s"
         timeout = task.options.timeout

@@ -26,7 +26,7 @@ Wake = t.Callable[[Task], object]
 class Place:
     """The claim of one task to run under the limit of its job. Its limit writes it."""
 
-    __slots__ = ("held", "limit", "on_granted", "steps", "task", "waits")
+    __slots__ = ("held", "is_over", "limit", "steps", "task", "waits", "wakers")
 
     def __init__(self, limit: Limit, task: Task) -> None:
         self.limit = limit
@@ -37,8 +37,12 @@ class Place:
         """How many waits of the task are open."""
         self.steps: int = 0
         """How many coroutines of the task run on the event loop at this moment."""
-        self.on_granted: t.Callable[[], object] | None = None
-        """How a task that comes back from a wait hears that it may go on."""
+        self.wakers: list[t.Callable[[], object]] = []
+        """How the code of the task that comes back from a wait hears that it may go on;
+        several of its coroutines may come back at once."""
+        self.is_over: bool = False
+        """True if the attempt has ended: code that it has left running, an asyncio task
+        that nobody awaits, needs no place and keeps none."""
 
     def renewed(self) -> Place:
         """Return a place for the next attempt: waits of this one do not count there."""
@@ -67,7 +71,7 @@ class Limit:
     def enter(self, place: Place) -> bool:
         """Take a place for a task that has a worker; if False, the task is blocked."""
         with self._lock:
-            if place.held or self._take(place):
+            if place.held or place.is_over or self._take(place):
                 return True
             self._blocked.put(place.task)
             return False
@@ -77,6 +81,10 @@ class Limit:
         with self._lock:
             self._blocked.remove(place.task)
             self._lendable.pop(place, None)
+            place.is_over = True
+            if place.wakers:
+                self._returning.remove(place)
+                self._wake_code_of(place)
             woken = self._give_up(place)
         self._wake_all(woken)
 
@@ -119,20 +127,17 @@ class Limit:
         :param on_granted: runs on the thread that made room, and must be quick.
         """
         with self._lock:
-            if place.held or self._take(place, comes_back=True):
-                return True
-            place.on_granted = on_granted
-            self._returning.append(place)
-            return False
+            return self._come_back(place, on_granted)
 
     # Steps of a coroutine
 
     def start_step(self, place: Place, on_granted: t.Callable[[], object]) -> bool:
         """Take the place for the next step of a coroutine; see :meth:`come_back`."""
-        if not self.come_back(place, on_granted):
-            return False
-        place.steps += 1
-        return True
+        with self._lock:
+            if not self._come_back(place, on_granted):
+                return False
+            place.steps += 1
+            return True
 
     def end_step(self, place: Place) -> None:
         """A coroutine is suspended: give up the place if the task waits for others."""
@@ -142,6 +147,14 @@ class Limit:
         self._wake_all(woken)
 
     # Under the lock
+
+    def _come_back(self, place: Place, on_granted: t.Callable[[], object]) -> bool:
+        if place.held or place.is_over or self._take(place, comes_back=True):
+            return True
+        if not place.wakers:
+            self._returning.append(place)
+        place.wakers.append(on_granted)
+        return False
 
     def _take(self, place: Place, *, comes_back: bool = False) -> bool:
         if self._taken < self._most and (comes_back or not self._returning):
@@ -164,10 +177,13 @@ class Limit:
     def _pass_on(self) -> list[Task]:
         """Give what is free to those who wait for it; return the tasks to wake."""
         while self._returning and self._take(self._returning[0], comes_back=True):
-            place = self._returning.popleft()
-            on_granted, place.on_granted = place.on_granted, None
-            t.cast("t.Callable[[], object]", on_granted)()
+            self._wake_code_of(self._returning.popleft())
         return self._grant_blocked()
+
+    def _wake_code_of(self, place: Place) -> None:
+        wakers, place.wakers = place.wakers, []
+        for wake in wakers:
+            wake()
 
     def _grant_blocked(self) -> list[Task]:
         woken = []

@@ -145,7 +145,7 @@ def _give_up_place(inside: Attempt | None, *, has_timeout: bool) -> _PlaceWait:
     if inside is None or place is None:
         return _PlaceWait(None, blocks=False)
     # A coroutine takes its place again at its next step, so it need not keep it.
-    blocks = inside.runs_here()
+    blocks = inside.runs_here() and not inside.task._pool.must_not_block
     place.limit.start_waiting(place, has_timeout=has_timeout and blocks)
     return _PlaceWait(place, blocks=blocks)
 
@@ -172,6 +172,8 @@ class _PlaceWait:
             place.limit.stop_waiting(place)
             granted = threading.Event()
             if self._needs(place) and not place.limit.come_back(place, granted.set):
+                # Who has the place may be in the queue, and need this worker.
+                self._lend_slot()
                 granted.wait()
         self._give_back()
 
@@ -194,6 +196,11 @@ class _PlaceWait:
 
     def _needs(self, place: Place) -> bool:
         return self._blocks and not place.waits
+
+    def _lend_slot(self) -> None:
+        pool = None if here.pool is None else here.pool()
+        if pool is not None and self.give_back is None:
+            self.give_back = pool.lend_slot()
 
     def _give_back(self) -> None:
         if self.give_back is not None:

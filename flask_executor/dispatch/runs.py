@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import typing as t
 
 from ..attempt import Attempt
@@ -13,7 +12,7 @@ from .events import Events, clear_locals
 from .queueing import Queueing
 from .table import TaskTable
 from .timer import Timer
-from .verdict import Verdict, timeout_of, verdict
+from .verdict import SUCCEEDED, Verdict, timeout_of, verdict
 
 
 class Runs:
@@ -44,7 +43,6 @@ class Runs:
                 return None
             attempt = self._table.start(task)
             if attempt is not None:
-                attempt.thread = threading.get_ident()
                 self._events.started(attempt)
                 if task.options.timeout is not None:
                     self._watch(attempt, task.options.timeout)
@@ -58,7 +56,7 @@ class Runs:
     def settle(self, attempt: Attempt, error: BaseException) -> None:
         """Decide what a failure means, in the context in which it was raised."""
         if self._table.take_running(attempt):
-            made = attempt.decided = self._verdict(attempt, Outcome(error=error))
+            made = attempt.decided = self._decide(attempt, Outcome(error=error))
             if made.error is not None:
                 self._events.decided(attempt, made)
 
@@ -70,11 +68,11 @@ class Runs:
                 self._timer.cancel(attempt.timer)
             if task._place is not None:
                 task._place.limit.leave(task._place)
-            made, attempt.decided = attempt.decided, None
+            made: Verdict | None = attempt.decided
             if self._table.take_running(attempt):
                 made = self._verdict(attempt, outcome)
-                if made.error is not None:
-                    self._log_decided(attempt, made)
+            elif made is not None:
+                attempt.decided = None
             attempt.call = None
             if made is None:
                 self._returned_late(attempt)
@@ -86,12 +84,20 @@ class Runs:
             self._endings.break_off(task, error)
 
     def _verdict(self, attempt: Attempt, outcome: Outcome) -> Verdict:
-        if attempt.planned is not None and attempt.timed_out and outcome.error:
+        """Decide, and tell the sinks of a failure in a restore of its context."""
+        if outcome.error is None:  # most often, and quick
+            return SUCCEEDED
+        made = self._decide(attempt, outcome)
+        if made.error is not None:
+            self._log_decided(attempt, made)
+        return made
+
+    def _decide(self, attempt: Attempt, outcome: Outcome) -> Verdict:
+        if attempt.planned is not None and attempt.timed_out:
             return t.cast(Verdict, attempt.planned)
         return verdict(attempt, outcome, leaving=self._table.leaving)
 
     def _log_decided(self, attempt: Attempt, made: Verdict) -> None:
-        """Tell the sinks of a decision, in a restore of the task's context."""
         call, tell = attempt.call, self._events.decided
         if call is None or call.snapshot is None:
             tell(attempt, made)
@@ -127,12 +133,14 @@ class Runs:
         """Cancel a task that waits, ask one to stop that runs; False if it is over."""
         if self._endings.cancel(task):
             return True
-        attempt = task._run
+        attempt = self._table.attempt_of(task)
         if task._has_ended or attempt is None:
             return False
         attempt.stop_requested, attempt.timed_out = True, False
         if self._table.is_running(attempt):
             self._stop(attempt)
+        else:  # what performs its verdict may not have seen that
+            self._endings.cancel(task)
         return True
 
     def _watch(self, attempt: Attempt, timeout: float) -> None:

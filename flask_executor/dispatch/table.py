@@ -105,6 +105,15 @@ class TaskTable:
         task.future._state = RUNNING
         return attempt
 
+    def attempt_of(self, task: Task) -> Attempt | None:
+        """Return the attempt of a task that is not pending, or its last one."""
+        attempt = task._run
+        if attempt is None or attempt not in self.running:
+            for begun in self.running.copy():
+                if begun.task is task:  # which does not know of it yet
+                    return begun
+        return attempt
+
     def take_running(self, attempt: Attempt) -> bool:
         """Return True for the one caller that decides what the attempt has come to."""
         return self.running.pop(attempt, _ABSENT) is None
@@ -150,6 +159,8 @@ class TaskTable:
     def move(self, task: Task, state: State) -> None:
         """Note what a pending task waits for."""
         task.state = state
+        if task._ended_as is not None:  # by somebody else, just now
+            task.state = task._ended_as
 
     def end(self, task: Task, state: State) -> t.Any:
         """Note the end that was decided, and drop what the task no longer needs.

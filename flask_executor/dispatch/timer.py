@@ -73,7 +73,8 @@ class Timer:
         self._heap: list[tuple[float, int, TimerHandle]] = []
         self._numbers = itertools.count()
         self._cancelled = 0
-        self._changed = threading.Condition(threading.Lock())
+        # Reentrant: the garbage collector may call close() on a thread that is in here.
+        self._changed = threading.Condition(threading.RLock())
         self._thread: threading.Thread | None = None
         self._driven = clock.drives(self)
         self._closed = False

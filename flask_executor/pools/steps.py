@@ -81,14 +81,14 @@ def _take(place: t.Any) -> t.Generator[t.Any, t.Any, BaseException | None]:
     loop = asyncio.get_running_loop()
     granted = loop.create_future()
     thrown: BaseException | None = None
-    if place.limit.start_step(place, _waker(loop, granted)):
-        return None
-    while not granted.done():
-        try:
-            yield from asyncio.shield(granted)
-        except asyncio.CancelledError as error:
-            thrown = error
-    place.limit.start_step(place, _waker(loop, granted))
+    # Another coroutine of the task may have had its step and given the place up again.
+    while not place.limit.start_step(place, _waker(loop, granted)):
+        while not granted.done():
+            try:
+                yield from asyncio.shield(granted)
+            except asyncio.CancelledError as error:
+                thrown = error
+        granted = loop.create_future()
     return thrown
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures.thread as stdlib
+import contextvars
 import os
 import typing as t
 import weakref
@@ -79,7 +80,8 @@ class ThreadPool(ThreadPoolExecutor, Pool):
 
     def _start_worker(self, task: Task) -> None:
         try:
-            self._adjust_thread_count()
+            # A thread must not inherit the context of its first task.
+            contextvars.Context().run(self._adjust_thread_count)
         except BaseException:  # no more threads: those that there are may do
             if not self._threads:
                 self._queue.remove(task)
