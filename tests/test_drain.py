@@ -524,7 +524,9 @@ app.logger.addHandler(Broken())
 """,
     )
     assert (code, lines) == (0, ["ran"] * 3)
-    assert errors.count("OSError: disk full") == 3
+    assert (
+        3 <= errors.count("OSError: disk full") <= 6
+    )  # that it waits, that it is drained
 
 
 @pytest.mark.parametrize("worker", ["sync", "gthread"])
