@@ -6,8 +6,11 @@ those waiting who wait for a task, nor end a worker.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
 import sys
+import threading
 import traceback
 import typing as t
 import weakref
@@ -163,8 +166,28 @@ def _one_line(error: BaseException) -> str:
     return "".join(traceback.format_exception_only(error)).strip().replace("\n", " ")
 
 
+_frames = threading.Lock()
+
+
+@contextlib.contextmanager
+def _no_collection() -> t.Iterator[None]:
+    """Let no garbage be collected: on Python 3.11 that may stop the whole process while
+    frames are looked for (CPython's issue 106883).
+    """
+    with _frames:
+        was_enabled = sys.version_info < (3, 12) and gc.isenabled()
+        if was_enabled:
+            gc.disable()
+        try:
+            yield
+        finally:
+            if was_enabled:
+                gc.enable()
+
+
 def _stack_of(thread: int) -> str:
-    frame = sys._current_frames().get(thread)
+    with _no_collection():
+        frame = sys._current_frames().get(thread)
     return "".join(traceback.format_stack(frame)) if frame is not None else ""
 
 

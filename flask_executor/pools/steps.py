@@ -27,6 +27,9 @@ class Driven(t.Coroutine[t.Any, t.Any, t.Any]):
         self._coroutine = coroutine
         self._steps = _steps(coroutine, place)
         self._has_begun = False
+        # What asyncio and debuggers call it.
+        self.__name__ = getattr(coroutine, "__name__", "coroutine")
+        self.__qualname__ = getattr(coroutine, "__qualname__", self.__name__)
 
     def send(self, value: t.Any) -> t.Any:
         """Run until the next suspension."""

@@ -1,0 +1,177 @@
+"""Tasks that wait for tasks of their own executor, in every mixture."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+import typing as t
+
+import pytest
+from flask import Flask
+from limits import LIMIT
+
+from flask_executor import Executor, TaskFuture
+
+Future = TaskFuture[t.Any]
+MANY = 8
+
+
+@pytest.fixture
+def executor(app: Flask) -> t.Iterator[Executor]:
+    """An executor with one worker."""
+    app.config["EXECUTOR_MAX_WORKERS"] = 1
+    executor = Executor(app)
+    yield executor
+    executor.shutdown()
+
+
+def result(future: Future) -> int:
+    return int(future.result())
+
+
+def exception(future: Future) -> int:
+    assert future.exception() is None
+    return int(future.result())
+
+
+def wait(future: Future) -> int:
+    concurrent.futures.wait([future])
+    return int(future.result())
+
+
+def as_completed(future: Future) -> int:
+    (ended,) = concurrent.futures.as_completed([future])
+    return int(ended.result())
+
+
+def own_loop(future: Future) -> int:
+    async def awaited() -> int:
+        return int(await future)
+
+    return asyncio.run(awaited())
+
+
+async def await_it(future: Future) -> int:
+    return int(await future)
+
+
+async def gather(future: Future) -> int:
+    (value,) = await asyncio.gather(future)
+    return int(value)
+
+
+async def create_task(future: Future) -> int:
+    return await asyncio.create_task(await_it(future))
+
+
+async def asyncio_wait(future: Future) -> int:
+    await asyncio.wait([asyncio.wrap_future(future)])
+    return int(future.result())
+
+
+async def asyncio_as_completed(future: Future) -> int:
+    for each in asyncio.as_completed([future]):
+        return int(await t.cast("t.Awaitable[int]", each))
+    raise AssertionError
+
+
+async def to_thread(future: Future) -> int:
+    return int(await asyncio.to_thread(future.result))
+
+
+@pytest.mark.parametrize("outer", [result, exception, wait, as_completed, own_loop])
+@pytest.mark.parametrize(
+    "inner",
+    [await_it, gather, create_task, asyncio_wait, asyncio_as_completed, to_thread],
+)
+def test_threads_that_wait_for_coroutines_that_await_threads(
+    executor: Executor,
+    outer: t.Callable[[Future], int],
+    inner: t.Callable[[Future], t.Coroutine[t.Any, t.Any, int]],
+) -> None:
+    """A pool full of tasks that wait for coroutines that await tasks goes on."""
+
+    async def middle(n: int) -> int:
+        return await inner(executor.submit(abs, -n))
+
+    def first(n: int) -> int:
+        return outer(executor.submit(middle, n))
+
+    futures = [executor.submit(first, n) for n in range(MANY)]
+    assert [future.result(LIMIT) for future in futures] == list(range(MANY))
+
+
+def test_chains_of_coroutines(executor: Executor) -> None:
+    """A thread waits for a chain of coroutines at whose end one awaits a thread."""
+
+    async def link(n: int) -> int:
+        return await executor.submit(link, n - 1) if n else await executor.submit(abs, -7)
+
+    def first() -> int:
+        return executor.submit(link, 20).result()
+
+    futures = [executor.submit(first) for _ in range(MANY)]
+    assert [future.result(LIMIT) for future in futures] == [7] * MANY
+
+
+def test_groups_of_coroutines_that_await_groups_of_threads(executor: Executor) -> None:
+    """A task waits at the end of a block for coroutines that do the same."""
+
+    async def middle() -> int:
+        async with executor.group() as group:
+            group.map(abs, range(3))
+        return sum(group.results())
+
+    def first() -> int:
+        with executor.group() as group:
+            for _ in range(3):
+                group.submit(middle)
+        return sum(group.results())
+
+    futures = [executor.submit(first) for _ in range(MANY)]
+    assert [future.result(LIMIT) for future in futures] == [9] * MANY
+
+
+def test_map_of_coroutines_that_await_threads(executor: Executor) -> None:
+    """A task goes through a map of coroutines that await threads."""
+
+    async def middle(n: int) -> int:
+        return await executor.submit(abs, -n)
+
+    def first() -> int:
+        return sum(executor.map(middle, range(4)))
+
+    futures = [executor.submit(first) for _ in range(MANY)]
+    assert [future.result(LIMIT) for future in futures] == [6] * MANY
+
+
+def test_callbacks_that_wait(executor: Executor) -> None:
+    """A done-callback on the only worker may wait for another task."""
+    found: list[int] = []
+    called = threading.Event()
+
+    def callback(future: Future) -> None:
+        found.append(executor.submit(abs, -3).result(LIMIT))
+        called.set()
+
+    for _ in range(MANY):
+        called.clear()
+        executor.submit(abs, -1).add_done_callback(callback)
+        assert called.wait(LIMIT)
+    assert found == [3] * MANY
+
+
+def test_a_receiver_that_keeps_a_task_from_ending_may_wait(executor: Executor) -> None:
+    """A task waits for one whose callback waits for a third one."""
+    found: list[int] = []
+
+    async def middle() -> int:
+        future = executor.submit(abs, -5)
+        future.add_done_callback(lambda _: found.append(executor.submit(abs, -6).result()))
+        return await future
+
+    future = executor.submit(lambda: executor.submit(middle).result())
+    assert future.result(LIMIT) == 5
+    executor.shutdown()
+    assert found == [6]
