@@ -20,18 +20,20 @@ class PriorityQueue:
     code of others runs.
     """
 
-    __slots__ = ("_entries", "_highest_first", "_levels", "_lock", "_tasks")
+    __slots__ = ("_highest_first", "_levels", "_lock", "_removed", "_tasks")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tasks: dict[Task, None] = {}
-        self._entries = 0
+        self._removed: dict[Task, None] = {}
         self._levels: dict[int, deque[Task]] = {0: deque()}
         self._highest_first: list[deque[Task]] = [*self._levels.values()]
 
     def put(self, task: Task, *, first: bool = False) -> None:
         """Add a task behind the others of its priority, or before them."""
         with self._lock:
+            if task in self._removed:  # its old entry may come before the new one
+                self._sort_out()
             level = self._levels.get(task.options.priority)
             if level is None:
                 level = self._new_level(task.options.priority)
@@ -39,7 +41,6 @@ class PriorityQueue:
                 level.appendleft(task)
             else:
                 level.append(task)
-            self._entries += 1
             self._tasks[task] = None
 
     def take(self) -> Task | None:
@@ -48,9 +49,9 @@ class PriorityQueue:
             for level in self._highest_first:
                 while level:
                     task = level.popleft()
-                    self._entries -= 1
                     if self._tasks.pop(task, _ABSENT) is None:
                         return task
+                    del self._removed[task]
             return None
 
     def remove(self, task: Task) -> bool:
@@ -58,7 +59,8 @@ class PriorityQueue:
         with self._lock:
             if self._tasks.pop(task, _ABSENT) is not None:
                 return False
-            if self._entries > 2 * len(self._tasks):
+            self._removed[task] = None
+            if len(self._removed) > len(self._tasks):
                 self._sort_out()
             return True
 
@@ -78,11 +80,9 @@ class PriorityQueue:
         return level
 
     def _sort_out(self) -> None:
-        """Drop the entries of tasks that were removed, and double ones."""
-        seen: dict[Task, None] = {}
-        for level in self._highest_first:
-            kept = [task for task in dict.fromkeys(level) if task in self._tasks]
+        """Drop the entries of tasks that were removed."""
+        for level in self._highest_first if self._removed else ():
+            kept = [task for task in level if task in self._tasks]
             level.clear()
-            level.extend(task for task in kept if task not in seen)
-            seen.update(dict.fromkeys(kept))
-        self._entries = len(seen)
+            level.extend(kept)
+        self._removed.clear()

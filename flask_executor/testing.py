@@ -381,18 +381,23 @@ class _Dispatcher(Dispatcher):
         self._loop = t.cast(t.Any, self._coroutines)
         self._runner = tasks._runner
         self._tasks = tasks
+        self._given: weakref.WeakKeyDictionary[Task, Options] = (
+            weakref.WeakKeyDictionary()
+        )
         self._take_outcome, self.finish = self.finish, self._finish
         tasks._dispatchers.append(self)
 
     def register(self, future: TaskFuture[t.Any], call: Call, options: Options) -> Task:
         """Make the task of a future that is being submitted."""
-        return super().register(future, call, _without_chance(options))
+        task = super().register(future, call, _without_chance(options))
+        self._given[task] = options
+        return task
 
     def submit(
         self, task: Task, callbacks: t.Iterable[Callback] = (), *, job: t.Any = None
     ) -> None:
         """Accept a task, and record it."""
-        submitted = _submitted(task)
+        submitted = _submitted(task, self._given.pop(task))
         # First: what it submits itself comes after it.
         self._tasks._submitted.append(submitted)
         try:
@@ -414,6 +419,18 @@ class _Dispatcher(Dispatcher):
             self._run_for(inside, task)
         self._runner.check_wait(task, timeout)
         return None if task._has_ended else super().start_waiting(task, timeout)
+
+    def start_awaiting(
+        self, task: Task, also: t.Iterable[Task] = (), *, has_timeout: bool = False
+    ) -> Wait | None:
+        """Prepare a wait for any of several tasks, and run those that are held."""
+        inside = self.nested.current_attempt()
+        for one in (*also, task) if inside is not None else ():
+            if one.state == "waiting":
+                self._run_for(t.cast(Attempt, inside), one)
+        if task._has_ended:
+            return None
+        return super().start_awaiting(task, also, has_timeout=has_timeout)
 
     def drain(self, timeout: float | None) -> Drained:
         """Accept nothing more. Nothing that is held begins while the test waits, so a
@@ -461,7 +478,7 @@ def _nothing() -> None:
     """Wait for no place: on the thread of the test nobody else gives it up."""
 
 
-def _submitted(task: Task) -> Submitted:
+def _submitted(task: Task, options: Options) -> Submitted:
     call: Call = task._call
     fn = call.fn.func if isinstance(call.fn, Chunk) else call.fn
     return Submitted(
@@ -470,7 +487,7 @@ def _submitted(task: Task) -> Submitted:
         args=tuple(open_uploads(call.args)),
         kwargs=open_uploads(call.kwargs),
         key=task.key,
-        options=task.options,
+        options=options,
         future=task.future,
     )
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import subprocess
 import sys
 import typing as t
 from pathlib import Path
 
 import pytest
-from conftest import LIMIT
-
-HERE = Path(__file__).parent
+from limits import LIMIT
+from scripts import environment
 
 SCRIPT = """
 import multiprocessing
@@ -55,10 +53,7 @@ def script(tmp_path: Path) -> t.Callable[..., Ended]:
         options = ["-W", "ignore:This process:DeprecationWarning"]
         done = subprocess.run(
             [sys.executable, *options, str(path), kind, method],
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join((str(HERE), str(HERE.parent))),
-            },
+            env=environment(),
             capture_output=True,
             text=True,
             timeout=LIMIT,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import signal
 import socket
 import subprocess
@@ -523,7 +524,9 @@ app.logger.addHandler(Broken())
 """,
     )
     assert (code, lines) == (0, ["ran"] * 3)
-    assert errors.count("OSError: disk full") == 3
+    assert (
+        3 <= errors.count("OSError: disk full") <= 6
+    )  # that it waits, that it is drained
 
 
 @pytest.mark.parametrize("worker", ["sync", "gthread"])
@@ -547,11 +550,15 @@ def test_gunicorn(tmp_path: Path, worker: str) -> None:
             (found,) = server.log.until(r"Executor executor is drained: (.*)")
             door.sendall(b"x")
         assert server.process.wait(LIMIT) == 0
-    finished, cancelled, running = found[1].split("; ")
-    assert finished.startswith("finished ")
-    names = {*finished.removeprefix("finished ").split(", ")}
-    assert names == {"failing (key 'f')", "finishing"}
-    names = {*cancelled.removeprefix("cancelled ").split(", ")}
-    assert names == {"delayed (key 'd')", "in line"}
-    assert running == "still running stuck (key ('s', 1))"
+    groups = re.findall(r"(\d) ([a-z ]+) \((.*?)\)(?:, (?=\d)|$)", found[1])
+    expected = {
+        "finished": {"failing (key 'f')", "finishing"},
+        "cancelled": {"delayed (key 'd')", "in line"},
+        "still running": {"stuck (key ('s', 1))"},
+    }
+    assert [what for _, what, _ in groups] == [*expected]
+    for count, what, names in groups:
+        assert int(count) == len(expected[what])
+        assert len(names) == len(", ".join(expected[what]))
+        assert all(name in names for name in expected[what])
     assert not [line for line in server.log.all if "SIGKILL" in line]

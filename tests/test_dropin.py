@@ -17,8 +17,8 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from conftest import LIMIT
 from flask import Flask, current_app, g, request
+from limits import LIMIT
 
 import flask_executor
 from flask_executor import (

@@ -86,15 +86,6 @@ def test_keywords_of_coroutines_and_sync_calls(app: Flask, executor: Executor) -
         each.shutdown()
 
 
-def test_the_parameters_of_submit_are_positional(executor: Executor) -> None:
-    """A callable passed by keyword is an error, as in the standard library."""
-    with pytest.raises(TypeError, match="positional"):
-        executor.submit(fn=echo)  # type: ignore[call-overload]
-    with pytest.raises(TypeError, match="positional"):
-        executor.submit_stored(future_key="k", fn=echo)  # type: ignore[call-overload]
-    assert len(executor.futures) == 0
-
-
 def test_submit_does_not_wait(executor: Executor, gate: threading.Event) -> None:
     """A submit returns while its call still runs."""
     future = executor.submit(gate.wait, LIMIT)

@@ -37,7 +37,7 @@ from internals import (
 )
 from limits import LIMIT
 from pebble.common import CONSTS
-from scripts import cannot_at_exit, environment
+from scripts import cannot_at_exit, environment, problems
 from werkzeug.datastructures import FileStorage
 
 from flask_executor import Executor, ExecutorShutDown, WorkerLost
@@ -555,7 +555,7 @@ def lines_of(directory: Path, body: str, method: str = "forkserver") -> list[str
             out, errors = process.communicate(timeout=LIMIT)
         finally:
             process.kill()
-    assert (process.returncode, errors) == (0, "")
+    assert (process.returncode, problems(errors)) == (0, "")
     return out.splitlines()
 
 

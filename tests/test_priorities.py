@@ -130,21 +130,38 @@ def test_priorities_on_the_event_loop(
     assert order == BY_PRIORITY
 
 
-@given(st.lists(st.integers(-100, 100) | st.none(), max_size=60))
-def test_the_queue(moves: list[int | None]) -> None:
-    """Whatever is put in and taken out, the first of the highest priority is next."""
-    queue, model = PriorityQueue(), list[Task]()
-    for move in moves:
-        if move is None:
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["put", "first", "take", "remove", "again"]),
+            st.integers(-3, 3),
+            st.integers(0, 99),
+        ),
+        max_size=60,
+    )
+)
+def test_the_queue(moves: list[tuple[str, int, int]]) -> None:
+    """Whatever is put in, taken out and put in again, the first of the highest priority
+    is next.
+    """
+    queue, model, removed = PriorityQueue(), list[Task](), list[Task]()
+    for move, priority, which in moves:
+        if move == "take":
             expected = max(model, key=lambda task: task.options.priority, default=None)
             if expected is not None:
                 model.remove(expected)
             assert queue.take() is expected
-        else:
-            task = bare_task(priority=move)
-            queue.put(task)
-            model.append(task)
+        elif move == "remove" and model:
+            removed.append(model.pop(which % len(model)))
+            assert queue.remove(removed[-1]) and not queue.remove(removed[-1])
+        elif move != "remove":
+            task = bare_task(priority=priority)
+            if move == "again" and removed:
+                task = removed.pop(which % len(removed))
+            queue.put(task, first=move == "first")
+            model.insert(0 if move == "first" else len(model), task)
         assert len(queue) == len(model)
+    assert queue.copy() == sorted(model, key=lambda task: -task.options.priority)
 
 
 def test_the_queue_gives_a_task_once() -> None:

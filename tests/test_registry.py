@@ -10,8 +10,8 @@ from types import SimpleNamespace
 from unittest import mock
 
 import pytest
-from conftest import LIMIT
 from flask import Flask
+from limits import LIMIT
 
 from flask_executor import DuplicateKey, Executor, QueueFull, TaskFuture, registry
 from flask_executor.futures import FutureCollection

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import types
 import typing as t
-from pathlib import Path
 
 import pytest
-from conftest import LIMIT
 from flask import Flask
+from limits import LIMIT
+from scripts import environment
 
 from flask_executor import Executor
 
-HERE = Path(__file__).parent
 TASKS = 60
 PATIENCE = 60
 """Seconds that a program may take."""
@@ -24,10 +22,9 @@ PATIENCE = 60
 
 def run(script: str) -> str:
     """What a program prints, whose warnings are errors."""
-    path = os.pathsep.join([str(HERE.parent), str(HERE)])
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
-        env={**os.environ, "PYTHONPATH": path},
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=PATIENCE,

@@ -18,10 +18,8 @@ import zlib
 from pathlib import Path
 
 import pytest
-
-HERE = Path(__file__).parent
-LIMIT = 30
-"""Seconds after which a wait in a test has failed."""
+from limits import LIMIT
+from scripts import SUPPORT, environment
 
 AFTER_FORK = """
 import os
@@ -85,7 +83,7 @@ class Server:
     """A server process, its log, and the notes of its tasks."""
 
     def __init__(
-        self, directory: Path, *command: str, cwd: Path = HERE, port: int = 0
+        self, directory: Path, *command: str, cwd: Path = SUPPORT, port: int = 0
     ) -> None:
         directory.mkdir(exist_ok=True)
         notes = directory / "notes"
@@ -96,12 +94,7 @@ class Server:
         self.process = subprocess.Popen(
             [sys.executable, *command],
             cwd=cwd,
-            env={
-                **os.environ,
-                "SERVER_NOTES": str(notes),
-                "PYTHONPATH": os.pathsep.join((str(HERE), str(HERE.parent))),
-                "PYTHONUNBUFFERED": "1",
-            },
+            env=environment(SERVER_NOTES=str(notes), PYTHONUNBUFFERED="1"),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -367,7 +367,7 @@ def test_a_receiver_that_submits(app: Flask, executor: Executor) -> None:
     """A receiver may submit: the next step of a chain, say."""
     follow_ups: list[t.Any] = []
 
-    def follow(sender: Flask, task: Task) -> None:
+    def follow(sender: Flask, task: Task, **extra: object) -> None:
         if task.name == "first":
             follow_ups.append(executor.using(name="second").submit(abs, -2))
 
@@ -524,5 +524,5 @@ def check_order(journal: Journal, future: t.Any, step: Step) -> None:
         timed_out = isinstance(future.exception(0), TaskTimeout)
         assert timed_out == (task.state == "timed_out"), told
     assert task._call is None and task.future is None and not task.overrun, told
-    assert task.error is None and task.finished_at is not None, told
+    assert task._error is None and task.finished_at is not None, told
     assert (task.started_at is None) == (task.attempt == 0), told

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import LIMIT
+from limits import LIMIT
 from test_docs import DOCS, examples
 from test_servers import Server
 

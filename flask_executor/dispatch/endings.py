@@ -78,9 +78,11 @@ class Endings:
         future = task.future
         if self.end_pending(task, CANCELLED) or task.state == "cancelled":
             return True
-        # Its submitter, who has not accepted it yet, finds it taken and ends it, maybe
-        # before the next step here.
-        return self._table.take_reserved(task) and Future.cancel(future)
+        if self._table.take_reserved(task):
+            # Its submitter, who has not accepted it yet, finds it taken and ends it,
+            # maybe before the next step here.
+            return Future.cancel(future)
+        return future is not None and future.cancelled()  # that way, before this call
 
     def give_up(self, task: Task) -> None:
         """End a task that can wait no longer: as it failed last, or as cancelled."""

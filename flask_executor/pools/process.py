@@ -14,6 +14,7 @@ import traceback
 import typing as t
 import weakref
 from concurrent.futures import Executor, ProcessPoolExecutor
+from functools import partial
 from multiprocessing.context import BaseContext
 
 from flask import Flask
@@ -67,15 +68,14 @@ class ProcessPool(ProcessPoolExecutor, Pool):
         self._processes: t.Any = {}
         self._shutdown_thread = False
         self._broken = False
-        self._at_work: dict[Attempt, WorkerHandle] = {}
-        self._handles: weakref.WeakSet[WorkerHandle] = weakref.WeakSet()
-        self._threads_pool = ThreadPool(self._max_workers, name, self._run, self)
-        self._local = threading.local()
         self._main = MainModule()
-        self._name = name
-        self._source = source
-        self._warn = warn
-        self._warned = False
+        make = partial(
+            self._handle_class, self._mp, name, source, self._main, self._processes
+        )
+        self._workers = _Workers(make, warn)
+        self._threads_pool = ThreadPool(
+            self._max_workers, name, self._workers.run, self
+        )
 
     @classmethod
     def of(cls, settings: Settings, name: str, app: Flask) -> t.Self:
@@ -136,9 +136,7 @@ class ProcessPool(ProcessPoolExecutor, Pool):
 
     def interrupt(self, attempt: Attempt) -> None:
         """Let the code of a task know that it is asked to stop."""
-        handle = self._at_work.get(attempt)
-        if handle is not None:
-            handle.ask_to_stop(attempt)
+        self._workers.interrupt(attempt)
 
     def lend_slot(self) -> t.Callable[[], None] | None:
         """Lend out the slot of this worker thread, whose code waits for a task."""
@@ -153,13 +151,47 @@ class ProcessPool(ProcessPoolExecutor, Pool):
         self._shutdown_thread = True
         self._threads_pool.shutdown(wait, cancel_futures=cancel_futures)
         if wait:
-            for handle in list(self._handles):  # something may still refer to it
-                handle.retire()
+            self._workers.retire()
             for process in list(self._processes.values()):
                 process.join()
 
-    def _run(self, task: Task) -> None:
+    _handle_class: t.ClassVar[type[WorkerHandle]] = WorkerHandle
+
+
+class _Workers:
+    """The workers of a pool: each of its threads has one.
+
+    The threads refer to this and not to the pool, so that it is gone, and they end,
+    when nobody else refers to it.
+
+    :param make: makes a worker, for the thread that calls it.
+    :param warn: called once with the reason, if calls run without contexts.
+    """
+
+    def __init__(
+        self, make: t.Callable[[], WorkerHandle], warn: t.Callable[[str], None]
+    ) -> None:
+        self._make = make
+        self._warn = warn
+        self._warned = False
+        self._local = threading.local()
+        self._at_work: dict[Attempt, WorkerHandle] = {}
+        self._handles: weakref.WeakSet[WorkerHandle] = weakref.WeakSet()
+
+    def run(self, task: Task) -> None:
+        """Run a task in the worker of this thread."""
         run_task(task, self._perform)
+
+    def interrupt(self, attempt: Attempt) -> None:
+        """Stop a run if the worker can, or let its code know."""
+        handle = self._at_work.get(attempt)
+        if handle is not None:
+            handle.ask_to_stop(attempt)
+
+    def retire(self) -> None:
+        """Let the processes go; none runs a task any more."""
+        for handle in list(self._handles):  # something may still refer to it
+            handle.retire()
 
     def _perform(self, call: Call, attempt: Attempt) -> Outcome:
         # No variable for the worker, which must go with its thread: the traceback of a
@@ -176,13 +208,9 @@ class ProcessPool(ProcessPoolExecutor, Pool):
         # process reads the end of the pipe.
         handle: WorkerHandle | None = getattr(self._local, "handle", None)
         if handle is None:
-            handle = self._local.handle = self._handle_class(
-                self._mp, self._name, self._source, self._main, self._processes
-            )
+            handle = self._local.handle = self._make()
             self._handles.add(handle)
         return handle
-
-    _handle_class: t.ClassVar[type[WorkerHandle]] = WorkerHandle
 
     def _warn_once(self, reason: str) -> None:
         if not self._warned:

@@ -19,6 +19,14 @@ def environment(**extra: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": PYTHONPATH, **extra}
 
 
+def problems(errors: str) -> str:
+    """What a script has said on its standard error, without that it waits for tasks:
+    they may have ended by then, or not.
+    """
+    lines = errors.splitlines(keepends=True)
+    return "".join(line for line in lines if " to finish: " not in line)
+
+
 def cannot_at_exit(what: str) -> pytest.MarkDecorator:
     """Skip where Python itself cannot do that while the interpreter ends, as 3.12.1
     cannot (CPython's issue 113964).
