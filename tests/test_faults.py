@@ -47,7 +47,7 @@ def test_a_proxy_as_callable(executor: Executor) -> None:
 
 
 def test_a_proxy_of_nothing(executor: Executor) -> None:
-    """A LocalProxy that cannot be resolved where it runs fails its task, and no other."""
+    """A LocalProxy that cannot be resolved where it runs fails its task alone."""
 
     def nothing() -> t.NoReturn:
         raise RuntimeError("there is nothing")

@@ -149,8 +149,8 @@ def work():
 
 executor.using(name="long", key=1).submit(work)
 began.wait()
-print("began", flush=True)
 try:
+    print("began", flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     sys.exit(1)

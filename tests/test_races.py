@@ -67,7 +67,7 @@ def test_nothing_runs_after_the_end(app: Flask, how: str) -> None:
 
 @pytest.mark.usefixtures("hasty")
 def test_cancel_never_says_true_while_the_call_runs(executor: Executor) -> None:
-    """A stored future that says it is cancelled never runs, found as it is submitted."""
+    """A stored future that says it is cancelled never runs."""
     ran: set[int] = set()
     said: set[int] = set()
     stop = threading.Event()

@@ -92,8 +92,8 @@ def _pause(
             return None, None
         if not math.isfinite(pause):  # it would wait for ever, or not at all
             raise ValueError(
-                f"A retry policy said {pause!r}: pause_after must return a finite number"
-                " of seconds, a timedelta, or None."
+                f"A retry policy said {pause!r}: pause_after must return a finite"
+                " number of seconds, a timedelta, or None."
             )
         return (0.0 if pool.runs_in_caller else max(0.0, float(pause))), None
     except Exception as fault:
