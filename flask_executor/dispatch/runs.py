@@ -70,7 +70,12 @@ class Runs:
                 task._place.limit.leave(task._place)
             made: Verdict | None = attempt.decided
             if self._table.take_running(attempt):
-                made = self._verdict(attempt, outcome)
+                # Most calls succeed, and need no verdict to be found out.
+                made = (
+                    SUCCEEDED
+                    if outcome.error is None
+                    else self._conclude(attempt, outcome)
+                )
             elif made is not None:
                 attempt.decided = None
             attempt.call = None
@@ -83,10 +88,8 @@ class Runs:
         except BaseException as error:  # a fault in here: it must not cost a worker
             self._endings.break_off(task, error)
 
-    def _verdict(self, attempt: Attempt, outcome: Outcome) -> Verdict:
+    def _conclude(self, attempt: Attempt, outcome: Outcome) -> Verdict:
         """Decide, and tell the sinks of a failure in a restore of its context."""
-        if outcome.error is None:  # most often, and quick
-            return SUCCEEDED
         made = self._decide(attempt, outcome)
         if made.error is not None:
             self._log_decided(attempt, made)

@@ -162,7 +162,7 @@ class TaskTable:
         if task._ended_as is not None:  # by somebody else, just now
             task.state = task._ended_as
 
-    def end(self, task: Task, state: State) -> t.Any:
+    def end(self, task: Task, state: t.Any) -> t.Any:
         """Note the end that was decided, and drop what the task no longer needs.
 
         :return: the future, which is to end now.
