@@ -179,9 +179,9 @@ class Ledger:
 
 
 LOGGED = {
-    "failed": "Task %s (key %r) failed",
-    "retries": "Task %s (key %r) failed in attempt",
-    "timed_out": "Task %s (key %r) ran into",
+    "failed": "Task %s failed",
+    "retries": "Task %s failed in attempt",
+    "timed_out": "Task %s ran into",
 }
 """What the log says of each task to which it happens."""
 
@@ -189,7 +189,7 @@ LOGGED = {
 class Log(logging.Handler):
     """Counts what is logged, and notes what was not expected."""
 
-    EXPECTED = (*LOGGED.values(), "Task %s (key %r) has returned", "Executor %s is")
+    EXPECTED = (*LOGGED.values(), "Task %s has returned", "Executor %s is")
 
     def __init__(self, ledger: Ledger) -> None:
         super().__init__()
@@ -202,7 +202,7 @@ class Log(logging.Handler):
             self._ledger.count("log", message)
             return
         for start in self.EXPECTED[1:]:
-            if message.startswith(start):
+            if message.startswith(start) and record.levelno > logging.DEBUG:
                 self._ledger.count("log", start)
                 return
         self._ledger.note(f"logged: {self.format(record)}")
