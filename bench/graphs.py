@@ -183,6 +183,7 @@ class Graph:
         for way, numbers in node.waits:
             with tolerant():
                 await COROUTINE_WAYS[way](self.executor, self._members(numbers))
+            current_task.raise_if_cancelled()
             with self._section(node):
                 await asyncio.sleep(0)
                 current_task.raise_if_cancelled()

@@ -160,3 +160,28 @@ def test_a_group_asks_its_members_at_once(
     late = executor.using(timeout=0.2).submit(outer)
     began.wait(LIMIT)
     assert isinstance(late.exception(LIMIT), TimeoutError)
+
+
+def test_shutdown_waits_for_helper_threads(
+    app: Flask, executor: Executor, gate: threading.Event
+) -> None:
+    """A late task that runs on a helper thread has returned when shutdown() does."""
+    app.config["EXECUTOR_MAX_WORKERS"] = 1
+    returned: list[int] = []
+    late = threading.Event()
+
+    def inner() -> None:
+        gate.wait(LIMIT)
+        returned.append(1)
+
+    def outer() -> None:
+        future = executor.using(timeout=0.05).submit(inner)
+        assert isinstance(future.exception(), TimeoutError)
+        late.set()
+
+    future = executor.submit(outer)
+    assert late.wait(LIMIT)
+    future.result(LIMIT)
+    threading.Timer(0.05, gate.set).start()
+    executor.shutdown(wait=True)
+    assert returned == [1]
