@@ -338,8 +338,10 @@ async def _wrapped(executor: Executor, futures: list[Future]) -> None:
 
 
 async def _as_they_come(executor: Executor, futures: list[Future]) -> None:
+    # To the last one: a task counts as waiting for as long as one of its asyncio tasks
+    # does.
     for each in asyncio.as_completed(futures):
-        with contextlib.suppress(Disturbed, TimeoutError, CancelledError):
+        with contextlib.suppress(Disturbed, TimeoutError, asyncio.CancelledError):
             await each
 
 
