@@ -13,7 +13,7 @@ from ..task import Task
 from .events import Events, clear_locals
 from .table import TaskTable
 from .timer import Timer
-from .verdict import CANCELLED, Verdict
+from .verdict import CANCELLED, SUCCEEDED, Verdict
 
 
 class Endings:
@@ -46,7 +46,7 @@ class Endings:
         self, task: Task, future: TaskFuture[t.Any], verdict: Verdict, value: t.Any
     ) -> None:
         """End the future of a task, and run its callbacks on this thread."""
-        if verdict.kind == "succeeded":
+        if verdict is SUCCEEDED:
             future.end_with(value)
         elif verdict.kind == "cancelled":
             future.end_cancelled()

@@ -71,8 +71,6 @@ class Log:
                     logger.name, level, _PACKAGE, 0, message, values, exc_info
                 )
                 logger.handle(record)
-        except KeyboardInterrupt:  # a second Ctrl-C, while the first one is logged
-            raise
         except BaseException:
             # As logging does for its own faults, tell the standard error.
             traceback.print_exc()
@@ -262,8 +260,8 @@ class Events:
     ``started(attempt)``, ``progressed(task)``, ``decided(attempt, verdict)`` in the
     context of the task, ``retrying(task, verdict)``, ``ended(task, verdict, value)``,
     ``returned_late(attempt, seconds)``, ``failed(task, verdict)`` for a task that fails
-    while it waits, ``broke(task, error)`` for a fault of our own. ``ended`` comes before
-    the future ends.
+    while it waits, ``broke(task, error)`` for a fault of our own. ``ended`` comes
+    before the future ends.
     """
 
     def __init__(self, app: Flask, settings: Settings) -> None:

@@ -68,16 +68,11 @@ class Runs:
                 self._timer.cancel(attempt.timer)
             if task._place is not None:
                 task._place.limit.leave(task._place)
-            made: Verdict | None = attempt.decided
-            if self._table.take_running(attempt):
-                # Most calls succeed, and need no verdict to be found out.
-                made = (
-                    SUCCEEDED
-                    if outcome.error is None
-                    else self._conclude(attempt, outcome)
-                )
-            elif made is not None:
-                attempt.decided = None
+            made: Verdict | None = SUCCEEDED  # as most are
+            if not self._table.take_running(attempt):
+                made, attempt.decided = attempt.decided, None
+            elif outcome.error is not None:
+                made = self._conclude(attempt, outcome)
             attempt.call = None
             if made is None:
                 self._returned_late(attempt)
