@@ -246,9 +246,10 @@ def _rows_of(
     """The names and the values of all that a snapshot copies, except the WSGI
     environment.
     """
-    attributes, of_g = vars(request).copy(), vars(g).copy()
-    flags: dict[str, t.Any] = {} if session is None else vars(session).copy()
-    data: t.Mapping[str, t.Any] = {} if session is None else dict(session)
+    # Of these only ``g`` may be changed by another thread of the view meanwhile.
+    attributes, of_g = vars(request), vars(g).copy()
+    flags: dict[str, t.Any] = {} if session is None else vars(session)
+    data: t.Mapping[str, t.Any] = {} if session is None else session
     # What moves from one part to the next is a change.
     names = (*attributes, ..., *of_g, ..., *variables, ..., *flags, ..., *data)
     values = (
