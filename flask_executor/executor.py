@@ -6,6 +6,7 @@ futures; how calls run and what becomes of them is decided elsewhere.
 
 from __future__ import annotations
 
+import os
 import re
 import typing as t
 import weakref
@@ -231,7 +232,9 @@ class Executor(SeenBySubmit):
             state = self._last_state
         else:
             state = self._states.get(t.cast(Flask, app))
-        return None if state is None else state.here()
+        if state is None or state.pid == os.getpid():
+            return state
+        return state.here()  # a forked child
 
     def _app_here(self) -> Flask | None:
         return current_app() or self._last_app

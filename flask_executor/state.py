@@ -67,7 +67,8 @@ class AppState:
         """The class of the pool."""
         self._name = name
         self._prefix = prefix
-        self._pid = os.getpid()
+        self.pid: int = os.getpid()
+        """The process that this is for."""
         self._in_children: dict[int, AppState] = {}
         self._lock = threading.RLock()
         self._settings: Settings | None = None
@@ -96,7 +97,7 @@ class AppState:
         (uWSGI).
         """
         pid = os.getpid()
-        if pid == self._pid:
+        if pid == self.pid:
             return self
         found = self._in_children.get(pid)
         # Of two threads that make one, both get the first.

@@ -205,16 +205,13 @@ class Task:
         if self._name is None:
             self._name = name_of(self._call.fn)
         self._call = self.future = None
-        if self._run is not None and not self._run.overrun:
-            self._drop_run()
+        run = self._run
+        if run is not None and not run.overrun:
+            if run.stop_requested or run.timed_out:
+                self._was_asked = True
+            self._run = None  # it refers to this
         if self._error is not None:
             self._error = None
-
-    def _drop_run(self) -> None:
-        """Drop the last attempt, which refers to this."""
-        if self.cancel_requested:
-            self._was_asked = True
-        self._run = None
 
     def __repr__(self) -> str:
         return f"<Task {self._label} {self.state}>"

@@ -16,7 +16,12 @@ import typing as t
 
 import flask.ctx
 import flask.globals
-from flask import Flask
+from flask import (
+    Flask,
+    appcontext_popped,
+    appcontext_pushed,
+    appcontext_tearing_down,
+)
 from flask.sessions import SessionMixin
 from flask.wrappers import Request
 from werkzeug.exceptions import HTTPException
@@ -93,6 +98,7 @@ class _SplitContexts:
         self._request_variable = request_variable
 
     def app(self) -> Flask | None:
+        """Return the app whose context is current, or None."""
         context = self._app_variable.get(None)
         return None if context is None else context.app
 
@@ -118,7 +124,10 @@ class _SplitContexts:
         context = app.app_context()
         if g:
             vars(context.g).update(g)
-        context.push()
+        if appcontext_pushed.receivers or type(context) is not flask.ctx.AppContext:
+            context.push()
+        else:  # the same, without a signal that nobody hears: see _pop
+            context._cv_tokens.append(self._app_variable.set(context))
         if request is None:
             return lambda error: _pop(context, error)
         inner: t.Any = self._task_class(context, request)
@@ -142,7 +151,10 @@ class _TaskRequestContext(OnDemand):
         self.app = app_context.app
         self._app_context = app_context
         self._copy = copy
-        self._after_request_functions: list[t.Any] = []
+
+    @cached_property
+    def _after_request_functions(self) -> list[t.Any]:
+        return []  # of after_this_request, which nobody calls in the end
 
     def leave(self, error: BaseException | None) -> None:
         """End it, and the app context under it."""
@@ -230,13 +242,38 @@ class _TaskAppContext(OnDemand):
 
 
 def _pop(context: t.Any, error: BaseException | None) -> None:
-    """Pop a context, which runs ``teardown_appcontext``; the call's own error wins."""
+    """Pop a context, which runs ``teardown_appcontext``; the call's own error wins.
+
+    Flask sends a signal at each push and pop, which costs a part of a whole task. If
+    nobody hears it, and the context is as Flask 3.0 or 3.1 made it, this does the rest.
+    """
     try:
-        context.pop(error)
+        if (
+            appcontext_popped.receivers
+            or type(context) is not flask.ctx.AppContext
+            or len(tokens := context._cv_tokens) != 1
+            or (variable := flask.globals._cv_app).get(None) is not context
+        ):
+            context.pop(error)
+            return
+        try:
+            if _tears_down(context.app):
+                context.app.do_teardown_appcontext(error)
+        finally:
+            variable.reset(tokens.pop())
     except Exception as failure:
         if error is None:
             raise
         error.add_note(f"The teardown of its context failed, too: {failure!r}")
+
+
+def _tears_down(app: Flask) -> bool:
+    """Return False if nothing hears of the end of an app context."""
+    return bool(
+        app.teardown_appcontext_funcs
+        or appcontext_tearing_down.receivers
+        or type(app).do_teardown_appcontext is not Flask.do_teardown_appcontext
+    )
 
 
 def session_of(context: t.Any) -> SessionMixin | None:
@@ -261,10 +298,8 @@ def _detect() -> _SplitContexts | _MergedContexts:
 contexts: _SplitContexts | _MergedContexts = _detect()
 """How this Flask keeps its contexts."""
 
-
-def current_app() -> Flask | None:
-    """The app whose context is current in this thread, or None."""
-    return contexts.app()
+current_app: t.Callable[[], Flask | None] = contexts.app
+"""Returns the app whose context is current in this thread, or None."""
 
 
 _NO_VARIABLES = contextvars.Context()

@@ -105,8 +105,8 @@ class Runs:
 
     def _returned_late(self, attempt: Attempt) -> None:
         if self._table.take_late(attempt) and attempt.overrun:
-            attempt.task._drop_run()
             attempt.overrun = False
+            attempt.task._was_asked, attempt.task._run = True, None
             self._events.returned_late(attempt, -t.cast(float, attempt.remaining()))
 
     def _try_again(self, task: Task, made: Verdict) -> None:
