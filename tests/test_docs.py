@@ -307,11 +307,10 @@ def story() -> tuple[list[str], list[str]]:
     page = ARCHITECTURE.read_text()
     text = page.split("The story of one call\n")[1].split("The contract of a pool\n")[0]
     steps = text.split("\n#. ")[1:]
-    named = [re.findall(r"``(\w+\.\w+)``", step) for step in steps]
-    usual = [not step.startswith("**If the function raises**") for step in steps]
-    assert len(steps) - sum(usual) == 1
-    returns = [names for names, is_usual in zip(named, usual, strict=True) if is_usual]
-    return sum(named, []), sum(returns, [])
+    usual = [step for step in steps if not step.startswith("**If the function raises")]
+    assert len(steps) - len(usual) == 1
+    named = re.compile(r"``(\w+\.\w+)``")
+    return named.findall("".join(steps)), named.findall("".join(usual))
 
 
 def called(fn: t.Callable[[], object]) -> list[set[str]]:
