@@ -32,13 +32,13 @@ _signals = Namespace()
 task_submitted: NamedSignal = _signals.signal("task-submitted")
 """A task was accepted; on the thread that submits it."""
 task_started: NamedSignal = _signals.signal("task-started")
-"""An attempt begins; on the thread that runs it, or minds the process that does."""
+"""An attempt begins; on the thread that runs it or waits for its process."""
 task_progressed: NamedSignal = _signals.signal("task-progressed")
 """The task has reported progress: ``task.progress``."""
 task_retrying: NamedSignal = _signals.signal("task-retrying")
 """An attempt failed with ``error``; the next one comes in ``delay`` seconds."""
 task_succeeded: NamedSignal = _signals.signal("task-succeeded")
-"""The task has returned."""
+"""The task has returned ``result``."""
 task_failed: NamedSignal = _signals.signal("task-failed")
 """The task has ended with ``error``."""
 task_timed_out: NamedSignal = _signals.signal("task-timed-out")
