@@ -70,15 +70,12 @@ class TaskFuture(Future[T]):
         It is a real future; 1.0.0 handed out a proxy of one.
     """
 
-    key: t.Hashable | None = None
+    key: t.Hashable | None
     """The key under which it is stored, or None; set before the task can start."""
 
     app: Flask
     """The app for which it was submitted."""
 
-    _state: str = PENDING
-    _result: t.Any = None
-    _exception: BaseException | None = None
     _installed: tuple[t.Any, ...] = ()
     _callbacks_run: bool = False
 
@@ -87,13 +84,14 @@ class TaskFuture(Future[T]):
     in a future that no executor made."""
 
     def __init__(self, app: Flask, key: t.Hashable | None = None) -> None:
-        # As the base class does, with another condition; what it has not got yet
-        # stands in the class.
+        # As the base class does, with another condition.
         self._condition = _Condition()
+        self._state = PENDING
+        self._result = None
+        self._exception = None
         self._done_callbacks: list[t.Any] = []
+        self.key = key
         self.app = app
-        if key is not None:
-            self.key = key
 
     # How the dispatcher ends it. Nobody else does, so nothing is asked that is known
     # here: a third of the time of a task's end.
