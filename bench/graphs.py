@@ -2,7 +2,8 @@
 
 A graph is made of a seed. Each of its tasks waits for some of those with higher
 numbers, so there is no circle: whatever the size of the pool and the limits of the
-jobs, all must end. The tests run some for seconds, ``bench/soak.py --graphs`` for minutes.
+jobs, all must end. The tests run some for seconds, ``bench/soak.py --graphs`` for
+minutes.
 """
 
 from __future__ import annotations

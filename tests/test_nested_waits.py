@@ -106,7 +106,9 @@ def test_chains_of_coroutines(executor: Executor) -> None:
     """A thread waits for a chain of coroutines at whose end one awaits a thread."""
 
     async def link(n: int) -> int:
-        return await executor.submit(link, n - 1) if n else await executor.submit(abs, -7)
+        if n:
+            return await executor.submit(link, n - 1)
+        return await executor.submit(abs, -7)
 
     def first() -> int:
         return executor.submit(link, 20).result()
@@ -168,7 +170,9 @@ def test_a_receiver_that_keeps_a_task_from_ending_may_wait(executor: Executor) -
 
     async def middle() -> int:
         future = executor.submit(abs, -5)
-        future.add_done_callback(lambda _: found.append(executor.submit(abs, -6).result()))
+        future.add_done_callback(
+            lambda _: found.append(executor.submit(abs, -6).result())
+        )
         return await future
 
     future = executor.submit(lambda: executor.submit(middle).result())
