@@ -69,6 +69,7 @@ bench: $(VENV)/.installed-bench
 
 soak: $(VENV)/.installed-bench
 	$(BIN)/python bench/soak.py
+	$(BIN)/python bench/soak.py --graphs 3
 
 clean:
 	rm -rf $(VENV) .ci-venvs .bench docs/_build build dist *.egg-info

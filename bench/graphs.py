@@ -183,6 +183,7 @@ class Graph:
         for way, numbers in node.waits:
             with tolerant():
                 await COROUTINE_WAYS[way](self.executor, self._members(numbers))
+            current_task.raise_if_cancelled()
             with self._section(node):
                 await asyncio.sleep(0)
                 current_task.raise_if_cancelled()
@@ -339,8 +340,10 @@ async def _wrapped(executor: Executor, futures: list[Future]) -> None:
 
 
 async def _as_they_come(executor: Executor, futures: list[Future]) -> None:
+    # To the last one: a task counts as waiting for as long as one of its asyncio tasks
+    # does.
     for each in asyncio.as_completed(futures):
-        with contextlib.suppress(Disturbed, TimeoutError, CancelledError):
+        with contextlib.suppress(Disturbed, TimeoutError, asyncio.CancelledError):
             await each
 
 

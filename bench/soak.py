@@ -178,9 +178,9 @@ class Ledger:
 
 
 LOGGED = {
-    "failed": "Task %s (key %r) failed",
-    "retries": "Task %s (key %r) failed in attempt",
-    "timed_out": "Task %s (key %r) ran into",
+    "failed": "Task %s failed",
+    "retries": "Task %s failed in attempt",
+    "timed_out": "Task %s ran into",
 }
 """What the log says of each task to which it happens."""
 
@@ -188,7 +188,12 @@ LOGGED = {
 class Log(logging.Handler):
     """Counts what is logged, and notes what was not expected."""
 
-    EXPECTED = (*LOGGED.values(), "Task %s (key %r) has returned", "Executor %s is")
+    EXPECTED = (
+        *LOGGED.values(),
+        "Task %s has returned",
+        "Executor %s is",
+        "Executor %s waits",
+    )
 
     def __init__(self, ledger: Ledger) -> None:
         super().__init__()

@@ -28,7 +28,10 @@ class Progress(t.NamedTuple):
         """The share that is done, 0 to 1; None where the total is not known."""
         if not self.total:
             return None
-        return min(max(self.done / self.total, 0.0), 1.0)
+        try:
+            return min(max(self.done / self.total, 0.0), 1.0)
+        except TypeError:  # a task may report anything
+            return None
 
 
 class Inside(t.Protocol):

@@ -35,15 +35,12 @@ class TaskFuture(Future[T]):
         It is a real future; 1.0.0 handed out a proxy of one.
     """
 
-    key: t.Hashable | None = None
+    key: t.Hashable | None
     """The key under which it is stored, or None; set before the task can start."""
 
     app: Flask
     """The app for which it was submitted."""
 
-    _state: str = PENDING
-    _result: t.Any = None
-    _exception: BaseException | None = None
     _installed: tuple[t.Any, ...] = ()
     _callbacks_run: bool = False
 
@@ -52,13 +49,14 @@ class TaskFuture(Future[T]):
     in a future that no executor made."""
 
     def __init__(self, app: Flask, key: t.Hashable | None = None) -> None:
-        # As the base class does, with another condition. Values that it does not have
-        # yet are class attributes.
+        # As the base class does, with another condition.
         self._condition = Condition()
+        self._state = PENDING
+        self._result = None
+        self._exception = None
         self._done_callbacks: list[t.Any] = []
+        self.key = key
         self.app = app
-        if key is not None:
-            self.key = key
 
     # Only the dispatcher calls these, once for each future. So they leave out the
     # checks of the base class, which took a third of the time to end a task.

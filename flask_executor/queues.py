@@ -32,7 +32,9 @@ class PriorityQueue:
     def put(self, task: Task, *, first: bool = False) -> None:
         """Add a task behind the others of its priority, or before them."""
         with self._lock:
-            if task in self._removed:  # its old entry may come before the new one
+            if (
+                self._removed and task in self._removed
+            ):  # its old entry may come before the new one
                 self._sort_out()
             level = self._levels.get(task.options.priority)
             if level is None:

@@ -167,7 +167,7 @@ class AppState:
             options = dispatcher.options_of(job, given)
             key = options.key if key is NoKey else key
             job = None if job is None else job.declared
-        app = t.cast(Flask, self.app())
+        app: t.Any = self.app()
         future: TaskFuture[t.Any] = TaskFuture(app, None if key is NoKey else key)
         call = Call(fn, args, kwargs)
         if key is NoKey:

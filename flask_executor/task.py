@@ -87,30 +87,34 @@ class Task:
     read from any thread, and stays readable after the end.
     """
 
-    # What a task does not have yet, and most never get, stands in the class: it takes
-    # no time at submit, and no memory in a task that waits.
-    state: State = "waiting"
-    """``delayed``, ``waiting``, ``running``, ``retrying``, then ``succeeded``,
-    ``failed``, ``timed_out`` or ``cancelled``."""
-    attempt: int = 0
-    """How often it has begun: 0 while it waits, 1 in its first attempt."""
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_call",
+        "_finished",
+        "_name",
+        "_owner",
+        "_pool",
+        "_run",
+        "_started",
+        "_submitted",
+        "attempt",
+        "future",
+        "key",
+        "options",
+        "state",
+    )
+
+    # Class attributes: what most tasks never have takes no memory in them.
     progress: Progress | None = None
     """What the current attempt has reported last, or None."""
-    key: t.Hashable | None = None
-    """The key under which its future is stored, or None."""
-    _pool: t.Any = None
-    _run: Attempt | None = None
+    _id: str | None = None
     _place: t.Any = None
     _timer: t.Any = None
     _error: BaseException | None = None
-    _id: str | None = None
-    _name: str | None = None
-    _started: float | None = None
-    _finished: float | None = None
+    _ended_as: State | None = None
     _wanted: bool = False
     _is_reserved: bool = False
-    _ended_as: State | None = None
-    """Set if it ends without an attempt, by who ends it, before all else."""
 
     def __init__(
         self,
@@ -118,18 +122,29 @@ class Task:
         call: Call,
         owner: Owner,
         options: Options = DEFAULTS,
+        key: t.Hashable | None = None,
         submitted: float = 0.0,
     ) -> None:
         self.future: t.Any = future
         """Its future, until it has ended; then None."""
         self.options: Options = options
         """The options that apply to it."""
+        self.key: t.Hashable | None = key
+        """The key under which its future is stored, or None."""
+        self.state: State = "waiting"
+        """``delayed``, ``waiting``, ``running``, ``retrying``, then ``succeeded``,
+        ``failed``, ``timed_out`` or ``cancelled``."""
+        self.attempt: int = 0
+        """How often it has begun: 0 while it waits, 1 in its first attempt."""
         # Dropped when the task has ended; an attempt that goes on keeps its own.
         self._call: t.Any = call
         self._owner: Owner = owner
+        self._pool: t.Any = None
+        self._run: Attempt | None = None
+        self._name: str | None = options.name
         self._submitted: float = submitted
-        if options.name is not None:
-            self._name = options.name
+        self._started: float | None = None
+        self._finished: float | None = None
 
     @property
     def id(self) -> str:

@@ -89,7 +89,7 @@ def test_what_is_in_line(
 
 @pytest.mark.holds("g-cancel")
 def test_what_is_delayed(executor: Executor, cancel: Verb) -> None:
-    """A task that is not due is cancelled; its alarm is called off."""
+    """A task that is not due is cancelled; its timer is cancelled."""
     clock = with_clock(executor)
     future = executor.using(delay=60).submit(abs, -1)
     assert cancel(future) and future.cancelled()
@@ -273,7 +273,7 @@ def test_shut_down_while_it_is_submitted(app: Flask) -> None:
 
 
 def test_cancelled_by_a_receiver(app: Flask, executor: Executor) -> None:
-    """A receiver of task_submitted may cancel: nothing runs, no alarm is left."""
+    """A receiver of task_submitted may cancel: nothing runs, no timer is left."""
     clock = with_clock(executor)
 
     def cancel(sender: Flask, task: t.Any) -> None:

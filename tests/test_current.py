@@ -187,7 +187,7 @@ def test_children_are_themselves(executor: Executor) -> None:
 
     def parent() -> list[str | None]:
         view = executor.using(name="child")
-        limited = view.submit(name_or_none).result(LIMIT)  # on a stand-in
+        limited = view.submit(name_or_none).result(LIMIT)  # on a helper thread
         inline = view.submit(name_or_none).result()
         return [inline, limited, view.submit(coroutine).result(), name_or_none()]
 

@@ -548,8 +548,13 @@ def test_gunicorn(tmp_path: Path, worker: str) -> None:
         with door:
             server.process.send_signal(signal.SIGTERM)
             (found,) = server.log.until(r"Executor executor is drained: (.*)")
+            (waits,) = server.log.matching("Executor executor waits for (.*)")
             door.sendall(b"x")
         assert server.process.wait(LIMIT) == 0
+    assert waits[1] == (
+        "3 tasks to finish: finishing, stuck (key ('s', 1)), in line."
+        " Press Ctrl-C again to abandon them."
+    )
     groups = re.findall(r"(\d) ([a-z ]+) \((.*?)\)(?:, (?=\d)|$)", found[1])
     expected = {
         "finished": {"failing (key 'f')", "finishing"},

@@ -31,7 +31,7 @@ JSON = {"Accept": "application/json"}
 
 @pytest.fixture(autouse=True)
 def executors() -> t.Iterator[None]:
-    """Anew for each test: a process pool has minders, which a test must not leave."""
+    """Anew for each test: a process pool has threads, which a test must not leave."""
     for executor in (example_app.executor, example_app.cpu):
         executor.init_app(example_app.app)
     yield

@@ -106,9 +106,9 @@ def test_chains_of_coroutines(executor: Executor) -> None:
     """A thread waits for a chain of coroutines at whose end one awaits a thread."""
 
     async def link(n: int) -> int:
-        if n:
-            return await executor.submit(link, n - 1)
-        return await executor.submit(abs, -7)
+        return (
+            await executor.submit(link, n - 1) if n else await executor.submit(abs, -7)
+        )
 
     def first() -> int:
         return executor.submit(link, 20).result()

@@ -196,7 +196,7 @@ def test_waiting_with_a_limit_is_not_a_timeout(
 
 
 def test_in_time(executor: Executor) -> None:
-    """A task that ends in time leaves nothing behind: its alarm is called off."""
+    """A task that ends in time leaves nothing behind: its timer is cancelled."""
     clock = with_clock(executor)
     for number in range(300):
         assert executor.using(timeout=5).submit(abs, -number).result(LIMIT) == number

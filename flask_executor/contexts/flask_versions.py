@@ -148,7 +148,8 @@ class _TaskRequestContext(OnDemand):
         """End it, and the app context under it."""
         # A token refers to the context it was made in, and that to this: a cycle.
         self._cv_tokens = ()
-        self.close_request()
+        if "request" in vars(self):
+            close(self.request)
         _pop(self._app_context, error)
 
     request = cached_property(OnDemand._make_request, name="request")

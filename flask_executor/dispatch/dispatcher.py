@@ -127,9 +127,7 @@ class Dispatcher:
         :raises ExecutorShutDown: after :meth:`shutdown`.
         :raises QueueFull: if too many tasks wait.
         """
-        task = Task(future, call, self, options, self._time())
-        if future.key is not None:
-            task.key = future.key
+        task = Task(future, call, self, options, future.key, self._time())
         if self.table.closed:
             raise ExecutorShutDown(task.name)
         limit = self.settings.max_pending

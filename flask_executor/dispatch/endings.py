@@ -9,11 +9,11 @@ import typing as t
 from concurrent.futures import Future
 
 from ..futures import TaskFuture
-from ..task import State, Task
+from ..task import Task
 from .events import Events, clear_locals
 from .table import TaskTable
 from .timer import Timer
-from .verdict import CANCELLED, Verdict
+from .verdict import CANCELLED, SUCCEEDED, Verdict
 
 
 class Endings:
@@ -36,7 +36,7 @@ class Endings:
         """
         if verdict.error is not None:
             clear_locals(verdict.error)
-        future = self._table.end(task, t.cast(State, verdict.kind))
+        future = self._table.end(task, verdict.kind)
         try:
             self._events.ended(task, verdict, value)
         finally:
@@ -46,7 +46,7 @@ class Endings:
         self, task: Task, future: TaskFuture[t.Any], verdict: Verdict, value: t.Any
     ) -> None:
         """End the future of a task, and run its callbacks on this thread."""
-        if verdict.kind == "succeeded":
+        if verdict is SUCCEEDED:
             future.end_with(value)
         elif verdict.kind == "cancelled":
             future.end_cancelled()
@@ -61,7 +61,7 @@ class Endings:
         """End a task that is pending, wherever it waits; return False if it is not."""
         if not self._table.take_pending(task):
             return False
-        task._ended_as = t.cast(State, verdict.kind)
+        task._ended_as = t.cast("t.Any", verdict.kind)
         if task._timer is not None:
             self._timer.cancel(task._timer)
             task._timer = None

@@ -260,7 +260,8 @@ class Events:
     ``started(attempt)``, ``progressed(task)``, ``decided(attempt, verdict)`` in the
     context of the task, ``retrying(task, verdict)``, ``ended(task, verdict, value)``,
     ``returned_late(attempt, seconds)``, ``failed(task, verdict)`` for a task that fails
-    while it waits, ``broke(task, error)`` for a fault of our own. ``ended`` comes before the future ends.
+    while it waits, ``broke(task, error)`` for a fault of our own. ``ended`` comes
+    before the future ends.
     """
 
     def __init__(self, app: Flask, settings: Settings) -> None:

@@ -1,9 +1,9 @@
 """Concurrency limits: how many tasks of one job run at once.
 
 A task of a limited job has a *place*. It runs, or goes on after a wait, only while its
-place is held. A task that finds no place free is *blocked*: it gives its worker back and
-waits here. When a place is given up, it goes to the next task in the same step, so it is
-never offered to a task that does not want it any more.
+place is held. A task that finds no place free is *blocked*: it gives its worker back
+and waits here. When a place is given up, it goes to the next task in the same step, so
+it is never offered to a task that does not want it any more.
 
 A task that waits for another one, in whatever way, gives up its place and takes one
 again before it goes on. With a timeout to the wait it keeps its place, or it would come

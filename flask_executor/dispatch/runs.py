@@ -68,11 +68,11 @@ class Runs:
                 self._timer.cancel(attempt.timer)
             if task._place is not None:
                 task._place.limit.leave(task._place)
-            made: Verdict | None = attempt.decided
-            if self._table.take_running(attempt):
-                made = self._verdict(attempt, outcome)
-            elif made is not None:
-                attempt.decided = None
+            made: Verdict | None = SUCCEEDED  # as most are
+            if not self._table.take_running(attempt):
+                made, attempt.decided = attempt.decided, None
+            elif outcome.error is not None:
+                made = self._conclude(attempt, outcome)
             attempt.call = None
             if made is None:
                 self._returned_late(attempt)
@@ -83,10 +83,8 @@ class Runs:
         except BaseException as error:  # a fault in here: it must not cost a worker
             self._endings.break_off(task, error)
 
-    def _verdict(self, attempt: Attempt, outcome: Outcome) -> Verdict:
+    def _conclude(self, attempt: Attempt, outcome: Outcome) -> Verdict:
         """Decide, and tell the sinks of a failure in a restore of its context."""
-        if outcome.error is None:  # most often, and quick
-            return SUCCEEDED
         made = self._decide(attempt, outcome)
         if made.error is not None:
             self._log_decided(attempt, made)

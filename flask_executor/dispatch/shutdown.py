@@ -130,7 +130,7 @@ class Shutdown:
         tasks = [*dict.fromkeys([*live, *late])]
         futures = [task.future for task in tasks]
         for task in self._table.pending.copy():
-            if task.state in ("delayed", "retrying"):
+            if _is_timed(task):
                 self._endings.give_up(task)
         wait_for([future for future in futures if future is not None], timeout)
         for task in self._table.pending.copy():
@@ -150,13 +150,15 @@ class Shutdown:
             self._table.note_empty()  # so that its worker processes end
             return
         if any(task.state == "running" or task.overrun for task in unfinished):
+            # What is not due yet is not waited for: it is cancelled.
+            awaited = [task for task in unfinished if not _is_timed(task)]
             self._log.write(
                 logging.WARNING,
                 "Executor %s waits for %s to finish: %s. Press Ctrl-C again to abandon"
                 " them.",
                 self._name,
-                _count(unfinished),
-                _names(unfinished),
+                _count(awaited),
+                _names(awaited),
             )
         # The process ends when those have that can be stopped, or that ask.
         for task in self.drain(timeout).running:
@@ -190,7 +192,12 @@ class Shutdown:
 def _may_come_back(task: Task) -> bool:
     """Return True if a task may have to be put into its queue once more."""
     retry, place = task.options.retry, task._place
-    return bool(retry or place) or task.state in ("delayed", "retrying")
+    return bool(retry or place) or _is_timed(task)
+
+
+def _is_timed(task: Task) -> bool:
+    """Return True if a task waits for its time."""
+    return task.state in ("delayed", "retrying")
 
 
 def _count(tasks: t.Sequence[Task]) -> str:

@@ -4,8 +4,8 @@ Guarantees
 ----------
 
 *Alive.* A task is in ``live`` from the moment it is accepted until its future has ended
-and its callbacks have run. Nothing takes it out and puts it back, so ``live.copy()`` has
-all tasks that are alive at one moment, whatever others do.
+and its callbacks have run. Nothing takes it out and puts it back, so ``live.copy()``
+has all tasks that are alive at one moment, whatever others do.
 
 *One decision at a time.* A task that may begin or be cancelled is in ``pending``; an
 attempt whose end is not decided is in ``running``. Whoever takes it out decides what
@@ -18,12 +18,12 @@ faster. No other attempt has that key.
 
 *No lock.* All of this rests on three operations of a dict whose keys compare by
 identity, ``d[k] = v``, ``d.pop(k, default)`` and ``d.copy()``, each of which happens as
-one step, in free-threaded builds too. No dict here is iterated over. So a thread that is
-stopped at any point, by a fork or a signal, holds nothing that others wait for.
+one step, in free-threaded builds too. No dict here is iterated over. So a thread that
+is stopped at any point, by a fork or a signal, holds nothing that others wait for.
 
 *Plain writes.* ``state``, ``attempt`` and the times of a task are written by whoever
-has just taken it out, or put it in for the first time; so there is one writer at a time,
-and readers may see the one before the other.
+has just taken it out, or put it in for the first time; so there is one writer at a
+time, and readers may see the one before the other.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class TaskTable:
         if task._ended_as is not None:  # by somebody else, just now
             task.state = task._ended_as
 
-    def end(self, task: Task, state: State) -> t.Any:
+    def end(self, task: Task, state: t.Any) -> t.Any:
         """Note the end that was decided, and drop what the task no longer needs.
 
         :return: the future, which is to end now.

@@ -108,8 +108,8 @@ class Timer:
         with self._changed:
             if handle.take() is None:  # it happens already
                 return
-            # As asyncio does with its handles: what is cancelled stays where it is until
-            # it is the greater part.
+            # As asyncio does with its handles: what is cancelled stays where it is
+            # until it is the greater part.
             self._cancelled += 1
             if self._cancelled > 100 and self._cancelled > len(self._heap) / 2:
                 self._heap = [entry for entry in self._heap if entry[2].fn is not None]

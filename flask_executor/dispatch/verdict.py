@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import typing as t
 from concurrent.futures import CancelledError
 from datetime import timedelta
@@ -89,6 +90,11 @@ def _pause(
             pause = pause.total_seconds()
         if pause is None:
             return None, None
+        if not math.isfinite(pause):  # it would wait for ever, or not at all
+            raise ValueError(
+                f"A retry policy said {pause!r}: pause_after must return a finite"
+                " number of seconds, a timedelta, or None."
+            )
         return (0.0 if pool.runs_in_caller else max(0.0, float(pause))), None
     except Exception as fault:
         return None, fault

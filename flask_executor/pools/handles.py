@@ -33,8 +33,8 @@ _STARTS = 3
 
 starting = threading.RLock()
 """Held while a process is started or pipes are closed: multiprocessing keeps its
-children in a set that only one thread may change, and a process that is forked meanwhile
-would inherit a pipe that is half made."""
+children in a set that only one thread may change, and a process that is forked
+meanwhile would inherit a pipe that is half made."""
 
 Answer = tuple[Outcome, str | None]
 """The outcome of a call, and why it ran without contexts if it did."""

@@ -110,7 +110,9 @@ class _Server:
 
     def __init__(self, name: str, pool: weakref.ref[LoopPool]) -> None:
         self._pool = pool
-        self._loop = _new_loop()  # here, so that a failure is the submitter's
+        # Here, so that a failure is the submitter's, but not in his context: the loop
+        # keeps the one in which it was made.
+        self._loop = contextvars.Context().run(_new_loop)
         self._running: dict[Attempt, asyncio.Task[Outcome]] = {}
         self._stopping = asyncio.Event()
         try:

@@ -109,7 +109,7 @@ class _Handle(WorkerHandle):
 
     def _bury(self, name: str) -> WorkerLost:
         if self._future is not None and not self._is_asked_to_stop:
-            # Only then does multiprocessing know the exit code: it is asked for it once.
+            # Only then does multiprocessing know the exit code: it is asked once.
             wait_for([self._future], _NOTICING)
         return super()._bury(name)
 

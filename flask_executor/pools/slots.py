@@ -61,6 +61,7 @@ class LentSlots:
         self._lent = 0
         self._helpers = 0
         self._wanted: OrderedDict[Task, None] = OrderedDict()
+        self._threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
     def lend(self) -> t.Callable[[], None]:
         """Lend out the slot of this thread; call the result to take it back."""
@@ -85,6 +86,12 @@ class LentSlots:
         with self._lock:
             self._wanted.pop(task, None)
 
+    def join(self) -> None:
+        """Wait for the helper threads, except the one that asks."""
+        for thread in list(self._threads):
+            if thread is not threading.current_thread():
+                thread.join()
+
     def _take_back(self, slot: _Slot) -> None:
         with self._lock:
             slot.waits -= 1
@@ -101,7 +108,7 @@ class LentSlots:
                 return True
             self._helpers += 1
         try:
-            start_thread(self._serve, name=self._name)
+            self._threads.add(start_thread(self._serve, name=self._name))
         except RuntimeError:  # there are no more threads, or the interpreter ends
             return False
         return True

@@ -3,8 +3,9 @@
 A coroutine runs in steps, from one suspension to the next, and so does each asyncio
 task that it makes. :class:`Driven` stands between such a coroutine and the event loop:
 before a step the place is taken, and after it the place is given up if the task waits
-for other tasks by then. So a task that waits never counts, and one that goes on always does,
-whatever ``gather``, ``create_task`` or ``TaskGroup`` make of its waits.
+for other tasks by then. So a task that waits never counts, and one that goes on always
+does, whatever ``gather``, ``create_task`` or ``TaskGroup`` make of its waits. A task
+counts as waiting for as long as one of its asyncio tasks waits.
 """
 
 from __future__ import annotations

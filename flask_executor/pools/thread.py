@@ -92,6 +92,15 @@ class ThreadPool(ThreadPoolExecutor, Pool):
         self._slots.forget(task)
         return self._queue.remove(task)
 
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Accept nothing more, as the standard library's pool.
+
+        :param wait: return only when all threads have ended, helper threads too.
+        """
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        if wait:
+            self._slots.join()
+
     def lend_slot(self) -> t.Callable[[], None] | None:
         """Lend out the slot of this thread, which is one of the pool's."""
         return self._slots.lend()

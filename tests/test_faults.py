@@ -1,0 +1,227 @@
+"""Nothing that people hand in, and no thread that cannot be started, leaves a future
+without an end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import typing as t
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from control import until
+from flask import Flask
+from limits import LIMIT
+from werkzeug.local import LocalProxy
+
+import flask_executor.dispatch.timer
+from flask_executor import Executor, InvalidOption, QueueFull, Retry, current_task
+from flask_executor.errors import TaskTimeout
+from flask_executor.signals import task_timed_out
+
+TABLES = ("live", "pending", "running", "late", "reserved")
+
+
+def is_tidy(executor: Executor) -> bool:
+    table = executor._state().dispatcher.table
+    return not any(getattr(table, name) for name in TABLES)
+
+
+@pytest.fixture
+def no_timer_threads(monkeypatch: pytest.MonkeyPatch) -> t.Iterator[None]:
+    """Let no thread start for a timer, as at the limit of processes."""
+
+    def refuse(*args: t.Any, **kwargs: t.Any) -> t.NoReturn:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(flask_executor.dispatch.timer, "start_thread", refuse)
+    yield
+    monkeypatch.undo()
+
+
+def test_a_proxy_as_callable(executor: Executor) -> None:
+    """A LocalProxy of a function runs, and its worker goes on."""
+    assert executor.submit(LocalProxy(lambda: abs), -1).result(LIMIT) == 1
+    assert executor.submit(abs, -2).result(LIMIT) == 2
+
+
+def test_a_proxy_of_nothing(executor: Executor) -> None:
+    """A LocalProxy that cannot be resolved where it runs fails its task alone."""
+
+    def nothing() -> t.NoReturn:
+        raise RuntimeError("there is nothing")
+
+    future = executor.submit(LocalProxy(nothing))
+    with pytest.raises(RuntimeError, match="there is nothing"):
+        future.result(LIMIT)
+    assert executor.submit(abs, -2).result(LIMIT) == 2
+
+
+def test_a_delay_without_a_thread(
+    executor: Executor, no_timer_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a thread for the timer, submit raises and leaves no trace; the next one
+    starts it.
+    """
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        executor.using(delay=0.001).submit(abs, -1)
+    assert is_tidy(executor)
+    monkeypatch.undo()
+    assert executor.using(delay=0.001).submit(abs, -1).result(LIMIT) == 1
+
+
+def test_a_timeout_without_a_thread(
+    executor: Executor, no_timer_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a thread for the timer, a task with a timeout ends, and so does the
+    next one.
+    """
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        executor.using(timeout=LIMIT).submit(abs, -1).result(LIMIT)
+    monkeypatch.undo()
+    assert executor.using(timeout=LIMIT).submit(abs, -1).result(LIMIT) == 1
+    until(lambda: is_tidy(executor))
+
+
+def test_a_pause_without_a_thread(executor: Executor, no_timer_threads: None) -> None:
+    """Without a thread for the timer, a task that is to be tried again ends."""
+    future = executor.using(retry=Retry(attempts=2, delay=1)).submit(divmod, 1, 0)
+    assert future.exception(LIMIT) is not None
+    assert executor.submit(abs, -1).result(LIMIT) == 1
+    until(lambda: is_tidy(executor))
+
+
+class Policy(Retry):
+    """Says what it is told to."""
+
+    says: t.ClassVar[t.Any] = None
+
+    def pause_after(self, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        if isinstance(self.says, Exception):
+            raise self.says
+        return self.says
+
+
+@pytest.mark.parametrize(
+    "says", [RuntimeError("policy"), "nonsense", object(), float("nan"), float("inf")]
+)
+@pytest.mark.parametrize("is_coroutine", [False, True])
+def test_a_policy_that_says_nonsense(
+    executor: Executor, monkeypatch: pytest.MonkeyPatch, says: t.Any, is_coroutine: bool
+) -> None:
+    """Whatever a retry policy says or raises, the task ends as it failed."""
+    monkeypatch.setattr(Policy, "says", says)
+
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    fn: t.Any = fail if is_coroutine else (lambda: 1 // 0)
+    future = executor.using(retry=Policy(attempts=3)).submit(fn)
+    with pytest.raises(ZeroDivisionError):
+        future.result(LIMIT)
+    assert executor.submit(abs, -1).result(LIMIT) == 1
+
+
+def test_a_policy_that_says_a_timedelta(
+    executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A retry policy may give its pause as a timedelta."""
+    monkeypatch.setattr(Policy, "says", timedelta(milliseconds=1))
+
+    def fail_once() -> int:
+        if current_task.attempt == 1:
+            raise OSError
+        return current_task.attempt
+
+    future = executor.using(retry=Policy(attempts=3)).submit(fail_once)
+    assert future.result(LIMIT) == 2
+
+
+def test_a_rejected_submit_leaves_no_trace(
+    app: Flask, executor: Executor, gate: threading.Event, no_timer_threads: None
+) -> None:
+    """What was refused does not count among those that wait."""
+    app.config["EXECUTOR_MAX_WORKERS"] = 1
+    app.config["EXECUTOR_MAX_PENDING"] = 2
+    began = threading.Event()
+
+    def work() -> None:
+        began.set()
+        gate.wait(LIMIT)
+
+    executor.submit(work)
+    assert began.wait(LIMIT)
+    for _ in range(5):
+        with pytest.raises(RuntimeError, match="can't start"):
+            executor.using(delay=1).submit(abs, -1)
+    futures = [executor.submit(abs, -1) for _ in range(2)]
+    with pytest.raises(QueueFull):
+        executor.submit(abs, -1)
+    gate.set()
+    assert [future.result(LIMIT) for future in futures] == [1, 1]
+
+
+def test_slow_receivers_hold_up_no_timer(
+    app: Flask, executor: Executor, gate: threading.Event
+) -> None:
+    """Receivers and callbacks of a late task keep neither a delay nor a timeout."""
+    entered, called = threading.Event(), threading.Event()
+
+    def receive(sender: Flask, **facts: t.Any) -> None:
+        entered.set()
+        gate.wait(LIMIT)
+
+    def callback(future: t.Any) -> None:
+        called.set()
+        gate.wait(LIMIT)
+
+    async def hang() -> None:
+        await asyncio.sleep(LIMIT)
+
+    with task_timed_out.connected_to(receive, sender=app):
+        executor.using(timeout=0.01).submit(hang)
+        assert entered.wait(LIMIT)
+        assert executor.using(delay=0.01).submit(abs, -1).result(LIMIT) == 1
+        gate.set()
+    gate.clear()
+    executor.using(timeout=0.01).submit(hang).add_done_callback(callback)
+    assert called.wait(LIMIT)
+    with pytest.raises(TaskTimeout):
+        executor.using(timeout=0.01).submit(hang).result(LIMIT)
+    gate.set()
+
+
+def test_a_receiver_waits_for_a_delayed_task(app: Flask, executor: Executor) -> None:
+    """A receiver of a late task may wait for a task that is not due yet."""
+    found: list[int] = []
+    ended = threading.Event()
+
+    def receive(sender: Flask, **facts: t.Any) -> None:
+        found.append(executor.using(delay=0.01).submit(abs, -1).result(LIMIT))
+        ended.set()
+
+    async def hang() -> None:
+        await asyncio.sleep(LIMIT)
+
+    with task_timed_out.connected_to(receive, sender=app):
+        executor.using(timeout=0.01).submit(hang)
+        assert ended.wait(LIMIT)
+    assert found == [1]
+
+
+def test_the_end_of_time(executor: Executor) -> None:
+    """A task may wait until the last moment that there is."""
+    for moment in (datetime.max.replace(tzinfo=UTC), datetime.max - timedelta(days=1)):
+        future = executor.using(run_at=moment.replace(tzinfo=UTC)).submit(abs, -1)
+        assert future.task is not None and future.task.state == "delayed"
+        assert future.cancel()
+
+
+def test_a_moment_beyond_the_end_of_time(executor: Executor) -> None:
+    """A moment that UTC cannot name is refused by name, with what is allowed."""
+
+    west = timezone(timedelta(hours=-5))
+    with pytest.raises(InvalidOption, match="run_at") as info:
+        executor.using(run_at=datetime.max.replace(tzinfo=west))
+    assert "within the years 1 to 9999 in UTC" in str(info.value)

@@ -1,0 +1,92 @@
+"""Reports of progress: whatever is reported, and whenever, no call pays for it."""
+
+from __future__ import annotations
+
+import threading
+import typing as t
+
+import noise
+import pytest
+from flask import Flask
+from limits import LIMIT
+
+from flask_executor import Executor, current_task
+from flask_executor.errors import WorkerLost
+
+
+@pytest.fixture
+def processes() -> t.Iterator[Executor]:
+    """An executor with one worker process."""
+    noise.executor.init_app(noise.app)
+    with noise.app.app_context():
+        yield noise.executor
+        noise.executor.shutdown()
+
+
+def test_reports_after_the_end_do_nothing(processes: Executor) -> None:
+    """A thread that goes on reporting costs no other call its result."""
+    noisy = [processes.submit(noise.report_for_ever, n) for n in range(3)]
+    futures = [processes.submit(noise.echo, n) for n in range(300)]
+    assert [future.result(LIMIT) for future in noisy] == [0, 1, 2]
+    assert [future.result(LIMIT) for future in futures] == list(range(300))
+    assert all(t.cast(t.Any, one.task).progress is None for one in futures)
+
+
+def test_a_message_that_cannot_be_read(processes: Executor) -> None:
+    """It costs the worker that has sent it, and no other call."""
+    with pytest.raises(WorkerLost):
+        processes.submit(noise.write_garbage).result(LIMIT)
+    futures = [processes.submit(noise.echo, n) for n in range(20)]
+    assert [future.result(LIMIT) for future in futures] == list(range(20))
+
+
+def test_reports_of_nonsense_in_processes(processes: Executor) -> None:
+    """Values that do not pickle, and a message of None, fail no task."""
+    assert processes.submit(noise.report_nonsense).result(LIMIT) == 1
+    assert processes.submit(noise.echo, 2).result(LIMIT) == 2
+
+
+@pytest.mark.parametrize("is_coroutine", [False, True])
+def test_reports_of_nonsense_in_threads(executor: Executor, is_coroutine: bool) -> None:
+    """Whatever a thread or a coroutine reports, its task ends."""
+
+    async def report() -> int:
+        return noise.report_nonsense()
+
+    fn: t.Any = report if is_coroutine else noise.report_nonsense
+    group = executor.group()
+    assert group.submit(fn).result(LIMIT) == 1
+    assert group.progress.done == 1
+
+
+def test_the_progress_of_a_group_with_nonsense(
+    executor: Executor, gate: threading.Event
+) -> None:
+    """A group tells its progress although a member reports what is no number."""
+    reported = threading.Event()
+
+    def work() -> None:
+        current_task.progress(t.cast(t.Any, "many"), t.cast(t.Any, "more"))
+        reported.set()
+        gate.wait(LIMIT)
+
+    group = executor.group()
+    future = group.submit(work)
+    assert reported.wait(LIMIT)
+    assert group.progress.total == 1
+    gate.set()
+    future.result(LIMIT)
+
+
+def test_reports_of_an_attempt_that_is_over(app: Flask, executor: Executor) -> None:
+    """A thread that a task has left reports for nobody."""
+    inside: list[t.Any] = []
+
+    def work() -> None:
+        inside.append(t.cast(t.Any, current_task)._get_current_object())
+
+    future = executor.submit(work)
+    future.result(LIMIT)
+    executor.shutdown()
+    inside[0].progress(1, 2, "late")
+    assert future.task is not None and future.task.progress is None
