@@ -75,7 +75,7 @@ def serialize_call(call: Call, main: MainModule) -> CallPayload:
     """
     fn = _serialize_callable(call.fn, main)
     try:
-        snapshot = None if call.snapshot is None else call.snapshot.packed()
+        snapshot = None if call.snapshot is None else call.snapshot.serialize()
         return CallPayload(fn, pickle.dumps((call.args, call.kwargs)), snapshot)
     except Exception as error:
         reason = f"its arguments do not pickle ({describe(error)})"
@@ -101,7 +101,7 @@ def rebuild_call(payload: CallPayload, app: Flask | None) -> Call:
     snapshot = None
     if payload.snapshot is not None and app is not None:
         portable: PortableSnapshot = pickle.loads(payload.snapshot)
-        snapshot = portable.land(app)
+        snapshot = portable.rebuild(app)
     args, kwargs = pickle.loads(payload.arguments)
     return Call(pickle.loads(payload.fn), args, kwargs, snapshot)
 

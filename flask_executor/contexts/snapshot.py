@@ -148,10 +148,6 @@ class Snapshot:
             self._serialized = pickle.dumps(sent)
         return self._serialized
 
-    def packed(self) -> bytes:
-        """Same as :meth:`serialize`, until nothing uses this name."""
-        return self.serialize()
-
 
 class PortableSnapshot(t.NamedTuple):
     """The part of a snapshot that is sent to another process: it pickles, and refers to
@@ -165,10 +161,6 @@ class PortableSnapshot(t.NamedTuple):
         """The snapshot again, in a process that has made its own app."""
         request = None if self.request is None else self.request.rebuild(app)
         return Snapshot(app, deserialize(self.g), request, contexts.variables())
-
-    def land(self, app: Flask) -> Snapshot:
-        """Same as :meth:`rebuild`, until nothing uses this name."""
-        return self.rebuild(app)
 
 
 class Reusable:
