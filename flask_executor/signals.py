@@ -32,7 +32,7 @@ _signals = Namespace()
 task_submitted: NamedSignal = _signals.signal("task-submitted")
 """A task was accepted; on the thread that submits it."""
 task_started: NamedSignal = _signals.signal("task-started")
-"""An attempt begins; on the thread that runs it or waits for its process."""
+"""An attempt begins; on the thread that runs it, or minds the process that does."""
 task_progressed: NamedSignal = _signals.signal("task-progressed")
 """The task has reported progress: ``task.progress``."""
 task_retrying: NamedSignal = _signals.signal("task-retrying")
