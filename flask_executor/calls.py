@@ -1,7 +1,7 @@
-"""Run a call where it runs, and capture what comes of it.
+"""Run calls, and capture their outcomes.
 
-Nothing raises past :func:`run` and :func:`run_coroutine`: what a call does becomes an
-:class:`Outcome`, and the submitting side decides what that means.
+:func:`run` and :func:`run_coroutine` raise nothing: what a call returns or raises
+becomes an :class:`Outcome`, and the submitting side decides what that means.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .current import Inside, running
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of a call: its value, or the exception that it raised."""
+    """The outcome of a call: its value, or the exception that it raised."""
 
     value: t.Any = None
     error: BaseException | None = None
@@ -34,7 +34,7 @@ class Call:
     args: t.Sequence[t.Any]
     kwargs: dict[str, t.Any]
     snapshot: Snapshot | None = None
-    """What it sees; None: it runs in the context of the code that runs it."""
+    """The context that it sees; None: that of the code that runs it."""
     payload: t.Any = None
     """The call as bytes, for a pool that sends it to another process."""
 
@@ -42,8 +42,8 @@ class Call:
 def run(call: Call, inside: Inside) -> Outcome:
     """Run a call on this thread, in a fresh restore of its snapshot.
 
-    :param inside: what its code finds behind ``current_task``. It hears of an exception
-        while the context is still there.
+    :param inside: the object behind ``current_task``. It is told of an exception while
+        the context still exists.
     """
     fn, args, kwargs, snapshot = call.fn, call.args, call.kwargs, call.snapshot
     try:
@@ -59,7 +59,7 @@ def run(call: Call, inside: Inside) -> Outcome:
 def _run_here(
     inside: Inside, fn: t.Any, args: t.Sequence[t.Any], kwargs: dict[str, t.Any]
 ) -> t.Any:
-    """Run in the context of the caller, which keeps nothing that is set here."""
+    """Run in the context of the caller, and leave ``current_task`` as it was."""
     before = running.set(inside)
     try:
         return fn(*args, **kwargs)
@@ -97,13 +97,13 @@ async def _run_coroutine(call: Call, inside: Inside) -> t.Any:
 
 
 def _stay(error: BaseException | None) -> None:
-    """Leave no context: none was entered."""
+    """Do nothing: no context was entered."""
 
 
 class Chunk:
     """Several calls of a map as one: they run one after another, in one context.
 
-    :param func: the function that each item's arguments go to.
+    :param func: the function that is called with the arguments of each item.
     """
 
     def __init__(self, func: t.Callable[..., t.Any]) -> None:
@@ -142,5 +142,5 @@ if sys.version_info >= (3, 12):
 else:
 
     def mark_coroutine_function(fn: t.Any) -> None:
-        """Let a callable object count as a coroutine function."""
+        """Mark a callable object as a coroutine function."""
         fn._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What the code inside a task may ask of it, and tell it."""
+"""What code inside a task can ask its task, and report to it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ T = t.TypeVar("T")
 
 
 class Progress(t.NamedTuple):
-    """How far a task is."""
+    """The progress of a task."""
 
     done: float = 0
-    """How much is done, in whatever unit the task counts."""
+    """How much is done, in the unit that the task counts."""
     total: float | None = None
-    """How much there is in all; None where that is not known."""
+    """How much there is in all; None if that is not known."""
     message: str = ""
-    """What is going on, for people."""
+    """What the task does at the moment, for people."""
 
     @property
     def fraction(self) -> float | None:
-        """The share that is done, 0 to 1; None where the total is not known."""
+        """The share that is done, 0 to 1; None if the total is not known."""
         if not self.total:
             return None
         try:
@@ -35,8 +35,9 @@ class Progress(t.NamedTuple):
 
 
 class Inside(t.Protocol):
-    """What stands behind :data:`current_task`: the task itself, or in a worker process
-    what is known of it there.
+    """The object behind :data:`current_task`.
+
+    It is the running attempt, or in a worker process what is known of it there.
     """
 
     @property
@@ -57,11 +58,11 @@ class Inside(t.Protocol):
 
 
 running: ContextVar[Inside | None] = ContextVar("flask_executor_task", default=None)
-"""The task whose code this is."""
+"""The task whose code runs in this context; None outside of tasks."""
 
 
 class CurrentTask:
-    """The task whose code asks; see :data:`current_task`."""
+    """The task whose code uses this; see :data:`current_task`."""
 
     def __init__(self, inside: Inside) -> None:
         self._inside = inside
@@ -73,44 +74,47 @@ class CurrentTask:
 
     @property
     def name(self) -> str:
-        """What it is called in logs."""
+        """The name of the task in logs."""
         return self._inside.name
 
     @property
     def key(self) -> t.Hashable | None:
-        """The key under which its future is stored, or None. In a worker process it
-        is None, too, where the key cannot be pickled.
+        """The key under which its future is stored, or None.
+
+        In a worker process it is also None if the key cannot be pickled.
         """
         return self._inside.key
 
     @property
     def attempt(self) -> int:
-        """Which attempt this is; the first is 1."""
+        """The number of this attempt; the first is 1."""
         return self._inside.attempt
 
     @property
     def deadline(self) -> float | None:
-        """When its ``timeout`` is over, on the clock of :func:`time.monotonic`; None
-        where it has none.
+        """When its ``timeout`` is over, or None if it has none.
+
+        It is a time of :func:`time.monotonic`.
         """
         return self._inside.deadline
 
     def remaining(self) -> float | None:
-        """Seconds until the deadline, below 0 after it; None where there is none."""
+        """Return the seconds until the deadline, below 0 after it, or None."""
         return self._inside.remaining()
 
     @property
     def cancel_requested(self) -> bool:
-        """Whether it was asked to stop: by ``future.request_cancel()``, or because its
-        ``timeout`` is over.
+        """True if it was asked to stop.
+
+        ``future.request_cancel()`` asks, or its ``timeout`` is over.
         """
         return self._inside.cancel_requested
 
     def raise_if_cancelled(self) -> None:
-        """End the task here where it was asked to stop.
+        """End the task here if it was asked to stop.
 
-        :raises TaskCancelled: a :exc:`concurrent.futures.CancelledError`, which must be
-            let through for the future to be cancelled.
+        :raises TaskCancelled: a :exc:`concurrent.futures.CancelledError`. Let it
+            through, otherwise the future is not cancelled.
         """
         if self._inside.cancel_requested:
             raise TaskCancelled(self._inside.name)
@@ -118,24 +122,24 @@ class CurrentTask:
     def progress(
         self, done: float, total: float | None = None, message: str = ""
     ) -> None:
-        """Tell how far the task is; ``future.task.progress`` shows it.
+        """Report the progress of the task; ``future.task.progress`` shows it.
 
         It never blocks. From a worker process at most some twenty reports a second are
         passed on, and the last one.
 
         :param done: how much is done, in any unit.
         :param total: how much there is in all, if known.
-        :param message: what is going on, for people.
+        :param message: what the task does at the moment, for people.
         """
         self._inside.report(Progress(done, total, message))
 
     def track(
         self, iterable: t.Iterable[T], total: float | None = None, message: str = ""
     ) -> t.Iterator[T]:
-        """Go through an iterable, reporting progress, and stop where asked to.
+        """Yield the items of an iterable, report progress, and stop if asked to.
 
-        :param total: how many items there are; by default what the iterable says.
-        :raises TaskCancelled: between two items, where the task was asked to stop.
+        :param total: how many items there are; by default the length of the iterable.
+        :raises TaskCancelled: between two items, if the task was asked to stop.
         """
         if total is None:
             total = operator.length_hint(iterable) or None
@@ -159,7 +163,7 @@ def _current() -> CurrentTask:
 
 
 current_task: CurrentTask = t.cast(CurrentTask, LocalProxy(_current))
-"""The task whose code asks: in threads, coroutines and worker processes.
+"""The task whose code uses this, in threads, coroutines and worker processes.
 
-Outside a task every use of it is a :exc:`.NoCurrentTask`, a :exc:`RuntimeError`.
+Outside of tasks every use raises :exc:`.NoCurrentTask`, a :exc:`RuntimeError`.
 """

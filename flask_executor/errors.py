@@ -16,9 +16,7 @@ from werkzeug.exceptions import ServiceUnavailable
 
 
 class InvalidName(ValueError):
-    """The name of an executor holds something other than letters, digits and
-    underscores.
-    """
+    """The name of an executor has characters that are not allowed there."""
 
     def __init__(self, name: object) -> None:
         self.name = name
@@ -45,7 +43,7 @@ class InvalidSetting(ValueError):
 
 
 class ExecutorNotInitialized(RuntimeError):
-    """The executor was asked to work for an app it does not know."""
+    """The executor was used for an app for which it was not initialized."""
 
     def __init__(self, app: object = None) -> None:
         self.app = app

@@ -1,7 +1,7 @@
 """The executor: what users hold.
 
-It finds the app and its state, lays the options of a call together, and hands out
-futures; how calls run and what becomes of them is decided elsewhere.
+It finds the app and its state, merges the options of a call, and returns futures. How
+calls run, and what their outcomes mean, is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NOTHING: Given = {}
 class Executor(SeenBySubmit):
     """Run calls in the background, each with a copy of the context it came from.
 
-    It is a :class:`concurrent.futures.Executor`, and answers for the pool under it:
+    It is a :class:`concurrent.futures.Executor`, and looks like the pool under it:
     ``isinstance(executor, ThreadPoolExecutor)`` is true if its type is ``'thread'``.
 
     :param app: the app to initialize, or None to call :meth:`init_app` later.
@@ -54,7 +54,7 @@ class Executor(SeenBySubmit):
         )
         self._last_app: Flask | None = None
         self._last_state: AppState | None = None
-        # flask_executor.testing puts another one here.
+        # flask_executor.testing replaces it.
         self._new_dispatcher: NewDispatcher = Dispatcher
         if app is not None:
             self.init_app(app)
@@ -62,7 +62,7 @@ class Executor(SeenBySubmit):
     def init_app(self, app: Flask) -> None:
         """Make the executor work for an app.
 
-        If it is called again for the same app, the executor starts anew: the old pool
+        If it is called again for the same app, the executor starts again: the old pool
         is shut down, and the tasks that it had accepted still run.
 
         :raises InvalidSetting: a :exc:`ValueError`, if ``EXECUTOR_TYPE`` names no pool.
@@ -95,7 +95,7 @@ class Executor(SeenBySubmit):
     def group(self, name: str = "") -> Group:
         """Make a group: many tasks, one handle; see :class:`.Group`.
 
-        :param name: for people.
+        :param name: a name for people.
         """
         return Group(self, name)
 
@@ -134,7 +134,7 @@ class Executor(SeenBySubmit):
         return ExecutorJob(self, fn, self._checked(options, fn))
 
     def check_call(self, options: Given, fn: t.Any = None) -> Given:
-        """Check the options of a call, as :meth:`.Submitter.check_call`."""
+        """Check the options of a call; see :meth:`.Submitter.check_call`."""
         if "max_concurrency" in options:
             raise UnsupportedOption(
                 "max_concurrency",
@@ -151,8 +151,10 @@ class Executor(SeenBySubmit):
         return given
 
     def add_default_done_callback(self, fn: Callback) -> None:
-        """Call ``fn(future)`` at the end of every call submitted from now on, in a
-        copy of its submitter's context, on the thread that ended it.
+        """Call ``fn(future)`` at the end of every call submitted from now on.
+
+        It runs in a copy of the context that submitted the call, on the thread that
+        ended it.
         """
         self._default_done_callbacks.append(fn)
 
@@ -164,7 +166,7 @@ class Executor(SeenBySubmit):
 
     @futures.setter
     def futures(self, futures: FutureCollection) -> None:
-        # A plain attribute in 1.0.0: people replace it, and patch it in tests.
+        # It was a plain attribute in 1.0.0: people replace it, and patch it in tests.
         vars(self)["futures"] = futures
 
     @futures.deleter
@@ -175,8 +177,8 @@ class Executor(SeenBySubmit):
         """Accept nothing more for the current app, and give its tasks time to end.
 
         Tasks that are not due yet are cancelled at once. Tasks that have not begun when
-        the time is over are cancelled then. The log says what became of each. The same
-        happens when the process ends, for example on SIGTERM under gunicorn.
+        the time is over are cancelled then. The log says what happened to each. This
+        also happens when the process ends, for example on SIGTERM under gunicorn.
 
         :param timeout: seconds; None is ``EXECUTOR_DRAIN_TIMEOUT``, and if that is None
             too, there is no limit.
@@ -189,8 +191,9 @@ class Executor(SeenBySubmit):
         return dispatcher.drain(timeout)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Accept nothing more for the current app, as
-        :meth:`concurrent.futures.Executor.shutdown` does.
+        """Accept nothing more for the current app.
+
+        See :meth:`concurrent.futures.Executor.shutdown`.
 
         :param wait: return only when everything that was accepted has run.
         :param cancel_futures: cancel what has not started.
@@ -209,7 +212,7 @@ class Executor(SeenBySubmit):
         kwargs: dict[str, t.Any],
         key: t.Any = NoKey,
     ) -> TaskFuture[t.Any]:
-        # As _accept, which is one call more in what everybody calls.
+        # A copy of _accept: calling it would make each submit slower.
         if key is not NoKey and self._submit_is_overridden():
             return self._send(_NOTHING, fn, args, kwargs, key)
         if self._overrides is not None and (found := self._overrides.take()):
@@ -228,7 +231,7 @@ class Executor(SeenBySubmit):
 
     def _known_state(self) -> AppState | None:
         app = current_app() or self._last_app
-        if app is self._last_app:  # most often, and quicker than to look it up
+        if app is self._last_app:  # the usual case, and faster than a look-up
             state = self._last_state
         else:
             state = self._states.get(t.cast(Flask, app))

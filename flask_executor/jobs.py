@@ -19,10 +19,10 @@ _NOTHING: Given = {}
 
 
 class _Elsewhere:
-    """A verb of another task queue: asking for it says what it is called here.
+    """A verb of another task queue; its error names the verb of this package.
 
-    Not ``__getattr__``, which would make each look for what a job has not slow, and it
-    is asked for such things each time that it is submitted.
+    Not ``__getattr__``: that would slow down each look for an attribute that a job does
+    not have, and there are such looks each time that it is submitted.
     """
 
     def __init__(self, instead: str) -> None:
@@ -76,7 +76,7 @@ class ExecutorJob(Declared, t.Generic[P, T]):
             mark_coroutine_function(self)
 
     def using(self, **options: t.Unpack[TaskOptions]) -> ExecutorJob[P, T]:
-        """Return a view of the job with these options, as :meth:`.Executor.using`."""
+        """Return a view of the job with these options; see :meth:`.Executor.using`."""
         given = self.executor.check_call(options, self.fn)
         return ExecutorJob(
             self.executor, self.fn, {**self.options, **given}, self.declared
@@ -102,7 +102,7 @@ class ExecutorJob(Declared, t.Generic[P, T]):
     def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]: ...
 
     def submit(self, /, *args: t.Any, **kwargs: t.Any) -> TaskFuture[t.Any]:
-        """Submit the job, as :meth:`.Executor.submit`."""
+        """Submit the job; see :meth:`.Executor.submit`."""
         return self.executor.submit(self, *args, **kwargs)
 
     @t.overload
@@ -127,7 +127,7 @@ class ExecutorJob(Declared, t.Generic[P, T]):
     def submit_stored(
         self, future_key: t.Hashable = MISSING, /, *args: t.Any, **kwargs: t.Any
     ) -> TaskFuture[t.Any]:
-        """Submit the job under a key, as :meth:`.Executor.submit_stored`."""
+        """Submit the job under a key; see :meth:`.Executor.submit_stored`."""
         if future_key is MISSING:
             future_key = by_keyword("future_key", kwargs, "submit_stored")
         return self.executor.submit_stored(future_key, self, *args, **kwargs)
@@ -138,7 +138,7 @@ class ExecutorJob(Declared, t.Generic[P, T]):
         timeout: float | None = None,
         chunksize: int = 1,
     ) -> t.Iterator[T]:
-        """Call the job for each item, as :meth:`.Executor.map`."""
+        """Call the job for each item; see :meth:`.Executor.map`."""
         return self.executor.map(
             t.cast("t.Callable[..., T]", self),
             *iterables,
@@ -147,7 +147,7 @@ class ExecutorJob(Declared, t.Generic[P, T]):
         )
 
     if not t.TYPE_CHECKING:
-        # What users of Celery, Dramatiq and RQ type first.
+        # The verbs that users of Celery, Dramatiq and RQ try first.
         delay = _Elsewhere("job.submit(...)")
         send = _Elsewhere("job.submit(...)")
         enqueue = _Elsewhere("job.submit(...)")
@@ -159,7 +159,7 @@ class ExecutorJob(Declared, t.Generic[P, T]):
         return [name for name in super().__dir__() if hasattr(self, name)]
 
     def __reduce__(self) -> str:
-        # By name, as a function: the name in its module is this job.
+        # By name, like a function: that name in its module is this job.
         return getattr(self, "__qualname__", repr(self))
 
     def __repr__(self) -> str:

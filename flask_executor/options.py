@@ -1,4 +1,4 @@
-"""The options of a task: which there are, what they may be, and which one counts.
+"""The options of a task: their names, their values, and their precedence.
 
 Options are checked where they are written and kept as plain dictionaries.
 :meth:`Options.overlaid` merges them: call over job over config.
@@ -18,17 +18,17 @@ Given = t.Mapping[str, t.Any]
 
 
 class NoKey:
-    """Stands for the key of a task without a key. None is a key like any other."""
+    """Means that a task has no key, because None can be a key."""
 
 
 MISSING: t.Any = object()
-"""What stands where nothing was given by position."""
+"""Means that an argument was not given by position."""
 
 
 def by_keyword(name: str, kwargs: dict[str, t.Any], verb: str) -> t.Any:
     """Take an argument that is missing by position out of the keyword arguments.
 
-    What is given by position is ours; every other keyword is the callable's.
+    An argument given by position is ours; all other keywords belong to the callable.
     """
     try:
         return kwargs.pop(name)
@@ -44,8 +44,8 @@ class Retry:
     """When a failed task is tried again, and how long it waits before that.
 
     The pause after attempt *n* is ``delay * backoff ** (n - 1)`` seconds, at most
-    ``max_delay``. It is then made longer or shorter by chance, by up to the share
-    ``jitter``, so that tasks that failed together do not come back together.
+    ``max_delay``. It is then made longer or shorter at random, by up to the share
+    ``jitter``, so that tasks that failed together do not run again together.
 
     :raises InvalidOption: a :exc:`ValueError`.
     """
@@ -55,11 +55,11 @@ class Retry:
     delay: float = 1.0
     """Seconds before the second attempt."""
     backoff: float = 2.0
-    """By what each pause is multiplied to get the next one."""
+    """The factor by which each pause is longer than the one before."""
     max_delay: float = 300.0
     """The longest pause, in seconds."""
     jitter: float = 0.1
-    """The share of the pause that is left to chance: 0 to 1."""
+    """The share of the pause that is random: 0 to 1."""
     on: tuple[type[BaseException], ...] = (Exception,)
     """The exceptions after which it is tried again. :exc:`.TaskTimeout` counts only
     if the pool can stop a run: on the event loop and on pebble."""
@@ -146,7 +146,7 @@ class Options:
         return cls(timeout=settings.timeout, retry=retry)
 
     def overlaid(self, *given: Given) -> Options:
-        """Return these options with others over them; the last one counts.
+        """Return these options with others over them; of two, the last one is used.
 
         Precedence is decided here and nowhere else. ``delay`` and ``run_at`` both say
         when a task may start, so each replaces the other.

@@ -1,9 +1,9 @@
-"""Calls that go through a ``submit`` which is not ours.
+"""Calls that go through a ``submit`` that is not ours.
 
-People override ``submit`` in a subclass, or patch it in a test, and are to see what is
-submitted in other ways as well: with a key, with options, by a job. Such a ``submit``
-takes the callable and its arguments alone. What else belongs to the call waits in a
-:class:`Handover`, where ours finds it if it is called in the end.
+People override ``submit`` in a subclass, or patch it in a test. It must also see calls
+that are submitted in other ways: with a key, with options, by a job. Such a ``submit``
+only takes the callable and its arguments. All else that belongs to the call waits in a
+:class:`Handover`, where our ``submit`` finds it if it is called in the end.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from .submitter import OWN_SUBMIT, Submitter
 
 
 class Handover:
-    """What goes with a call that is on its way.
+    """What belongs to a call that is being submitted.
 
     :param options: the options of the call.
-    :param key: under which the future is stored, or :class:`.NoKey`.
+    :param key: the key under which the future is stored, or :class:`.NoKey`.
     """
 
     __slots__ = ("future", "key", "options")
@@ -30,7 +30,7 @@ class Handover:
         self.options = options
         self.key = key
         self.future: t.Any = None
-        """What our own ``submit`` made, if it was called."""
+        """The future that our own ``submit`` made, if it was called."""
 
     def accept(
         self,
@@ -53,17 +53,17 @@ class Overrides(threading.local):
     _current: Handover | None = None
 
     def take(self) -> Handover | None:
-        """Return what waits for the call that is submitted now; once."""
+        """Return what belongs to the call that is submitted now, once."""
         handover, self._current = self._current, None
         return handover
 
     def send(
         self, submit: t.Callable[[], t.Any], options: Given, key: t.Any, futures: t.Any
     ) -> t.Any:
-        """Submit a call, and see that its future is stored under its key.
+        """Submit a call, and make sure that its future is stored under its key.
 
         :param submit: calls the overridden ``submit``.
-        :param futures: gives the collection, if there is a key.
+        :param futures: returns the collection, if there is a key.
         :raises DuplicateKey: if the key is taken; nothing was submitted then.
         """
         handover = Handover(options, options.get("key", key) if key is NoKey else key)
@@ -97,20 +97,21 @@ class Overrides(threading.local):
 
 
 def _store(future: t.Any, handover: Handover, futures: FutureCollection) -> None:
-    """Store what an overridden ``submit`` returned, whatever it is."""
+    """Store the object that an overridden ``submit`` returned, of any type."""
     key = handover.key
     if isinstance(future, TaskFuture) and future.key is None:
         future.key = key
     if handover.future is None:
         futures.reserve(key, future, instead_of=handover)
         futures.add(key, future)
-    else:  # ours was called, for something else
+    else:  # our submit was called, for another call
         futures._futures[key] = future
 
 
 class SeenBySubmit(Submitter):
-    """A submitter whose ``submit`` sees what is submitted in other ways, if it is that
-    of a subclass or was patched.
+    """A submitter whose ``submit`` also sees what is submitted in other ways.
+
+    This is so if a subclass overrides it, or if it was patched.
     """
 
     _overrides: Overrides | None = None

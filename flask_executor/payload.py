@@ -23,8 +23,8 @@ from .task import name_of
 class MainModule:
     """The script of this process, which a worker process imports too.
 
-    Python forgets its file when the script has ended, while what was accepted still
-    runs: so this notes it in time.
+    Python forgets its file when the script has ended, although accepted calls still
+    run. So this notes it before.
     """
 
     def __init__(self) -> None:
@@ -36,11 +36,11 @@ class MainModule:
 
     @property
     def is_forgotten(self) -> bool:
-        """True if it had a file, and has none now."""
+        """True if it had a file, and Python has forgotten it."""
         return self._file is not None and "__file__" not in vars(self._module)
 
     def recall(self) -> None:
-        """Make its file known again."""
+        """Set its file again."""
         if self.is_forgotten:
             vars(self._module)["__file__"] = self._file
 
@@ -54,11 +54,11 @@ class CallPayload(t.NamedTuple):
 
 
 def check_declared(fn: t.Any) -> None:
-    """Refuse, where it is declared, a job that no other process could import.
+    """Refuse a job that no other process could import, when it is declared.
 
-    Its module does not hold it yet, so its name must tell.
+    Its module does not have it yet, so only its name shows that.
 
-    :raises CallNotPicklable: saying why.
+    :raises CallNotPicklable: with the reason.
     """
     name = getattr(fn, "__qualname__", "")
     if "<locals>" in name or "<lambda>" in name:
@@ -68,14 +68,14 @@ def check_declared(fn: t.Any) -> None:
 
 
 def serialize_call(call: Call, main: MainModule) -> CallPayload:
-    """Serialize a call and what it is to see.
+    """Serialize a call and its context.
 
     :raises CallNotPicklable: if no other process could import the callable.
-    :raises ArgumentsNotPicklable: if something else cannot be sent.
+    :raises ArgumentsNotPicklable: if its arguments or its context cannot be sent.
     """
     fn = _serialize_callable(call.fn, main)
     try:
-        snapshot = None if call.snapshot is None else call.snapshot.packed()
+        snapshot = None if call.snapshot is None else call.snapshot.serialize()
         return CallPayload(fn, pickle.dumps((call.args, call.kwargs)), snapshot)
     except Exception as error:
         reason = f"its arguments do not pickle ({describe(error)})"
@@ -101,13 +101,13 @@ def rebuild_call(payload: CallPayload, app: Flask | None) -> Call:
     snapshot = None
     if payload.snapshot is not None and app is not None:
         portable: PortableSnapshot = pickle.loads(payload.snapshot)
-        snapshot = portable.land(app)
+        snapshot = portable.rebuild(app)
     args, kwargs = pickle.loads(payload.arguments)
     return Call(pickle.loads(payload.fn), args, kwargs, snapshot)
 
 
 class TaskInfo(t.NamedTuple):
-    """What code in another process may ask of the task whose call it runs."""
+    """What code in another process can ask about its task."""
 
     id: str
     name: str
@@ -117,13 +117,13 @@ class TaskInfo(t.NamedTuple):
 
     @classmethod
     def of(cls, attempt: Attempt) -> TaskInfo:
-        """Return what there is to tell now."""
+        """Return what is known of an attempt now."""
         key = _serialize_key(attempt.key)
         number, remaining = attempt.number, attempt.remaining()
         return cls(attempt.id, attempt.name, key, number, remaining)
 
     def rebuild_key(self) -> t.Hashable | None:
-        """Return the key, or None if only the other process can make one like it."""
+        """Return the key, or None if it cannot be made in this process."""
         try:
             return None if self.key is None else pickle.loads(self.key)
         except Exception:
@@ -133,12 +133,12 @@ class TaskInfo(t.NamedTuple):
 def _serialize_key(key: t.Hashable | None) -> bytes | None:
     try:
         return None if key is None else pickle.dumps(key)
-    except Exception:  # any hashable thing may be a key
+    except Exception:  # any hashable object can be a key
         return None
 
 
 def serialize_outcome(name: str, outcome: Outcome) -> bytes:
-    """Serialize what came of a call; what cannot be sent becomes an error."""
+    """Serialize an outcome; one that cannot be sent becomes an error."""
     value, error = outcome.value, outcome.error
     trace = "" if error is None else "".join(format_exception(error))
     try:
@@ -153,7 +153,7 @@ def serialize_outcome(name: str, outcome: Outcome) -> bytes:
 
 
 def rebuild_outcome(name: str, reply: bytes) -> Outcome:
-    """Rebuild what came of a call in the process that submitted it."""
+    """Rebuild an outcome in the process that submitted the call."""
     try:
         value, error, trace = pickle.loads(reply)
     except BaseException as failure:
@@ -165,8 +165,9 @@ def rebuild_outcome(name: str, reply: bytes) -> Outcome:
 
 
 class WorkerTraceback(Exception):
-    """The traceback of an exception, as the worker process saw it: the cause of the
-    exception in this process.
+    """The traceback of an exception in the worker process.
+
+    It is the cause of the exception in this process.
     """
 
     def __str__(self) -> str:
@@ -177,5 +178,5 @@ def describe(error: BaseException) -> str:
     """Return the kind of an error and its message."""
     try:
         return f"{type(error).__name__}: {error}"
-    except Exception:  # people's own may fail
+    except Exception:  # the app's own exceptions may fail here
         return type(error).__name__

@@ -35,7 +35,7 @@ class FuturesByKey(t.MutableMapping[t.Hashable, "Future[t.Any]"]):
     def __init__(self, lock: threading.RLock) -> None:
         self._lock = lock
         self._data: OrderedDict[t.Hashable, Future[t.Any]] = OrderedDict()
-        # By identity: what people put in need not be hashable.
+        # By identity: an object that people store need not be hashable.
         self._keys_of: dict[int, int] = {}
         self._finished: OrderedDict[t.Hashable, float] = OrderedDict()
         self._keeps_finished = True
@@ -106,7 +106,7 @@ class FuturesByKey(t.MutableMapping[t.Hashable, "Future[t.Any]"]):
             return super().setdefault(key, default)
 
     def clear(self) -> None:
-        """Remove all."""
+        """Remove all futures."""
         with self._lock:
             super().clear()
 
@@ -138,10 +138,10 @@ class FuturesByKey(t.MutableMapping[t.Hashable, "Future[t.Any]"]):
     def find_finished(self) -> bool:
         """Note futures that have finished and were not noted yet.
 
-        A thread that waits for a future is woken before the callbacks run, and what it
-        stores then is to take that one's place. Most often it is one of the last. After
-        a search through all that found nothing, the next one is that many calls later:
-        so on average a call costs the same however many are stored.
+        A thread that waits for a future is woken before the callbacks run, and a future
+        that it stores then must be able to replace that one. Most often that is one of
+        the last. After a search through all n futures that found nothing, the next full
+        search is n calls later. So the average cost of a call does not depend on n.
 
         :return: True if there is one.
         """
@@ -182,16 +182,18 @@ class FuturesByKey(t.MutableMapping[t.Hashable, "Future[t.Any]"]):
 
 def _when_done(future: t.Any, fn: t.Callable[[t.Any], object]) -> None:
     if issubclass(type(future), Future):
-        # The base class's: no context to copy.
+        # The base class's method: there is no context to copy.
         Future.add_done_callback(future, fn)
-    elif hasattr(future, "add_done_callback"):  # people's stand-ins may have none
+    elif hasattr(
+        future, "add_done_callback"
+    ):  # objects that people store may not have it
         future.add_done_callback(fn)
 
 
 class Registry:
     """Stores futures under keys, and removes them when they are too many or too old.
 
-    It is all of :class:`.FutureCollection` except what is asked of a future by key.
+    :class:`.FutureCollection` adds what is asked of a future by its key.
     """
 
     def __init__(
@@ -207,7 +209,7 @@ class Registry:
         self._lock = threading.RLock()
         self._reserved: dict[t.Hashable, object] = {}
         self._max_length = max_length
-        self._futures = {}  # the property makes the mapping of it
+        self._futures = {}  # the property converts it to the mapping
 
     @property
     def max_length(self) -> int | None:
@@ -231,7 +233,7 @@ class Registry:
             futures, given = FuturesByKey(self._lock), futures
             futures.keep_finished(self._max_length != 0)
             futures.update(given)
-        # Where mock.patch.object looks for what it is to put back.
+        # mock.patch.object looks here for the value that it restores.
         vars(self)["_futures"] = futures
 
     @property
@@ -243,8 +245,8 @@ class Registry:
     ) -> None:
         """Keep a key free for the future that :meth:`add` will store under it.
 
-        :param holder: the future, or who will know it.
-        :param instead_of: who holds the key until now, if anybody does.
+        :param holder: the future, or the object that will have it.
+        :param instead_of: the holder of the key until now, or None.
         :raises DuplicateKey: if the key is taken, or held by somebody else.
         """
         with self._lock:
@@ -277,7 +279,7 @@ class Registry:
             return self._futures.pop(future_key, None)
 
     def discard(self, future_key: t.Hashable, future: object) -> None:
-        """Remove this very future, if it is still stored under the key or holds it."""
+        """Remove this future if it is stored under the key, or has reserved it."""
         with self._lock:
             for where in (self._reserved, self._by_key):
                 if where.get(future_key, _ABSENT) is future:
@@ -323,7 +325,7 @@ class Registry:
 
     def _make_room(self) -> None:
         limit, stored = self._max_length, self._by_key
-        if not limit:  # no bound, or only what has finished goes
+        if not limit:  # no limit, or finished futures are removed at once
             return
         while len(stored) >= limit:
             if (oldest := stored.oldest_finished()) is not None:

@@ -3,8 +3,8 @@
 The fields of :class:`Settings` are the table of every key: its default stands beside
 it, and the metadata names the parser that checks it.
 
-``None`` and an empty text mean that a key is not set, so its default counts. Only for
-``EXECUTOR_FUTURES_TTL`` is ``None`` a value of its own: a finished future stays.
+``None`` and an empty text mean that a key is not set, so its default is used. Only for
+``EXECUTOR_FUTURES_TTL`` has ``None`` a meaning: a finished future stays.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Parser = t.Callable[[t.Any], t.Any]
 
 
 class _Refused(Exception):
-    """A parser raises it for a value that is not allowed; its text says what is."""
+    """Raised by a parser for a value that is not allowed; its text says what is."""
 
 
 def str2bool(value: object) -> bool:
@@ -150,7 +150,7 @@ class Settings:
 
     type: str = _key("thread", _word)
     """Which pool runs calls: ``'thread'``, ``'process'``, ``'pebble'``, ``'sync'``. The
-    pools themselves say which words there are."""
+    modules of the pools define the names."""
     max_workers: int | None = _key(None, _optional(_positive_int))
     """How many calls run at once; None is the standard library's default."""
     futures_max_length: int | None = _key(None, _optional(_whole_number))
@@ -185,7 +185,7 @@ class Settings:
 
     @property
     def g_carried(self) -> str:
-        """Which names of ``g`` a task sees, with ``push_app_context`` considered."""
+        """Which names of ``g`` a task sees; none if ``push_app_context`` is False."""
         return self.copy_g if self.push_app_context else "none"
 
     @classmethod
@@ -232,7 +232,7 @@ def misspelt(config: t.Mapping[str, t.Any], prefix: str) -> dict[str, str]:
     """Return the keys that look like one of this executor's and are not, each with the
     nearest one that exists.
 
-    A key that resembles none is left alone: it may be the app's own.
+    A key that resembles none of them is ignored: it may be the app's own.
     """
     found = {}
     for key in filter(lambda key: isinstance(key, str), config):
@@ -248,6 +248,6 @@ def _nearest(key: str) -> str | None:
     if key.startswith("EXECUTOR_"):
         near = get_close_matches(key.removeprefix("EXECUTOR_"), _NAMES, 1, 0.6)
         return near[0] if near else None
-    # The word itself is misspelt: only what is very much alike.
+    # The word itself is misspelt: accept only what is very similar.
     near = get_close_matches(key, [config_key("", name) for name in _NAMES], 1, 0.85)
     return near[0].removeprefix("EXECUTOR_") if near else None

@@ -1,8 +1,8 @@
-"""What happens to tasks, told through :mod:`blinker` as Flask's own signals are.
+"""Signals about tasks, sent with :mod:`blinker` as Flask's own signals are.
 
 The sender is the app; receivers get the task as ``task``. They run in the process that
-submitted it, on the thread where it happens, in an app context. A receiver that raises
-is logged and changes nothing.
+submitted the task, on the thread where it happens, in an app context. If a receiver
+raises, that is logged and changes nothing.
 
 ===========================  ==================================================
 A task that                  sends
@@ -17,8 +17,8 @@ is cancelled while it runs   submitted, started, progressed …, cancelled
 cannot be run                submitted, failed
 ===========================  ==================================================
 
-The last of each line is sent exactly once, and before the future ends: who waits for
-the future finds it sent.
+The last signal of each row is sent exactly once, before the future ends. So when a wait
+for the future is over, it has been sent.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ from blinker import NamedSignal, Namespace
 _signals = Namespace()
 
 task_submitted: NamedSignal = _signals.signal("task-submitted")
-"""A task was accepted; on the thread that submits it."""
+"""A task was accepted. Sent on the thread that submits it."""
 task_started: NamedSignal = _signals.signal("task-started")
-"""An attempt begins; on the thread that runs it, or minds the process that does."""
+"""An attempt begins. Sent on the thread that runs it, or that waits for the worker
+process."""
 task_progressed: NamedSignal = _signals.signal("task-progressed")
 """The task has reported progress: ``task.progress``."""
 task_retrying: NamedSignal = _signals.signal("task-retrying")
 """An attempt failed with ``error``; the next one comes in ``delay`` seconds."""
 task_succeeded: NamedSignal = _signals.signal("task-succeeded")
-"""The task has returned."""
+"""The task has returned ``result``."""
 task_failed: NamedSignal = _signals.signal("task-failed")
 """The task has ended with ``error``."""
 task_timed_out: NamedSignal = _signals.signal("task-timed-out")
@@ -55,7 +56,7 @@ def send(
 ) -> None:
     """Send a signal to each of its receivers.
 
-    :param failed: called with a receiver that raised, and what it raised.
+    :param failed: called with a receiver that raised, and with its exception.
     """
     for receiver in signal.receivers_for(app):
         try:

@@ -1,7 +1,7 @@
 """The verbs of everything that takes calls: executors, their views, and groups.
 
-They are abstract: a submitter says how one call is accepted, and has ``submit``,
-``submit_stored`` and ``map`` in return. So jobs and groups need not know the executor.
+They are abstract: a subclass defines how one call is accepted, and inherits ``submit``,
+``submit_stored`` and ``map``. So jobs and groups do not need to know the executor.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Declared:
     """What a submitter knows of a job."""
 
     options: Given
-    """What was given for it, checked."""
+    """The options of all its tasks, checked."""
 
     @property
     def declared(self) -> t.Any:
@@ -152,7 +152,7 @@ class Verbs:
 
 
 OWN_SUBMIT = Verbs.submit
-"""The ``submit`` of this package: any other one is somebody else's."""
+"""The ``submit`` of this package; another one was overridden or patched."""
 
 
 class Submitter(Verbs, concurrent.futures.Executor):
@@ -225,7 +225,7 @@ class Submitter(Verbs, concurrent.futures.Executor):
         try:
             for args in calls:
                 futures.append(accept(self.options, fn, args, {}, NoKey, job))
-        except BaseException:  # nobody will have the handles
+        except BaseException:  # the caller gets no futures
             for future in futures:
                 future.cancel()
             raise
@@ -233,7 +233,7 @@ class Submitter(Verbs, concurrent.futures.Executor):
 
     @property
     def _executor(self) -> t.Any:
-        """The executor itself; for a view, the one it is a view of."""
+        """The executor itself; for a view, the executor of which it is a view."""
         raise NotImplementedError
 
     def _accept(
@@ -249,9 +249,9 @@ class Submitter(Verbs, concurrent.futures.Executor):
         """Accept a call; only the executor itself does.
 
         :param given: the options of the call.
-        :param key: under which the future is stored, if not that of the options.
-        :param job: whose options count too, if it is not ``fn`` itself.
-        :param held_by: who has reserved the key already, if anybody has.
+        :param key: the key for its future, if it is not that of the options.
+        :param job: the job whose options are merged, if it is not ``fn`` itself.
+        :param held_by: the object that has reserved the key already, or None.
         """
         raise NotImplementedError
 
@@ -291,7 +291,7 @@ def _result(future: TaskFuture[T], deadline: float | None) -> T:
 
 
 def _one_by_one(chunks: t.Iterable[list[T]]) -> t.Generator[T, None, None]:
-    """Yield what chunks hold, dropping each; it can be closed as a map's can."""
+    """Yield the results in chunks, dropping each; as a generator it can be closed."""
     for chunk in chunks:
         chunk.reverse()
         while chunk:

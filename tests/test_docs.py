@@ -19,12 +19,17 @@ import re
 import subprocess
 import sys
 import textwrap
+import threading
+import types
 import typing as t
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from flask import Flask
+from limits import LIMIT
 
+from flask_executor import Executor
 from flask_executor.settings import Settings, read_key
 
 ROOT = Path(__file__).parent.parent
@@ -155,67 +160,194 @@ def test_the_readme_points_at_what_is_there() -> None:
     assert [n for n in names if n not in built and not (ROOT / n).exists()] == []
 
 
-def rooms() -> list[str]:
-    text = (DOCS / "explanation/architecture.rst").read_text()
-    block = text.split(".. code-block:: text")[1].split("``files.py``")[0]
-    return [line.split()[0] for line in block.splitlines() if line.strip()]
+ARCHITECTURE = DOCS / "explanation/architecture.rst"
+PACKAGE = ROOT / "flask_executor"
 
 
-def room_of(path: Path) -> str:
-    parts = path.relative_to(ROOT / "flask_executor").parts
-    return parts[0] + "/" if len(parts) > 1 else parts[0]
+def rooms() -> list[tuple[str, bool]]:
+    """The files of the package as the page lists them, in import order, each with its
+    mark. The door of a package comes behind its modules.
+    """
+    block = ARCHITECTURE.read_text().split(".. code-block:: text\n\n")[1]
+    found: list[tuple[str, bool]] = []
+    package = door = None
+    for line in block.splitlines():
+        if not line.startswith("    "):
+            break
+        name, mark = line.split()[0], "◆" in line
+        if line.startswith("        "):
+            found.append((f"{package}{name}.py", mark))
+            continue
+        found += [door] if door else []
+        package = name if name.endswith("/") else None
+        door = (f"{name}__init__.py", mark) if package else None
+        found += [] if package else [(f"{name}.py", mark)]
+    return [*found, *([door] if door else [])]
 
 
-def imported(path: Path) -> t.Iterator[str]:
-    """The rooms that a module imports when it is loaded."""
-    package = path.parent
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = package if node.level == 1 else package.parent
-            names = [node.module] if node.module else [a.name for a in node.names]
-            for name in names:
-                target = base.joinpath(*name.split("."))
-                module = target.with_suffix(".py")
-                if module.exists():
-                    yield room_of(module)
-                elif target.is_dir():
-                    yield room_of(target / "__init__.py")
+def modules() -> dict[str, str]:
+    """The text of every module, by its file's name in the package."""
+    files = {
+        path.relative_to(PACKAGE).as_posix(): path.read_text()
+        for path in PACKAGE.rglob("*.py")
+    }
+    return {name: text for name, text in files.items() if name != "__init__.py"}
+
+
+def file_of(parts: t.Sequence[str]) -> str | None:
+    """The file of a module of ours, or None if there is no such module."""
+    path = PACKAGE.joinpath(*parts)
+    if path.is_dir():
+        path /= "__init__"
+    file = path.with_suffix(".py")
+    return file.relative_to(PACKAGE).as_posix() if file.exists() else None
+
+
+def imports(text: str) -> t.Iterator[tuple[int, str, str]]:
+    """Every import of a module, wherever it stands: the dots in front, the module, and
+    a name that is taken from there, or nothing.
+    """
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom):
+            yield from ((node.level, node.module or "", a.name) for a in node.names)
+        elif isinstance(node, ast.Import):
+            yield from ((0, alias.name, "") for alias in node.names)
+
+
+def imported(file: str, text: str) -> t.Iterator[str]:
+    """The files of the package that a module imports."""
+    above = file.split("/")
+    for level, module, name in imports(text):
+        parts = [*above[: len(above) - level], *module.split(".")] if level else []
+        if module.split(".")[0] == "flask_executor" and not level:
+            parts = module.split(".")[1:]
+        elif not level:
+            continue
+        parts = [part for part in parts if part]
+        found = (file_of([*parts, name]) if name else None) or file_of(parts)
+        assert found is not None, (file, module, name)
+        yield found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("from ..task import Task", "task.py"),
+        ("from .. import task", "task.py"),
+        ("from . import base", "pools/base.py"),
+        ("from .base import Pool", "pools/base.py"),
+        ("from . import Pool", "pools/__init__.py"),
+        ("from ..contexts import Snapshot", "contexts/__init__.py"),
+        ("from ..contexts.snapshot import Snapshot", "contexts/snapshot.py"),
+        ("import flask_executor.task", "task.py"),
+        ("from flask_executor import Task", "__init__.py"),
+        ("def f():\n    from .base import Pool", "pools/base.py"),
+        ("if TYPE_CHECKING:\n    from ..task import Task", "task.py"),
+    ],
+)
+def test_every_import_is_seen(text: str, found: str) -> None:
+    """The test of the order sees imports of every form and at every place."""
+    assert list(imported("pools/thread.py", text)) == [found]
 
 
 def test_rooms_import_in_order() -> None:
-    """A module imports only from the rooms above its own."""
-    order = rooms()
-    modules = sorted((ROOT / "flask_executor").rglob("*.py"))
-    checked = 0
-    for path in modules:
-        room = room_of(path)
-        if room == "__init__.py":
-            continue
-        for other in imported(path):
-            checked += 1
-            assert other == room or order.index(other) < order.index(room), (
-                path,
-                other,
-            )
-    assert {room_of(path) for path in modules} - {"__init__.py"} == set(order)
-    assert checked > 20
+    """A module imports only those that are listed above it; every one is listed."""
+    order = [name for name, _ in rooms()]
+    texts = modules()
+    assert sorted(order) == sorted(texts)
+    place = {name: number for number, name in enumerate([*order, "__init__.py"])}
+    pairs = [(file, other) for file in order for other in imported(file, texts[file])]
+    assert [pair for pair in pairs if place[pair[1]] >= place[pair[0]]] == []
+    assert len(pairs) > 100
+
+
+def of_flask(text: str) -> set[str]:
+    """What a module imports from Flask, with dots."""
+    return {
+        f"{module}.{name}".rstrip(".")
+        for level, module, name in imports(text)
+        if not level and module.split(".")[0] == "flask"
+    }
+
+
+def test_diamonds_mark_what_imports_flask() -> None:
+    """The list marks the modules that import Flask, and the packages with such."""
+    texts = modules()
+    for file, mark in rooms():
+        folder = file.removesuffix("__init__.py")
+        parts = [text for name, text in texts.items() if name.startswith(folder)]
+        known = any(map(of_flask, parts if folder != file else [texts[file]]))
+        assert known == mark, file
+
+
+def test_only_contexts_knows_contexts_of_flask() -> None:
+    """No other room imports more of Flask than the class of apps and what loads one."""
+    outside = set()
+    for file, text in modules().items():
+        if not file.startswith("contexts/"):
+            outside |= of_flask(text)
+        elif file != "contexts/flask_versions.py":
+            assert not of_flask(text) & {"flask.ctx", "flask.globals"}, file
+    assert outside == {"flask.Flask", "flask.cli.ScriptInfo"}
 
 
 def test_the_drawing_shows_the_rooms() -> None:
-    """The drawing of the rooms has those of the list, in the same order, and marks
-    those that import Flask.
-    """
+    """The drawing has the rooms of the list, in the same order, with the same marks."""
     drawing = (DOCS / "_static/rooms.svg").read_text()
-    drawn = re.findall(r'class="name"[^>]*>([^<]+?)( ◆)?</text>', drawing)
-    assert [name for name, _ in drawn] == rooms()
-    for name, mark in drawn:
-        room = ROOT / "flask_executor" / name
-        modules = room.glob("*.py") if room.is_dir() else [room]
-        knows = any(
-            re.search(r"^(?:from|import) flask\b", module.read_text(), re.MULTILINE)
-            for module in modules
-        )
-        assert knows == bool(mark), name
+    drawn = re.findall(r'class="(?:soft )?name"[^>]*>([^<]+?)( ◆)?</text>', drawing)
+    block = ARCHITECTURE.read_text().split(".. code-block:: text\n\n")[1]
+    listed = re.findall(r"^    +(\S+)( ◆)? ", block.split("\n\n")[0], re.MULTILINE)
+    assert drawn == listed
+
+
+def story() -> tuple[list[str], list[str]]:
+    """The functions that the story of one call names: all, and those of a call that
+    does not raise.
+    """
+    page = ARCHITECTURE.read_text()
+    text = page.split("The story of one call\n")[1].split("The contract of a pool\n")[0]
+    steps = text.split("\n#. ")[1:]
+    usual = [step for step in steps if not step.startswith("**If the function raises")]
+    assert len(steps) - len(usual) == 1
+    named = re.compile(r"``(\w+\.\w+)``")
+    return named.findall("".join(steps)), named.findall("".join(usual))
+
+
+def called(fn: t.Callable[[], object]) -> list[set[str]]:
+    """The functions of the package that a call goes through, each by its names."""
+    seen: list[set[str]] = []
+
+    def note(frame: types.FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        path = Path(code.co_filename)
+        if event == "call" and path.is_relative_to(PACKAGE):
+            seen.append({code.co_qualname, f"{path.stem}.{code.co_qualname}"})
+
+    app = Flask("story")
+    executor = Executor(app)
+    with app.test_request_context("/"):
+        before = sys.getprofile(), threading.getprofile()
+        threading.setprofile(note)
+        sys.setprofile(note)
+        try:
+            future = executor.submit(fn)
+        finally:
+            sys.setprofile(before[0])
+            threading.setprofile(before[1])
+        future.exception(LIMIT)
+        executor.shutdown()
+    return seen
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_the_story_of_a_call_is_true(raises: bool) -> None:
+    """A call goes through the functions that its story names, in that order."""
+    everything, usual = story()
+    assert len(usual) > 15
+    assert len(everything) > len(usual)
+    ahead = iter(called((lambda: 1 // 0) if raises else (lambda: 1)))
+    for name in everything if raises else usual:
+        assert any(name in names for names in ahead), name
 
 
 @pytest.mark.parametrize("page", ["reference/config.rst", "howto/migrating.rst"])

@@ -22,7 +22,7 @@ class ParsedForm(t.NamedTuple):
     data: bytes | None
 
     def open(self) -> dict[str, t.Any]:
-        """The entries for the ``__dict__`` of a request of its own."""
+        """Return the entries for the ``__dict__`` of a new request."""
         entries = {
             "form": _own_form(self.form),
             "files": self.files_class(
@@ -42,8 +42,9 @@ def was_read(request: Request) -> bool:
 
 
 def body_of(request: Request) -> tuple[Content | None, ParsedForm | None]:
-    """The body, or the form that the view has parsed; the view's own stream stays
-    readable. Both are None if there is no body.
+    """Return the body, or the form that the view has parsed.
+
+    The view's own stream stays readable. Both are None if there is no body.
 
     :raises werkzeug.exceptions.HTTPException: if the body is too large, or the client
         broke it off.
@@ -63,7 +64,7 @@ def _has_body(environ: t.Mapping[str, t.Any]) -> bool:
         return True
     if "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower():
         return True
-    # HTTP/2 needs neither; reading ends by itself, at once where there is no body.
+    # HTTP/2 needs neither: reading ends by itself, at once if there is no body.
     return "wsgi.input_terminated" in environ and environ.get("REQUEST_METHOD") in (
         "POST",
         "PUT",
@@ -72,12 +73,12 @@ def _has_body(environ: t.Mapping[str, t.Any]) -> bool:
 
 
 def _share_body(request: Request) -> Content | None:
-    """Read a body that nobody has read, and give the view a reader of its own."""
+    """Read a body that nobody has read, and give the view its own reader."""
     if "stream" in vars(request):
         return _rest_of(request.stream)
     body = Content.rest_of(request.stream, request.content_length)
     if request.content_length is not None and body.size < request.content_length:
-        raise ClientDisconnected()  # where the server does not tell itself
+        raise ClientDisconnected()  # some servers do not raise it themselves
     reader = body.open()
     request.environ["wsgi.input"] = reader
     request.environ["wsgi.input_terminated"] = True
@@ -86,8 +87,9 @@ def _share_body(request: Request) -> Content | None:
 
 
 def _rest_of(stream: t.Any) -> Content | None:
-    """What is left of a stream that the view may be reading, and go on to read; None
-    where it cannot be given back.
+    """Return what is left of a stream that the view may still be reading.
+
+    The view can go on reading. It is None if what was read cannot be given back.
     """
     if isinstance(stream, LimitedStream):
         position = stream.tell()

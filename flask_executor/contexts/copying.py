@@ -1,6 +1,6 @@
-"""Plain values: copied however deep, and compared with their copy.
+"""Plain values: copied at any depth, and compared with their copy.
 
-Containers are what a task could change behind the view's back, so it gets its own.
+A task could change containers that the view still uses, so it gets copies of them.
 Other objects are shared: copying one that knows a session or a lock would break it.
 """
 
@@ -23,14 +23,15 @@ PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
 """Types of values that cannot change."""
 
 _SHARED = PLAIN | {FunctionType, io.TextIOWrapper, Rule, DefaultJSONProvider}
-"""Common types of what a request and a session hold; none of them is a container."""
+"""Common types of values in requests and sessions that are no containers."""
 
 _CONTAINERS = frozenset({dict, list, set, tuple, bytearray})
 
 
 def own_copy(value: T) -> T:
-    """Copy containers, however deep. What cannot change is the same object, and so is
-    what is not a container.
+    """Return a copy of a container, with copies of the containers in it.
+
+    Values that cannot change, and those that are no containers, stay the same objects.
     """
     return t.cast(T, _own_copy(value, {}))
 
@@ -42,7 +43,7 @@ def is_proxy(value: t.Any) -> bool:
 
 def own_values(own: dict[t.Any, t.Any]) -> None:
     """Copy the containers that a dictionary shares with the one it was copied from."""
-    # Most hold none, and this costs far less than to look at each.
+    # Most hold no container, and this costs far less than to look at each value.
     if not _SHARED.issuperset(map(type, dict.values(own))):
         _own_values(own, {})
 
@@ -96,7 +97,7 @@ def _own_copy_of_subclass(value: t.Any, memo: dict[int, t.Any]) -> t.Any:
     if isinstance(own, dict):
         _own_values(own, memo)
     elif isinstance(own, list):
-        # Here too not through the class's own methods.
+        # Here, too, not through the class's own methods.
         list.__setitem__(own, slice(None), [_own_copy(item, memo) for item in own])
     elif isinstance(own, deque):
         for index, item in enumerate(list(own)):

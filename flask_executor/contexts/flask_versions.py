@@ -5,8 +5,8 @@ class for both. Which of the two shapes is there is detected once, by :func:`_de
 
 A copied context is not pushed as Flask would push it: that matches the URL again,
 opens the session again, and on its way out closes the view's uploads and runs
-``teardown_request`` for a request that did not end. A task gets a request, a session
-and a ``g`` of its own instead, and only ``teardown_appcontext`` runs after it.
+``teardown_request`` for a request that did not end. A task gets its own request,
+session and ``g`` instead, and only ``teardown_appcontext`` runs after it.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ Leave = t.Callable[[BaseException | None], None]
 """Ends a restored context, with the exception of the call or None."""
 
 Seen = tuple[Flask, t.Any, t.Any]
-"""What the running code sees: the app, its ``g``, and Flask's own context object that
-has the request, or None."""
+"""The app of the running code, its ``g``, and Flask's own context object that has the
+request, or None."""
 
 
 class OnDemand:
     """The request and session of a task's context, each made when the task asks for it.
 
-    Most tasks never do, and each costs more than the rest of a restore. A subclass also
-    inherits from Flask's own context class.
+    Most tasks never ask, and each costs more than the rest of a restore. A subclass
+    also inherits from Flask's own context class.
     """
 
     app: Flask
     request: Request
     _copy: RequestCopy | None = None
     _request_entry: t.ClassVar[str]
-    """The name in its ``__dict__`` under which its request is, once that is made."""
+    """The name in its ``__dict__`` for its request, once that is made."""
 
     def _make_request(self) -> Request:
         return t.cast(RequestCopy, self._copy).open_request()
@@ -68,8 +68,9 @@ class OnDemand:
             return None
 
     def match_request(self) -> None:
-        """Do nothing: the view matched the URL, and to do so again would replace
-        ``view_args``.
+        """Do nothing.
+
+        The view has matched the URL. Matching it again would replace ``view_args``.
         """
 
     @property
@@ -157,7 +158,7 @@ class _TaskRequestContext(OnDemand):
         return []  # of after_this_request, which nobody calls in the end
 
     def leave(self, error: BaseException | None) -> None:
-        """End it, and the app context under it."""
+        """End this context, and the app context under it."""
         # A token refers to the context it was made in, and that to this: a cycle.
         self._cv_tokens = ()
         if "request" in vars(self):
@@ -229,13 +230,13 @@ class _TaskAppContext(OnDemand):
         return vars(self).get("_request", self) is not None
 
     def show(self, copy: RequestCopy) -> None:
-        """Give it a request."""
+        """Set the request of this context."""
         self._copy = copy
         for entry in ("_request", "_session", "url_adapter"):
             del vars(self)[entry]
 
     def leave(self, error: BaseException | None) -> None:
-        """End it as a context without a request, since no request ends."""
+        """End this context like one without a request, because no request ends."""
         self.close_request()
         vars(self)["_request"] = None
         _pop(self, error)
@@ -285,8 +286,9 @@ def session_of(context: t.Any) -> SessionMixin | None:
 
 
 def _detect() -> _SplitContexts | _MergedContexts:
-    """Tell which of the two shapes Flask has, without touching the names of the other
-    one, which may warn.
+    """Return the shape that this Flask has.
+
+    The names of the other shape may warn, so they are not used.
     """
     app_variable = flask.globals._cv_app
     request_variable = getattr(flask.globals, "_cv_request", None)

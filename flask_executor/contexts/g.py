@@ -1,4 +1,4 @@
-"""What of ``g`` a task gets."""
+"""The part of ``g`` that a task gets."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .copying import PLAIN, is_proxy
 def copy_of_g(
     g: t.Any, which: str, session: SessionMixin | None = None
 ) -> dict[str, t.Any]:
-    """The names of ``g`` that go to a task, with their values.
+    """Return the names of ``g`` that a task gets, with their values.
 
     :param which: ``'safe'``, ``'all'`` or ``'none'``.
-    :param session: that of the request, by which Flask-Login loads the user.
+    :param session: the session of the request, from which Flask-Login loads the user.
     """
     if which == "none":
         return {}
-    # A copy first: to look at a value may run code that sets names of g.
+    # A copy first: looking at a value may run code that sets names of g.
     names: dict[str, t.Any] = vars(g).copy()
     if which == "all":
         return names
@@ -30,7 +30,7 @@ def copy_of_g(
 
 
 def _has_close(value: t.Any) -> bool:
-    # What stands behind a proxy is not in g: a task sees what its own context gives.
+    # A proxy's object is not in g: a task sees the object of its own context.
     if is_proxy(value):
         return False
     try:
@@ -40,7 +40,7 @@ def _has_close(value: t.Any) -> bool:
 
 
 def _reloads(user: t.Any, session: SessionMixin | None) -> bool:
-    """Return True if Flask-Login loads that user again where its ``g`` has none.
+    """Return True if Flask-Login loads that user again when its ``g`` has none.
 
     A model object belongs to the database session of the view: a task can neither
     load more of it nor commit it.

@@ -1,4 +1,4 @@
-"""Values as bytes for another process, each by itself; the log says which stay here."""
+"""Values as bytes for another process, each by itself; it logs which are not sent."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _logged: set[tuple[str, str, str]] = set()
 def dumps(value: t.Any) -> bytes:
     """Pickle a value; a proxy in it goes by the name that a module has for it.
 
-    What stands behind the proxy is another one in another process: it stays here, and
-    the proxy is not resolved.
+    In another process the proxy stands for another object. So the object stays here,
+    and the proxy is not resolved.
 
     :raises pickle.PicklingError: for a proxy that no module names.
     """
@@ -40,8 +40,9 @@ def _named(module: str, name: str) -> t.Any:
 
 
 def _name_of(proxy: t.Any) -> tuple[str, str]:
-    """Where another process finds a proxy: in the module of the function behind it, or
-    among those of Flask.
+    """Return where another process finds a proxy.
+
+    That is the module of the function behind it, or one of Flask's modules.
     """
     behind = object.__getattribute__(proxy, "_LocalProxy__wrapped")
     for module in (getattr(behind, "__module__", ""), "flask.globals"):
@@ -53,7 +54,7 @@ def _name_of(proxy: t.Any) -> tuple[str, str]:
 
 
 class _Pickled:
-    """A value pickled by itself, so that one that does not unpickle stops no other."""
+    """A value pickled by itself: if it does not unpickle, the others still do."""
 
     __slots__ = ("data",)
 
@@ -62,10 +63,11 @@ class _Pickled:
 
 
 def serialize(values: t.Mapping[str, t.Any], where: str) -> dict[str, t.Any]:
-    """The values of a mapping that can be sent to another process, for
-    :func:`deserialize`.
+    """Serialize the values of a mapping that can be sent to another process.
 
-    :param where: what the debug log calls the mapping when it names the other values.
+    :func:`deserialize` takes them. The debug log names the other values.
+
+    :param where: the name of the mapping in that log.
     """
     sent = {}
     for name, value in values.items():
@@ -80,7 +82,7 @@ def serialize(values: t.Mapping[str, t.Any], where: str) -> dict[str, t.Any]:
 
 
 def deserialize(values: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """The values again, in the other process."""
+    """Return the values, in the other process."""
     received = {}
     for name, value in values.items():
         try:

@@ -1,4 +1,4 @@
-"""Copies of a request and its session: one is kept, and opened anew for each task."""
+"""Copies of a request and its session: one is kept, and each task opens it again."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _SERVER_OWNED = frozenset(
         "wsgi.version",
     }
 )
-"""What of a WSGI environment belongs to the connection, which ends with the view, or is
-the same in each.
+"""Names in a WSGI environment that belong to the connection, which ends with the view,
+or that have the same value in each.
 """
 
 
 class RequestCopy:
-    """One request as it was, and its session: opened anew for each task."""
+    """A request as it was, and its session; each task opens it again."""
 
     __slots__ = ("_attributes", "_body", "_class", "_environ", "_parsed", "_session")
 
@@ -84,9 +84,7 @@ class RequestCopy:
         )
 
     def shows(self, request: Request, session: SessionMixin | None) -> bool:
-        """Return True if the request it was made of, and the session, still look like
-        this.
-        """
+        """Return True if its request and session still look like this copy."""
         if self._body is None and self._parsed is None and was_read(request):
             return False
         return (
@@ -98,8 +96,9 @@ class RequestCopy:
     def changeable(
         self, request: Request, session: SessionMixin | None
     ) -> list[tuple[t.Any, t.Any]]:
-        """What of a request and session just copied can be changed where it is, each
-        with its copy.
+        """Return the parts of the request and session that can be changed in place.
+
+        Each is paired with its copy. The request and session were just copied.
         """
         environ, attributes = request.environ, vars(request)
         views = [environ[name] for name in self._environ]
@@ -111,11 +110,11 @@ class RequestCopy:
         return [(v, own) for v, own in zip(views, ours, strict=False) if v is not own]
 
     def open_request(self) -> Request:
-        """A request of its own."""
+        """Return a new request."""
         environ = own_copy(self._environ)
         environ["wsgi.version"] = (1, 0)
         environ["wsgi.input"] = self._body.open() if self._body else io.BytesIO()
-        # Our readers end where the body ends, whatever the server's did.
+        # Our readers end where the body ends, even if the server's did not.
         environ["wsgi.input_terminated"] = True
         request = self._class(environ)
         vars(request).update(own_copy(self._attributes))
@@ -126,13 +125,13 @@ class RequestCopy:
     def open_session(
         self, app: Flask, request: t.Callable[[], Request]
     ) -> SessionMixin:
-        """A session of its own; opened anew if the view had not opened one yet."""
+        """Return a new session; it is opened now if the view had not opened one."""
         if self._session is not None:
             return copy_session(self._session)
         return _new_session(app, request())
 
     def portable(self) -> PortableRequest:
-        """The part of it that is sent to another process."""
+        """Return the part of it that is sent to another process."""
         environ, attributes = dict(self._environ), dict(self._attributes)
         # The worker has its own of both.
         environ.pop("wsgi.errors", None)
@@ -158,12 +157,13 @@ class RequestCopy:
 
 
 PortableSession = tuple[dict[str, t.Any], dict[str, t.Any]]
-"""What a session holds, and its attributes."""
+"""The content of a session, and its attributes."""
 
 
 class PortableRequest(t.NamedTuple):
-    """The part of a request that is sent to another process: it pickles, and refers to
-    no app.
+    """The part of a request that is sent to another process.
+
+    It can be pickled, and refers to no app.
     """
 
     environ: dict[str, t.Any]
@@ -174,7 +174,7 @@ class PortableRequest(t.NamedTuple):
     parsed: ParsedForm | None
 
     def rebuild(self, app: Flask) -> RequestCopy:
-        """The request again, made of the app's own classes."""
+        """Return the request again, made of the app's own classes."""
         attributes = {
             "json_module": app.json,
             "url_rule": _own_rule(app, self.rule),
@@ -201,12 +201,12 @@ class _TransferredRequest(RequestCopy):
     __slots__ = ("transferred",)
 
     transferred: PortableSession | None
-    """What the session held; None if the view had none."""
+    """The content of the session; None if the view had none."""
 
     def open_session(
         self, app: Flask, request: t.Callable[[], Request]
     ) -> SessionMixin:
-        """A session of the app's own class, with what the view's held."""
+        """Return a session of the app's own class, with the content of the view's."""
         session = _new_session(app, request())
         if self.transferred is not None and not isinstance(session, NullSession):
             data, attributes = map(deserialize, self.transferred)
@@ -226,7 +226,10 @@ def close(request: Request) -> None:
 
 
 def copy_session(session: SessionMixin) -> SessionMixin:
-    """A session of the same class and data, however deep; nothing is saved by it."""
+    """Return a session of the same class with a deep copy of its data.
+
+    Nothing is saved by it.
+    """
     copy = session.__class__.__new__(session.__class__)
     attributes = vars(copy)
     attributes.update(vars(session))
@@ -252,7 +255,7 @@ def _new_session(app: Flask, request: Request) -> SessionMixin:
 
 
 def _own_rule(app: Flask, rule: tuple[str, str] | None) -> Rule | None:
-    """The app's own rule of that endpoint and pattern."""
+    """Return the app's own rule with that endpoint and pattern, or None."""
     if rule is None:
         return None
     endpoint, pattern = rule
@@ -264,7 +267,7 @@ def _own_rule(app: Flask, rule: tuple[str, str] | None) -> Rule | None:
 
 
 def _seen_environ(request: Request) -> dict[str, t.Any]:
-    """A copy of all that may outlive the connection."""
+    """Return a copy of everything that may outlive the connection."""
     environ = request.environ.copy()
     for key in environ.keys() & _SERVER_OWNED:
         del environ[key]
@@ -273,9 +276,7 @@ def _seen_environ(request: Request) -> dict[str, t.Any]:
 
 
 def _seen_attributes(request: Request) -> dict[str, t.Any]:
-    """A copy of what the app and its extensions set on the request, and of Flask's
-    routing.
-    """
+    """Return a copy of Flask's routing, and of what the app and extensions have set."""
     request_class: t.Any = type(request)
     leave = _left_out(request_class)
     state = vars(request).copy()

@@ -1,6 +1,6 @@
-"""Sentry: each task has a scope of its own.
+"""Sentry: each task has its own scope.
 
-Imported only where ``sentry_sdk`` is loaded. It keeps its scopes in context variables,
+Imported only if ``sentry_sdk`` is loaded. It keeps its scopes in context variables,
 and a copy of those refers to the same scopes: without this, tasks that run at once
 would set each other's tags, and the view would get their breadcrumbs.
 """
@@ -17,9 +17,9 @@ Leave = t.Callable[[BaseException | None], None]
 def enter_with_own_scope(enter: t.Callable[..., Leave], *args: t.Any) -> Leave:
     """Enter a context, with copies of the scopes that are current.
 
-    :return: what must be called at the end; it goes back to the scopes of before.
+    :return: a function that must be called at the end; it restores the old scopes.
     """
-    # None in version 1, and while another thread imports it.
+    # None in version 1, and while another thread imports the module.
     isolation_scope = getattr(modules["sentry_sdk"], "isolation_scope", None)
     if isolation_scope is None:
         return enter(*args)
@@ -29,7 +29,7 @@ def enter_with_own_scope(enter: t.Callable[..., Leave], *args: t.Any) -> Leave:
         scopes = entered.pop_all()
 
     def leave_both(error: BaseException | None) -> None:
-        with scopes:  # what a teardown function reports is the task's, too
+        with scopes:  # reports of teardown functions belong to the task, too
             leave(error)
 
     return leave_both

@@ -26,9 +26,9 @@ _LAST = "_flask_executor_last"
 
 
 class Snapshot:
-    """What a call sees: the app, ``g``, the request, the session, context variables.
+    """The app, ``g``, request, session and context variables that a call sees.
 
-    Taken once, it can be restored any number of times, on any thread; each restore is
+    Taken once, it can be restored any number of times, on any thread. Each restore is
     a fresh context that shares nothing with the view or with another restore.
     """
 
@@ -51,13 +51,13 @@ class Snapshot:
     def take(cls, app: Flask, *, copy_g: str = "safe") -> Snapshot:
         """Copy what the running code sees now.
 
-        Where a view submits again and nothing has changed, the snapshot taken then
-        serves again: less to keep, and less for the garbage collector to walk.
+        If a view submits again and nothing has changed, it returns the last snapshot:
+        less to keep, and less for the garbage collector to visit.
 
-        :param app: the app to use where no context is current.
+        :param app: the app to use if no context is current.
         :param copy_g: ``'safe'``, ``'all'`` or ``'none'``.
-        :raises werkzeug.exceptions.HTTPException: where a body that nobody has read
-            yet cannot be read: it is too large, or the client broke it off.
+        :raises werkzeug.exceptions.HTTPException: if nobody has read the body yet, and
+            it is too large, or the client broke it off.
         """
         variables = contexts.variables()
         seen = contexts.seen()
@@ -93,8 +93,8 @@ class Snapshot:
     def enter(self) -> Leave:
         """Make the copies current, within a context from :meth:`variables`.
 
-        :return: what must be called at the end, with the exception of the call or
-            None; it runs the app's ``teardown_appcontext`` functions.
+        :return: a function that must be called at the end, with the exception of the
+            call or None; it runs the app's ``teardown_appcontext`` functions.
         """
         if "sentry_sdk" not in modules:
             return contexts.enter(self.app, self._g, self._request)
@@ -111,7 +111,7 @@ class Snapshot:
     ) -> T:
         """Call a function in a fresh restore, on this thread.
 
-        :param inside: the task whose code this is, or None.
+        :param inside: the task that runs it, or None.
         """
         return self._variables.copy().run(self._run, fn, args, kwargs, inside)
 
@@ -138,7 +138,7 @@ class Snapshot:
         return result
 
     def serialize(self) -> bytes:
-        """The part of it that is sent to another process, pickled; made once.
+        """Return the part that is sent to another process, pickled; made once.
 
         It unpickles to a :class:`PortableSnapshot`.
         """
@@ -148,35 +148,28 @@ class Snapshot:
             self._serialized = pickle.dumps(sent)
         return self._serialized
 
-    def packed(self) -> bytes:
-        """Same as :meth:`serialize`, until nothing uses this name."""
-        return self.serialize()
-
 
 class PortableSnapshot(t.NamedTuple):
-    """The part of a snapshot that is sent to another process: it pickles, and refers to
-    no app.
+    """The part of a snapshot that is sent to another process.
+
+    It can be pickled, and refers to no app.
     """
 
     g: dict[str, t.Any]
     request: PortableRequest | None
 
     def rebuild(self, app: Flask) -> Snapshot:
-        """The snapshot again, in a process that has made its own app."""
+        """Return the snapshot again, in a process that has made its own app."""
         request = None if self.request is None else self.request.rebuild(app)
         return Snapshot(app, deserialize(self.g), request, contexts.variables())
 
-    def land(self, app: Flask) -> Snapshot:
-        """Same as :meth:`rebuild`, until nothing uses this name."""
-        return self.rebuild(app)
-
 
 class Reusable:
-    """A snapshot that serves again while the view still looks like it.
+    """A snapshot that is used again as long as the view still looks like it.
 
-    Most requests submit once, so nothing is prepared for that by the first submit. The
-    second one compares all of the view with the copies; if they are the same, it notes
-    which objects it has seen, so that later ones need only look for others.
+    Most requests submit once, so the first submit prepares nothing for this. The second
+    one compares all of the view with the copies. If they are equal, it notes which
+    objects it has seen, so that later submits only look for other objects.
     """
 
     __slots__ = ("_seen", "copy", "snapshot")
@@ -264,9 +257,7 @@ def _rows_of(
 
 
 class _Seen(t.NamedTuple):
-    """The objects of a view, and those among them that can be changed where they are,
-    each with its copy.
-    """
+    """The objects of a view; those that can be changed in place each have a copy."""
 
     names: tuple[t.Any, ...]
     values: tuple[t.Any, ...]
@@ -279,7 +270,7 @@ class _Seen(t.NamedTuple):
         names: tuple[t.Any, ...],
         values: tuple[t.Any, ...],
     ) -> bool:
-        """Return True if the view has the very same objects, with the same content."""
+        """Return True if the view has the same objects, with the same content."""
         return (
             names == self.names
             and all(map(operator.is_, values, self.values))

@@ -1,8 +1,8 @@
 """Bytes that many readers read, each at its own pace.
 
 A request body and its uploaded files are one stream with one position, closed with the
-request. :class:`Content` holds on to the bytes behind such a stream and opens them as
-often as asked; what is on disk stays there.
+request. :class:`Content` keeps the bytes behind such a stream and opens them as often
+as needed; bytes on disk stay there.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Content:
 
     @classmethod
     def behind(cls, stream: t.Any) -> Content:
-        """All bytes of a seekable stream, whose position stays where it is."""
+        """Return all bytes of a seekable stream; its position does not change."""
         if isinstance(stream, tempfile.SpooledTemporaryFile):
             # By itself it would go to disk when asked for a descriptor.
             stream = stream._file
@@ -55,7 +55,7 @@ class Content:
 
     @classmethod
     def rest_of(cls, stream: t.IO[bytes], length: int | None = None) -> Content:
-        """What is still to be read from a stream, which is at its end afterwards.
+        """Return the rest of a stream, which is at its end afterwards.
 
         :param length: how many bytes there should be, if that is known.
         """
@@ -74,17 +74,17 @@ class Content:
             return cls(_Descriptor(os.dup(file.fileno())))
 
     def open(self) -> t.IO[bytes]:
-        """A reader of its own, at the first byte."""
+        """Return a new reader, at the first byte."""
         if isinstance(self._source, bytes):
             return io.BytesIO(self._source)
         return Reader(self)
 
     def read_at(self, position: int, buffer: memoryview) -> int:
-        """Fill the buffer from that position on; the count of bytes is returned."""
+        """Fill the buffer from that position on, and return the count of bytes."""
         return t.cast(_Descriptor, self._source).read_at(position, buffer)
 
     def rest_at(self, position: int) -> bytes:
-        """All bytes from that position on."""
+        """Return all bytes from that position on."""
         return t.cast(_Descriptor, self._source).rest_at(position)
 
     @property
@@ -105,7 +105,7 @@ class Reader(io.BufferedReader):
     def __init__(self, content: Content) -> None:
         super().__init__(_RawReader(content))
         self.content: Content = content
-        """What it reads."""
+        """The content that it reads."""
 
 
 class _RawReader(io.RawIOBase):
@@ -170,7 +170,7 @@ class _Descriptor:
 
 
 class Upload:
-    """An uploaded file as it was, to be opened anew for each task."""
+    """An uploaded file as it was; each task opens it again."""
 
     __slots__ = ("_content", "_filename", "_headers", "_name")
 
@@ -183,7 +183,7 @@ class Upload:
         self._headers = list(file.headers or ())
 
     def open(self) -> FileStorage:
-        """A file storage of its own, at the first byte."""
+        """Return a new file storage, at the first byte."""
         file = FileStorage(
             io.BytesIO() if self._content is None else self._content.open(),
             filename=self._filename,
@@ -196,12 +196,12 @@ class Upload:
 
 
 def keep_uploads(value: T) -> T:
-    """Hold on to the uploaded files among arguments, so that they outlive the view."""
+    """Keep the uploaded files among arguments, so that they outlive the view."""
     return t.cast(T, _exchange(value, FileStorage, Upload) if value else value)
 
 
 def open_uploads(value: T) -> T:
-    """The arguments again, each uploaded file as a reader of its own."""
+    """Return the arguments again, each uploaded file with its own reader."""
     return t.cast(T, _exchange(value, Upload, Upload.open) if value else value)
 
 
@@ -223,7 +223,7 @@ _HOLDERS = frozenset({list, tuple, dict, MultiDict, ImmutableMultiDict})
 
 
 def _holds(value: t.Any, kind: type) -> bool:
-    """Return True if a container holds one of a kind, however deep."""
+    """Return True if a container holds one of a kind, at any depth."""
     items, seen = _items(value), {id(value)}
     while items:
         kinds = set(map(type, items))  # much faster than to look at each

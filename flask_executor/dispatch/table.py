@@ -3,9 +3,9 @@
 Guarantees
 ----------
 
-*Alive.* A task is in ``live`` from the moment it is accepted until its future has ended
-and its callbacks have run. Nothing takes it out and puts it back, so ``live.copy()``
-has all tasks that are alive at one moment, whatever others do.
+*Alive.* A task is in ``live`` from the moment it is accepted until its future has
+ended; its callbacks run after that. Nothing takes it out and puts it back, so
+``live.copy()`` has all tasks that are alive at one moment, whatever others do.
 
 *One decision at a time.* A task that may begin or be cancelled is in ``pending``; an
 attempt whose end is not decided is in ``running``. Whoever takes it out decides what

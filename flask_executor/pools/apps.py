@@ -14,7 +14,7 @@ from ..errors import AppNotFound
 
 
 class AppSource:
-    """Where a worker process finds the app, told by the process that has it.
+    """Where a worker process finds the app, according to the process that has it.
 
     :param explicit: ``EXECUTOR_APP``, or None.
     :param held: ``'module:name'`` of a global that holds the app, or None.
@@ -30,13 +30,13 @@ class AppSource:
 
     @classmethod
     def of(cls, app: Flask, explicit: str | None) -> AppSource:
-        """What this process knows of an app."""
+        """Return what this process knows of an app."""
         return cls(explicit, _holder_of(app), os.environ.get("FLASK_APP") or None)
 
     def app(self) -> tuple[Flask | None, str | None]:
-        """The app of this worker process, made once; or None, and why.
+        """Return the app of this worker process, made once; or None and the reason.
 
-        :raises AppNotFound: where ``EXECUTOR_APP`` names no app.
+        :raises AppNotFound: if ``EXECUTOR_APP`` names no app.
         """
         return _make(self.explicit, self.held, self.flask_app)
 

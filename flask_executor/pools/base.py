@@ -1,21 +1,21 @@
-"""The contract of a pool: what the dispatcher asks of whatever runs calls.
+"""The contract of a pool: what the dispatcher expects of it.
 
-A pool is a real :class:`concurrent.futures.Executor` that also takes tasks. It owns the
-order in which they begin, the places where they run, and nothing else: what a task is,
-whether it may begin and what its outcome means is its owner's business. For each task
-the pool asks the owner's ``begin``, on the thread that is to run it; if that gives an
-:class:`.Attempt`, it runs the attempt's call and gives the outcome to the owner's
-``finish``, once. :func:`run_task` does all of it where a call runs on one thread.
+A pool is a real :class:`concurrent.futures.Executor` that also takes tasks. It decides
+in which order they begin and where they run, and nothing else. The owner of a task
+decides if it may begin and what its outcome means. For each task the pool calls the
+owner's ``begin``, on the thread that is to run it. If that returns an
+:class:`.Attempt`, the pool runs the attempt's call and passes the outcome to
+``finish``, once. If a call runs on one thread, :func:`run_task` does all of this.
 
 What a pool may rely on, and what it must expect:
 
 - All methods may be called from any thread at any time, also by code that runs in the
   pool itself. None of them waits for a task, except ``shutdown(wait=True)``.
 - The owner's methods may run code of the app (receivers, callbacks), which may take
-  long, submit tasks and wait for them; so no lock may be held around them. They raise
-  nothing.
+  long, submit tasks and wait for them. So do not hold a lock while you call them. They
+  raise nothing.
 - ``finish`` may be called on any thread, in any order, and long after ``begin``: an
-  engine on another machine answers on a thread of its own. A worker that is lost is an
+  engine on another machine answers on its own thread. A worker that is lost is an
   outcome like any other, with :exc:`.WorkerLost` as its error.
 - A task is enqueued once for each time that it waits. Until its turn comes, it can be
   taken back with ``remove``.
@@ -37,7 +37,7 @@ Perform = t.Callable[[Call, Attempt], Outcome]
 
 
 class Pool(Executor):
-    """What the dispatcher asks of a pool; see the module's text."""
+    """The methods that the dispatcher calls of a pool; see the text of the module."""
 
     kind: t.ClassVar[str]
     """Its name in messages, and in the config."""
@@ -63,9 +63,9 @@ class Pool(Executor):
 
     @classmethod
     def check_declared(cls, fn: t.Any) -> None:
-        """Refuse a job that the pool could never run, where it is declared.
+        """Refuse a job that the pool could never run, when it is declared.
 
-        :raises CallNotPicklable: saying why.
+        :raises CallNotPicklable: with the reason.
         """
 
     def room(self, at_work: int) -> int | None:
@@ -80,7 +80,7 @@ class Pool(Executor):
         raise NotImplementedError
 
     def prepare(self, call: Call) -> None:
-        """Make of a call what the pool needs to run it, on the submitter's thread.
+        """Convert a call into what the pool can run, on the submitter's thread.
 
         :raises CallNotPicklable: if the pool can never run it.
         """
@@ -89,7 +89,7 @@ class Pool(Executor):
         """Put a task into the queue.
 
         :param first: before all others of its priority.
-        :raises ExecutorShutDown: if the pool is shut down; the task is untouched.
+        :raises ExecutorShutDown: if the pool is shut down; the task is unchanged.
         """
         raise NotImplementedError
 
@@ -98,17 +98,18 @@ class Pool(Executor):
         return False
 
     def interrupt(self, attempt: Attempt) -> None:
-        """Stop a run if the pool can; otherwise let its code know, unless the code sees
-        ``attempt.cancel_requested`` by itself.
+        """Stop a run if the pool can; otherwise tell its code.
+
+        Code that can read ``attempt.cancel_requested`` itself need not be told.
         """
 
     def lend_slot(self) -> t.Callable[[], None] | None:
         """Lend out the slot of this thread, whose code waits for a task.
 
-        A task that somebody waits for may run in it meanwhile.
+        A task that somebody waits for may run in it until then.
 
-        :return: what to call when the wait is over, which takes the slot back at once;
-            None if this thread has no slot.
+        :return: a function to call when the wait is over, which takes the slot back at
+            once; None if this thread has no slot.
         """
         return None
 
@@ -123,7 +124,7 @@ def run_task(task: Task, perform: Perform = run) -> None:
     """
     attempt = task._owner.begin(task)
     if attempt is not None:
-        # The owner may end the task while its call runs: the attempt keeps the call.
+        # The owner may end the task while its call runs; the attempt keeps the call.
         task._owner.finish(attempt, perform(attempt.call, attempt))  # type: ignore[arg-type]
     # The traceback of a failure refers to the frames of its callers, this one among
     # them: without this, the future would refer to itself.
@@ -131,13 +132,14 @@ def run_task(task: Task, perform: Perform = run) -> None:
 
 
 def refuse_after_shutdown(task: Task) -> t.NoReturn:
-    """Raise what a pool that is shut down says to a task."""
+    """Raise the error of a pool that is shut down."""
     raise ExecutorShutDown(task.name)
 
 
 class _BareOwner:
-    """Owns the calls that people give to a pool itself: what comes of a call is what
-    its future gets.
+    """The owner of calls that people submit to a pool itself.
+
+    The outcome of a call is passed to its future unchanged.
     """
 
     def begin(self, task: Task) -> Attempt | None:

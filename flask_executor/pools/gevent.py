@@ -1,4 +1,4 @@
-"""Starting processes where gevent has taken the place of the standard library."""
+"""Starting processes after gevent has patched the standard library."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def blocking_sockets() -> t.Iterator[None]:
 
     Since Python 3.14 the start of a process begins with an exchange of keys, which
     ``os.read`` reads from a socket. One of gevent's never blocks: the key is not there
-    yet, and the process does not start. No other thread may start one meanwhile.
+    yet, and the process does not start. No other thread may start one at this time.
     """
     monkey = sys.modules.get("gevent.monkey") if _EXCHANGES_KEYS else None
     if monkey is None or not monkey.is_module_patched("socket"):

@@ -1,4 +1,4 @@
-"""Worker processes as the process that starts them has them."""
+"""Worker processes, as seen by the process that starts them."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _STARTS = 3
 """How many workers may die before they begin a call until it is given up."""
 
 starting = threading.RLock()
-"""Held while a process is started or pipes are closed: multiprocessing keeps its
-children in a set that only one thread may change, and a process that is forked
-meanwhile would inherit a pipe that is half made."""
+"""The lock for starting processes and closing pipes: multiprocessing keeps its
+children in a set that only one thread may change, and a process that is forked at such
+a moment would inherit a pipe that is half made."""
 
 Answer = tuple[Outcome, str | None]
-"""The outcome of a call, and why it ran without contexts if it did."""
+"""The outcome of a call, and why it ran without contexts, if it did."""
 
 
 class WorkerHandle:
@@ -68,14 +68,13 @@ class WorkerHandle:
     def run(self, call: Call, attempt: Attempt) -> Answer:
         """Run a call in the process.
 
-        A process that is gone before it has begun the call costs nothing: the next one
-        gets it.
+        If a process has died before it began the call, the next process gets the call.
         """
         lost: WorkerLost | None = None
         for _ in range(_STARTS):
             try:
                 reply = self._ask(call, attempt)
-            except Exception as error:  # also that no process could be started
+            except Exception as error:  # also if no process could be started
                 begun = self._process is not None and self._flags[BEGUN]
                 lost = self._bury(attempt.name)
                 # A traceback would keep these frames, and so this handle.
@@ -90,26 +89,26 @@ class WorkerHandle:
         return Outcome(error=lost), None
 
     def retire(self) -> None:
-        """Let the process go; none runs a task any more."""
+        """Release the process; it runs no task any more."""
         self._bury_quietly()
 
     def rest(self) -> None:
-        """Have no call any more."""
+        """Forget the call of the attempt."""
         with self._asking:
             self._attempt = None
 
     def ask_to_stop(self, attempt: Attempt) -> None:
-        """Let the code of an attempt see that it is to stop, if it still runs here."""
+        """Tell the code of an attempt that it must stop, if it still runs here."""
         with self._asking:
             if self._attempt is attempt:
                 self._flags[STOP] = 1
 
     def _ask(self, call: Call, attempt: Attempt) -> bytes | None:
-        """Return the reply of the worker; None if the call is not to begin any more."""
+        """Return the reply of the worker; None if the call must not begin any more."""
         if self._process is None or not self._process.is_alive():
             self._start()
         with self._asking:
-            if attempt.cancel_requested:  # while the process was started, say
+            if attempt.cancel_requested:  # for example, while the process was started
                 return None
             self._attempt = attempt
             self._flags[BEGUN] = self._flags[STOP] = 0
@@ -118,9 +117,9 @@ class WorkerHandle:
         return self._reply(number, attempt)
 
     def _reply(self, number: int, attempt: Attempt) -> bytes:
-        """Wait for the reply, and pass on what is reported until then.
+        """Wait for the reply, and pass on reports until then.
 
-        :raises Exception: if a message cannot be read, which costs this process.
+        :raises Exception: if a message cannot be read; the process is lost then.
         """
         while True:
             kind, of_call, body = split_message(self._receive())
@@ -141,7 +140,9 @@ class WorkerHandle:
     def _start(self) -> None:
         self._main.recall()
         self._launch()
-        if self._main.is_forgotten:  # the script ended just then; the worker lacks it
+        if (
+            self._main.is_forgotten
+        ):  # the script has just ended, and the worker does not have its file
             self._main.recall()
             self._launch()
         process = t.cast(BaseProcess, self._process)
@@ -149,7 +150,7 @@ class WorkerHandle:
 
     def _launch(self) -> None:
         self._bury_quietly()
-        # One way each: a duplex pipe is a socket, which gevent makes non-blocking.
+        # Two pipes: a duplex pipe is a socket, which gevent makes non-blocking.
         with starting, child_signal_unblocked(), blocking_sockets():
             their_calls, self._calls = self._mp_context.Pipe(duplex=False)
             self._replies, their_replies = self._mp_context.Pipe(duplex=False)
@@ -168,7 +169,7 @@ class WorkerHandle:
         self._processes[process.pid] = process
 
     def _bury(self, name: str) -> WorkerLost:
-        """Let a process that is lost go, and return the error of its call."""
+        """Release a process that is lost, and return the error of its call."""
         process = self._process
         if process is None:
             return WorkerLost(name, None, None)
@@ -185,8 +186,10 @@ class WorkerHandle:
 
 
 class _Listener:
-    """Waits until a worker has sent something, or has ended: what it has forked may
-    keep its pipe open. Under gevent others run meanwhile; reading alone lets none.
+    """Waits until a worker has sent something, or has ended.
+
+    Reading its pipe is not enough: a process that it has forked may keep the pipe open.
+    And under gevent other greenlets run during this wait, but not during a read.
     """
 
     def __init__(self, pipe: Connection[bytes, t.Any], sentinel: int) -> None:
@@ -208,8 +211,9 @@ class _Listener:
 
 
 def close_all(*pipes: Connection[t.Any, t.Any]) -> None:
-    """Close pipes while no worker is being forked: in it they would be half closed,
-    with the number of a pipe that was made meanwhile.
+    """Close pipes at a moment when no worker is being forked.
+
+    In that worker they would be half closed, with the number of a newer pipe.
     """
     with starting:
         for pipe in pipes:
@@ -218,7 +222,7 @@ def close_all(*pipes: Connection[t.Any, t.Any]) -> None:
 
 @contextlib.contextmanager
 def child_signal_unblocked() -> t.Iterator[None]:
-    """Let SIGCHLD through on this thread, and so in a fork server that starts here.
+    """Unblock SIGCHLD on this thread, and so in a fork server that starts here.
 
     Threads of some servers block all signals, uWSGI's among them. A fork server with
     SIGCHLD blocked never learns that a worker has ended. Other signals stay blocked:
@@ -243,9 +247,9 @@ workers: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
 
 def _start_anew_in_child() -> None:
     global starting
-    starting = threading.RLock()  # the old one may be held, for ever
-    # A forked worker inherits its siblings' pipes: with them open, none of them
-    # would read the end of its own.
+    starting = threading.RLock()  # the old one may be locked for ever
+    # A forked worker inherits its siblings' pipes. With them open, no sibling
+    # would read the end of its own pipe.
     for pipe in list(near_ends):
         with contextlib.suppress(OSError):  # a thread was about to close it
             pipe.close()
@@ -254,8 +258,9 @@ def _start_anew_in_child() -> None:
 
 
 def _disown_workers() -> None:
-    """Make multiprocessing know that neither the workers nor the fork server that it
-    has started are children of this process: it would wait for them, in vain.
+    """Tell multiprocessing that the workers are no children of this process.
+
+    The fork server is none, either. A wait for them would never end.
     """
     known: set[BaseProcess] = getattr(multiprocessing.process, "_children", set())
     known.difference_update(workers)

@@ -23,12 +23,12 @@ from .steps import Driven
 
 
 class LoopPool(Pool):
-    """Runs coroutine functions on an event loop of its own.
+    """Runs coroutine functions on its own event loop.
 
     The thread starts with the first task, and ends when the pool is shut down or
-    dropped. Leaving the interpreter runs what was accepted, before the thread pools of
-    the standard library are joined, so that a coroutine may still use
-    :func:`asyncio.to_thread` by then.
+    dropped. When the interpreter ends, accepted coroutines still run, before the thread
+    pools of the standard library are joined. So a coroutine can still use
+    :func:`asyncio.to_thread` then.
 
     :param name: the name of the thread.
     """
@@ -58,7 +58,7 @@ class LoopPool(Pool):
             if self._server is None:
                 self._server = self._start_server()
             self._queue.put(task, first=first)
-            # One call serves all that come before the loop has looked.
+            # One call is enough for all tasks that come before the loop has looked.
             if not self._is_awake:
                 self._is_awake = True
                 self._server.call(self._begin_all)
@@ -85,14 +85,14 @@ class LoopPool(Pool):
                 server.call(self._begin_all)
                 server.stop()
         while cancel_futures and (task := self._queue.take()) is not None:
-            # Not under the lock: their callbacks may submit.
+            # Not under the lock: the callbacks of the futures may submit.
             task._owner.cancel(task)
         if wait and server is not None and not self.is_own_thread:
             server.thread.join()
 
     def _start_server(self) -> _Server:
         server = _Server(self._name, weakref.ref(self))
-        # The thread refers to the server alone, and so ends when nobody has the pool.
+        # The thread refers only to the server, so it ends when the pool is deleted.
         weakref.finalize(self, server.stop).atexit = False
         _unfinished.add(self)
         return server
@@ -124,7 +124,7 @@ class _Server:
     def call(self, fn: t.Callable[..., object], *args: t.Any) -> None:
         """Call a function on the loop's thread, in an empty context.
 
-        By default it would be a copy of the caller's, with his request.
+        By default it would be a copy of the caller's, with its request.
         """
         with contextlib.suppress(RuntimeError):  # the loop has just been closed
             context = contextvars.Context()
@@ -208,14 +208,14 @@ _unfinished: weakref.WeakSet[LoopPool] = weakref.WeakSet()
 
 
 _leaving = False
-"""True when the interpreter ends: what comes now would not be waited for."""
+"""True when the interpreter ends: nothing would wait for a new task."""
 
 
 def _finish_all() -> None:
     global _leaving
     _leaving = True
     for pool in list(_unfinished):
-        if pool._pid == os.getpid():  # a forked child inherits the set, no threads
+        if pool._pid == os.getpid():  # a forked child inherits the set, but no threads
             pool.shutdown()
 
 

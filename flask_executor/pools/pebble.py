@@ -1,8 +1,8 @@
 """Calls in worker processes that can be killed: the process pool, run by pebble.
 
-Each worker is a pebble pool of its own. In a shared one the workers share a pipe and
-its locks, so one that is killed at the wrong moment, by the system for the memory that
-its result takes, say, would stop all the others.
+Each worker has its own pebble pool. In a shared pool the workers share a pipe and its
+locks. A worker that is killed at the wrong moment, for example by the system because
+its result takes too much memory, would stop all the others.
 """
 
 from __future__ import annotations
@@ -57,18 +57,18 @@ class _Handle(WorkerHandle):
     def run(self, call: Call, attempt: Attempt) -> Answer:
         """Run a call; one whose worker was killed on request is cancelled."""
         outcome, without = super().run(call, attempt)
-        self.rest()  # now, so that a request that comes after this kills nothing
+        self.rest()  # now, so that a later request kills nothing
         if isinstance(outcome.error, WorkerLost) and (
             attempt.cancel_requested or self._is_asked_to_stop
         ):
             outcome = Outcome(error=TaskCancelled(attempt.name))
-        if self._is_asked_to_stop:  # also where the reply was faster
+        if self._is_asked_to_stop:  # also if the reply was faster
             self._bury_quietly()
             self._flags[STOP] = 0
         return outcome, without
 
     def ask_to_stop(self, attempt: Attempt) -> None:
-        """Make pebble kill the process, if the attempt still runs here."""
+        """Tell pebble to kill the process, if the attempt still runs here."""
         with self._asking:
             if self._attempt is attempt:
                 self._flags[STOP] = 1  # for a process that has not begun it
@@ -102,7 +102,7 @@ class _Handle(WorkerHandle):
                 self._end()
                 raise
             theirs.close()
-            # Now that its own worker has them, other forks are not to keep them open.
+            # Its own worker has them now; other forks must not keep them open.
             handles.near_ends.update(context.pipes)
         self._process = made = t.cast(BaseProcess, context.process)
         self._processes[t.cast(int, made.pid)] = made
@@ -134,7 +134,7 @@ class _OneProcess:
     """The ``multiprocessing`` context of a pebble pool whose process is not replaced.
 
     When a process has died, pebble starts another one with the same pipe and locks,
-    whatever became of them. Without one, it gives up and says so.
+    in whatever state they are. Without a new process it gives up and says so.
     """
 
     def __init__(self, context: BaseContext) -> None:
@@ -160,7 +160,7 @@ class _OneProcess:
 
 
 class _Lease:
-    """Ends with the thread that has it, whatever else a stray traceback keeps."""
+    """Ends with the thread that has it, even if a traceback keeps other objects."""
 
 
 _leases = threading.local()
@@ -169,17 +169,17 @@ _leases = threading.local()
 def _end_with_thread(
     pool: OfPebble, pipes: list[Connection[t.Any, t.Any]], name: str
 ) -> t.Callable[[], object]:
-    """Make a pool of pebble end with this thread, or before, when this is called."""
+    """End a pool of pebble with this thread, or before, when this is called."""
     _leases.lease = _Lease()
     end = weakref.finalize(
         _leases.lease, _end_soon, partial(_end, pool, pipes), name, os.getpid()
     )
-    end.atexit = False  # pebble has its own way
+    end.atexit = False  # pebble does it in its own way
     return end
 
 
 def _end_soon(end: t.Callable[[], None], name: str, pid: int) -> None:
-    if pid == os.getpid():  # else what would end is another process's
+    if pid == os.getpid():  # otherwise it would end threads of another process
         try:
             start_thread(end, name=f"{name}_end", daemon=True)
         except RuntimeError:  # the interpreter ends
@@ -190,13 +190,13 @@ def _end_soon(end: t.Callable[[], None], name: str, pid: int) -> None:
 
 
 def _end(pool: t.Any, pipes: list[Connection[t.Any, t.Any]]) -> None:
-    """Make pebble end its threads and kill its process, in whatever state they are."""
+    """End pebble's threads and kill its process, in any state."""
     pool.stop()
-    close_all(*pipes)  # pebble would do so with no regard for forks
+    close_all(*pipes)  # pebble would do this even during a fork
     pool.join()
 
 
-# From here on: what runs in the worker process.
+# The rest runs in the worker process.
 
 _here: tuple[Connection[bytes, t.Any], Answers, t.Any, AppSource | None]
 

@@ -2,7 +2,7 @@
 
 A worker thread is a thread of the standard library's pool with one worker process and
 two pipes. It sends the process a call and waits for the reply, so at most one call is
-with a process: if that is killed, this call is lost and no other.
+with a process: if that is killed, only this call is lost.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def make(settings: Settings, name: str, app: Flask) -> ProcessPool:
 class ProcessPool(ProcessPoolExecutor, Pool):
     """Runs calls in worker processes, with their contexts.
 
-    :param max_workers: how many; None is the number of processors.
+    :param max_workers: how many processes; None is the number of processors.
     :param name: for threads and processes.
     :param start_method: ``'fork'``, ``'forkserver'``, ``'spawn'``, or None.
     :param source: where a worker finds the app.
@@ -60,9 +60,9 @@ class ProcessPool(ProcessPoolExecutor, Pool):
         source: AppSource | None = None,
         warn: t.Callable[[str], None] = lambda reason: None,
     ) -> None:
-        # The base class's own machinery (queues, semaphores, a manager thread) is not
-        # built: it takes a killed worker's neighbours along. What people ask of a
-        # ProcessPoolExecutor answers as it would there.
+        # The base class's own queues, semaphores and manager thread are not made: with
+        # them, a killed worker also ends its neighbours. The attributes that people
+        # read from a ProcessPoolExecutor have the same values.
         self._max_workers = max_workers or os.cpu_count() or 1
         self._mp: BaseContext = multiprocessing.get_context(start_method or _default())
         self._processes: t.Any = {}
@@ -102,7 +102,7 @@ class ProcessPool(ProcessPoolExecutor, Pool):
     def check_declared(cls, fn: t.Any) -> None:
         """Refuse a job that no worker could import.
 
-        :raises CallNotPicklable: saying why.
+        :raises CallNotPicklable: with the reason.
         """
         check_declared(fn)
 
@@ -120,7 +120,7 @@ class ProcessPool(ProcessPoolExecutor, Pool):
         if here.daemon:
             raise ChildrenNotAllowed(name_of(call.fn), here.name)
         call.payload = serialize_call(call, self._main)
-        # The bytes have them; the name of the callable and the context stay, for logs.
+        # They are in the bytes. The callable's name and the context stay, for logs.
         call.args, call.kwargs = (), {}
 
     def enqueue(self, task: Task, *, first: bool = False) -> None:
@@ -135,7 +135,7 @@ class ProcessPool(ProcessPoolExecutor, Pool):
         return self._threads_pool.remove(task)
 
     def interrupt(self, attempt: Attempt) -> None:
-        """Let the code of a task know that it is asked to stop."""
+        """Tell the code of a task that it is asked to stop."""
         self._workers.interrupt(attempt)
 
     def lend_slot(self) -> t.Callable[[], None] | None:
@@ -147,7 +147,7 @@ class ProcessPool(ProcessPoolExecutor, Pool):
         self._threads_pool.expedite(task)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Accept nothing more; run or cancel what waits, then let the workers go."""
+        """Accept nothing more; run or cancel what waits, then release the workers."""
         self._shutdown_thread = True
         self._threads_pool.shutdown(wait, cancel_futures=cancel_futures)
         if wait:
@@ -161,8 +161,8 @@ class ProcessPool(ProcessPoolExecutor, Pool):
 class _Workers:
     """The workers of a pool: each of its threads has one.
 
-    The threads refer to this and not to the pool, so that it is gone, and they end,
-    when nobody else refers to it.
+    The threads refer to this and not to the pool. So when nobody else refers to the
+    pool, it is deleted, and they end.
 
     :param make: makes a worker, for the thread that calls it.
     :param warn: called once with the reason, if calls run without contexts.
@@ -183,19 +183,19 @@ class _Workers:
         run_task(task, self._perform)
 
     def interrupt(self, attempt: Attempt) -> None:
-        """Stop a run if the worker can, or let its code know."""
+        """Stop a run if the worker can; otherwise tell its code."""
         handle = self._at_work.get(attempt)
         if handle is not None:
             handle.ask_to_stop(attempt)
 
     def retire(self) -> None:
-        """Let the processes go; none runs a task any more."""
+        """Release the processes; none runs a task any more."""
         for handle in list(self._handles):  # something may still refer to it
             handle.retire()
 
     def _perform(self, call: Call, attempt: Attempt) -> Outcome:
-        # No variable for the worker, which must go with its thread: the traceback of a
-        # failure would refer to it.
+        # No variable for the worker: the traceback of a failure would refer to it, and
+        # it must be deleted with its thread.
         self._at_work[attempt] = self._handle()
         outcome, without = self._at_work[attempt].run(call, attempt)
         self._at_work.pop(attempt).rest()

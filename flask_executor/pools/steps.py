@@ -4,7 +4,7 @@ A coroutine runs in steps, from one suspension to the next, and so does each asy
 task that it makes. :class:`Driven` stands between such a coroutine and the event loop:
 before a step the place is taken, and after it the place is given up if the task waits
 for other tasks by then. So a task that waits never counts, and one that goes on always
-does, whatever ``gather``, ``create_task`` or ``TaskGroup`` make of its waits. A task
+does, in any combination of ``gather``, ``create_task`` and ``TaskGroup``. A task
 counts as waiting for as long as one of its asyncio tasks waits.
 """
 
@@ -18,7 +18,7 @@ import typing as t
 class Driven(t.Coroutine[t.Any, t.Any, t.Any]):
     """A coroutine of which each step runs only while its task has a place.
 
-    :param coroutine: what runs.
+    :param coroutine: the coroutine that runs.
     :param place: a place of :mod:`flask_executor.dispatch.limits`.
     """
 
@@ -28,7 +28,7 @@ class Driven(t.Coroutine[t.Any, t.Any, t.Any]):
         self._coroutine = coroutine
         self._steps = _steps(coroutine, place)
         self._has_begun = False
-        # What asyncio and debuggers call it.
+        # The names that asyncio and debuggers show.
         self.__name__ = getattr(coroutine, "__name__", "coroutine")
         self.__qualname__ = getattr(coroutine, "__qualname__", self.__name__)
 
@@ -81,7 +81,7 @@ def _steps(
 
 
 def _take(place: t.Any) -> t.Generator[t.Any, t.Any, BaseException | None]:
-    """Take the place; return what was thrown in meanwhile, for the next step."""
+    """Take the place; return what was thrown in until then, for the next step."""
     loop = asyncio.get_running_loop()
     granted = loop.create_future()
     thrown: BaseException | None = None

@@ -1,4 +1,4 @@
-"""Calls at once, on the caller's thread: for tests and for debugging."""
+"""Runs calls at once, on the caller's thread: for tests and for debugging."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class SyncPool(Pool):
 def run_to_end(fn: t.Callable[..., t.Coroutine[t.Any, t.Any, t.Any]]) -> t.Any:
     """Return a plain function that runs a coroutine function to its end.
 
-    On a thread of its own if this thread runs an event loop already.
+    If this thread already runs an event loop, it runs on a new thread.
     """
 
     def call(*args: t.Any, **kwargs: t.Any) -> t.Any:
@@ -77,13 +77,13 @@ def run_to_end(fn: t.Callable[..., t.Coroutine[t.Any, t.Any, t.Any]]) -> t.Any:
 
 
 class _Quiet:
-    """What an inner run tells its task of: nothing, since the outer one does."""
+    """The object behind an inner run: it notes nothing, because the outer run does."""
 
     def __init__(self, inside: Inside) -> None:
         self._inside = inside
 
     def raised(self, error: BaseException) -> None:
-        """Leave it to the outer run."""
+        """Do nothing: the outer run notes it."""
 
     def __getattr__(self, name: str) -> t.Any:
         return getattr(self._inside, name)

@@ -1,7 +1,7 @@
-"""What runs in a worker process.
+"""The code that runs in a worker process.
 
-Each message carries the number of its call: what a call says after its end reaches
-nobody. A message is a header, which :func:`split_message` reads, and a pickle.
+Each message has the number of its call, so messages that a call sends after its end are
+ignored. A message is a header, which :func:`split_message` reads, and a pickle.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ def join_message(kind: int, number: int, body: bytes) -> bytes:
 def split_message(message: bytes) -> Message:
     """Return the parts of a message.
 
-    :raises struct.error: if it is none.
+    :raises struct.error: if it is not a message.
     """
     kind, number = _HEADER.unpack_from(message)
     return kind, number, message[_HEADER.size :]
 
 
 class Answers:
-    """The way back from a worker process, for one message at a time.
+    """Sends messages from a worker process, one at a time.
 
     :param pipe: takes the messages.
     """
@@ -77,7 +77,7 @@ class Answers:
 
         :raises OSError: if nobody is there any more to hear it.
         """
-        if self._lock.acquire(blocking=False):  # else the reply is being sent
+        if self._lock.acquire(blocking=False):  # otherwise the reply is being sent
             try:
                 if number == self._number and _takes_more(self._pipe):
                     self._pipe.send_bytes(join_message(PROGRESS, number, body))
@@ -106,7 +106,7 @@ def _takes_more(pipe: Connection[bytes, t.Any]) -> bool:
 
 
 class RemoteTask:
-    """What stands behind ``current_task`` in a worker process.
+    """The object behind ``current_task`` in a worker process.
 
     :param flags: shared bytes; see :data:`BEGUN` and :data:`STOP`.
     """
@@ -143,11 +143,11 @@ class RemoteTask:
         return None if self.deadline is None else self.deadline - time.monotonic()
 
     def raised(self, error: BaseException) -> None:
-        """Say what may be wrong; the process that submitted the call logs it."""
+        """Send a warning, which the process that submitted the call logs."""
         hint_at_options(error, self.kwargs)
 
     def report(self, progress: Progress) -> None:
-        """Pass a report on if it is time; what cannot be sent is dropped."""
+        """Send a report if it is time; drop it if it cannot be sent."""
         try:
             self._unsent = _serialize_progress(progress, self.LONGEST)
         except Exception:  # a value that does not pickle: it is only a report
@@ -160,7 +160,7 @@ class RemoteTask:
                 self._answers.report(self._number, body)
 
     def end(self, reply: bytes) -> None:
-        """Send what was kept back, and the reply."""
+        """Send the last report, if it was not sent yet, and the reply."""
         body, self._unsent = self._unsent, None
         self._answers.close(self._number, body, reply)
 
@@ -199,8 +199,9 @@ def serve(
 
 
 def unblock_signals() -> None:
-    """Block no signal in this process, whatever the thread blocked that started it:
-    SIGTERM must end it, and what tasks start inherits this.
+    """Unblock all signals in this process, even those of the thread that started it.
+
+    SIGTERM must end it, and processes that tasks start inherit this.
     """
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -209,7 +210,7 @@ def unblock_signals() -> None:
 def serve_one(
     request: bytes, answers: Answers, flags: t.Any, source: AppSource | None
 ) -> None:
-    """Run one call and send what came of it.
+    """Run one call and send its outcome.
 
     :raises OSError: if nobody is there any more to hear it.
     """
@@ -222,14 +223,14 @@ def serve_one(
 
 
 def request_for(number: int, payload: CallPayload, info: TaskInfo) -> bytes:
-    """Return what :func:`serve_one` takes."""
+    """Return the request that :func:`serve_one` takes."""
     return pickle.dumps((number, tuple(payload), tuple(info)))
 
 
 def _run(
     payload: CallPayload, source: AppSource | None, task: RemoteTask
 ) -> tuple[Outcome, str | None]:
-    """Run a call; return its outcome, and why it ran without contexts if it did."""
+    """Run a call; return its outcome, and why it ran without contexts, if it did."""
     without = None
     try:
         if task.cancel_requested:  # while this process started
