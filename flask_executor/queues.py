@@ -7,8 +7,6 @@ from collections import deque
 
 from .task import Task
 
-_ABSENT = object()
-
 
 class PriorityQueue:
     """Tasks in the order in which they are to run: by priority, then by arrival.
@@ -20,11 +18,10 @@ class PriorityQueue:
     code of others runs.
     """
 
-    __slots__ = ("_highest_first", "_levels", "_lock", "_removed", "_tasks")
+    __slots__ = ("_highest_first", "_levels", "_lock", "_removed")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._tasks: dict[Task, None] = {}
         self._removed: dict[Task, None] = {}
         self._levels: dict[int, deque[Task]] = {0: deque()}
         self._highest_first: list[deque[Task]] = [*self._levels.values()]
@@ -32,10 +29,8 @@ class PriorityQueue:
     def put(self, task: Task, *, first: bool = False) -> None:
         """Add a task behind the others of its priority, or before them."""
         with self._lock:
-            if (
-                self._removed and task in self._removed
-            ):  # its old entry may come before the new one
-                self._sort_out()
+            if self._removed and task in self._removed:
+                self._sort_out()  # its old entry may come before the new one
             level = self._levels.get(task.options.priority)
             if level is None:
                 level = self._new_level(task.options.priority)
@@ -43,7 +38,7 @@ class PriorityQueue:
                 level.appendleft(task)
             else:
                 level.append(task)
-            self._tasks[task] = None
+            task._queue = self
 
     def take(self) -> Task | None:
         """Remove the task that is next and return it; None if the queue is empty."""
@@ -51,7 +46,8 @@ class PriorityQueue:
             for level in self._highest_first:
                 while level:
                     task = level.popleft()
-                    if self._tasks.pop(task, _ABSENT) is None:
+                    if task._queue is self:
+                        task._queue = None
                         return task
                     del self._removed[task]
             return None
@@ -59,10 +55,11 @@ class PriorityQueue:
     def remove(self, task: Task) -> bool:
         """Remove this task; return False if it is not in the queue (any more)."""
         with self._lock:
-            if self._tasks.pop(task, _ABSENT) is not None:
+            if task._queue is not self:
                 return False
+            task._queue = None
             self._removed[task] = None
-            if len(self._removed) > len(self._tasks):
+            if len(self._removed) > len(self):
                 self._sort_out()
             return True
 
@@ -73,7 +70,7 @@ class PriorityQueue:
             return [task for level in self._highest_first for task in level]
 
     def __len__(self) -> int:
-        return len(self._tasks)
+        return sum(map(len, self._highest_first)) - len(self._removed)
 
     def _new_level(self, priority: int) -> deque[Task]:
         level = self._levels[priority] = deque()
@@ -84,7 +81,7 @@ class PriorityQueue:
     def _sort_out(self) -> None:
         """Drop the entries of tasks that were removed."""
         for level in self._highest_first if self._removed else ():
-            kept = [task for task in level if task in self._tasks]
+            kept = [task for task in level if task._queue is self]
             level.clear()
             level.extend(kept)
         self._removed.clear()

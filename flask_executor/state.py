@@ -213,7 +213,10 @@ class AppState:
             if store is not None:
                 store()
             if not dispatcher.pool.runs_in_caller or current_app() is None:
-                _take_context(call, future.app, dispatcher.g_carried)
+                call.snapshot = Snapshot.take(future.app, copy_g=dispatcher.g_carried)
+                if call.args or call.kwargs:
+                    call.args = keep_uploads(call.args)
+                    call.kwargs = keep_uploads(call.kwargs)
             callbacks = executor._default_done_callbacks
             if dispatcher.settings.propagate_exceptions:
                 callbacks = [*callbacks, propagate_exceptions_callback]
@@ -272,13 +275,6 @@ class AppState:
 
     def _thread_name(self) -> str:
         return f"{self._name}-executor" if self._name else "executor"
-
-
-def _take_context(call: Call, app: Flask, copy_g: str) -> None:
-    """Take what a call is to see, now."""
-    call.snapshot = Snapshot.take(app, copy_g=copy_g)
-    if call.args or call.kwargs:
-        call.args, call.kwargs = keep_uploads(call.args), keep_uploads(call.kwargs)
 
 
 def _kind(config: t.Mapping[str, t.Any], prefix: str) -> str:

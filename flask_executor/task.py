@@ -95,6 +95,7 @@ class Task:
         "_name",
         "_owner",
         "_pool",
+        "_queue",
         "_run",
         "_started",
         "_submitted",
@@ -114,6 +115,7 @@ class Task:
     _error: BaseException | None = None
     _ended_as: State | None = None
     _wanted: bool = False
+    _was_asked: bool = False
     _is_reserved: bool = False
 
     def __init__(
@@ -140,6 +142,7 @@ class Task:
         self._call: t.Any = call
         self._owner: Owner = owner
         self._pool: t.Any = None
+        self._queue: t.Any = None
         self._run: Attempt | None = None
         self._name: str | None = options.name
         self._submitted: float = submitted
@@ -179,8 +182,9 @@ class Task:
 
     @property
     def cancel_requested(self) -> bool:
-        """True if its current attempt was asked to stop, or its timeout is over."""
-        return self._run is not None and self._run.cancel_requested
+        """True if its last attempt was asked to stop, or its timeout was over."""
+        run = self._run
+        return self._was_asked if run is None else run.cancel_requested
 
     @property
     def overrun(self) -> bool:
@@ -201,8 +205,16 @@ class Task:
         if self._name is None:
             self._name = name_of(self._call.fn)
         self._call = self.future = None
+        if self._run is not None and not self._run.overrun:
+            self._drop_run()
         if self._error is not None:
             self._error = None
+
+    def _drop_run(self) -> None:
+        """Drop the last attempt, which refers to this."""
+        if self.cancel_requested:
+            self._was_asked = True
+        self._run = None
 
     def __repr__(self) -> str:
         return f"<Task {self._label} {self.state}>"

@@ -598,6 +598,22 @@ def test_drain_as_it_fails(executor: Executor, gate: threading.Event) -> None:
     assert not draining.is_alive()
 
 
+def test_drained_after_a_failure_whose_timeout_is_over(
+    app: Flask, executor: Executor
+) -> None:
+    """A timeout that is over when the attempt has failed changes nothing: it failed."""
+    clock = with_clock(executor)
+    app.teardown_appcontext(lambda error: clock.advance(10) if error else None)
+    retry = Retry(delay=60, jitter=0)
+    future = executor.using(timeout=5, retry=retry).submit(divmod, 1, 0)
+    task = future.task
+    assert task is not None
+    until(lambda: task.state == "retrying")
+    executor.drain()
+    assert isinstance(future.exception(0), ZeroDivisionError)
+    assert task.state == "failed"
+
+
 def test_a_policy_that_raises_hangs_nobody(executor: Executor) -> None:
     """Where people's own Retry fails, the task has failed."""
 

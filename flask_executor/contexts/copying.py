@@ -115,11 +115,17 @@ def same(own: t.Any, value: t.Any) -> bool:
     if kind in PLAIN:
         return bool(own == value)
     if issubclass(kind, dict):
-        return list(own) == list(value) and all(
-            same(item, dict.__getitem__(value, key)) for key, item in dict.items(own)
-        )
+        return list(own) == list(value) and _same_items(own, value)
     if issubclass(kind, (list, tuple, deque)):
         return len(own) == len(value) and all(map(same, own, value))
     if issubclass(kind, (set, bytearray)):
         return bool(own == value)
     return False
+
+
+def _same_items(own: t.Any, value: t.Any) -> bool:
+    for key, item in dict.items(own):
+        now = dict.__getitem__(value, key)
+        if item is not now and not same(item, now):  # most are the same object
+            return False
+    return True

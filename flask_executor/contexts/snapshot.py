@@ -233,12 +233,14 @@ def _rows_of(
     variables: contextvars.Context,
     copy_g: str,
 ) -> tuple[tuple[t.Any, ...], tuple[t.Any, ...]]:
-    """The names and the values of all that a snapshot copies, except the WSGI
-    environment.
+    """Return the names and the values of all that a snapshot copies.
+
+    The WSGI environment is left out.
     """
-    attributes, of_g = vars(request).copy(), vars(g).copy()
-    flags: dict[str, t.Any] = {} if session is None else vars(session).copy()
-    data: t.Mapping[str, t.Any] = {} if session is None else dict(session)
+    # Another thread of the view may change ``g`` at this moment, but not the others.
+    attributes, of_g = vars(request), vars(g).copy()
+    flags: dict[str, t.Any] = {} if session is None else vars(session)
+    data: t.Mapping[str, t.Any] = {} if session is None else session
     # A value that moves from one part to the next is a change.
     names = (*attributes, ..., *of_g, ..., *variables, ..., *flags, ..., *data)
     values = (

@@ -13,7 +13,7 @@ from ..task import Task
 from .events import Events, clear_locals
 from .table import TaskTable
 from .timer import Timer
-from .verdict import CANCELLED, SUCCEEDED, Verdict
+from .verdict import CANCELLED, SUCCEEDED, Verdict, is_own_timeout
 
 
 class Endings:
@@ -90,7 +90,8 @@ class Endings:
         if error is None:
             self.cancel(task)
             return
-        timed_out = task._run is not None and task._run.timed_out
+        # Its timeout may have been over only after it had failed.
+        timed_out = task._run is not None and is_own_timeout(task._run, error)
         kind: t.Any = "timed_out" if timed_out else "failed"
         self.end_pending(task, Verdict(kind, error, given_up=True))
 

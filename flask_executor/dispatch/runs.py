@@ -105,6 +105,7 @@ class Runs:
 
     def _returned_late(self, attempt: Attempt) -> None:
         if self._table.take_late(attempt) and attempt.overrun:
+            attempt.task._drop_run()
             attempt.overrun = False
             self._events.returned_late(attempt, -t.cast(float, attempt.remaining()))
 
