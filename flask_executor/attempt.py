@@ -1,4 +1,4 @@
-"""One run of a task, from its begin to its end."""
+"""Attempts: one run of a task, from its beginning to its end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Attempt:
 
     __slots__ = ("__dict__", "__weakref__", "call", "number", "task", "thread")
 
-    # Class attributes: what most attempts never have takes no memory in them.
+    # Class attributes: values that most attempts never have take no memory.
     deadline: float | None = None
     """When its timeout is over, on the dispatcher's monotonic clock; None: never."""
     timer: t.Any = None
@@ -81,12 +81,12 @@ class Attempt:
         return self.stop_requested or self.timed_out or self.overrun
 
     def report(self, progress: Progress) -> None:
-        """Note how far the task is, unless this run is over."""
+        """Note the progress of the task, unless this run is over."""
         if self.task._run is self and self.call is not None:
             self.task._report(progress)
 
     def raised(self, error: BaseException) -> None:
-        """Take in what the call raised, in the context in which it was raised."""
+        """Note what the call raised, in the context in which it was raised."""
         if self.call is not None:
             hint_at_options(error, self.call.kwargs)
         self.task._owner.settle(self, error)
@@ -97,7 +97,7 @@ class Attempt:
         """Call ``fn`` when this run is asked to stop, or now if it was.
 
         :param fn: runs on the thread that asks.
-        :return: call it to undo this.
+        :return: a function that undoes this.
         """
         self.on_stop = (*self.on_stop, fn)
         if self.cancel_requested:

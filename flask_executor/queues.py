@@ -1,4 +1,4 @@
-"""Who is next: tasks that wait for a worker."""
+"""The queue of tasks that wait for a worker."""
 
 from __future__ import annotations
 

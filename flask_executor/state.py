@@ -1,4 +1,4 @@
-"""What one executor keeps for one app: settings, futures and a dispatcher."""
+"""The state of one executor for one app: settings, futures and a dispatcher."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .settings import Settings, config_key, misspelt, read_key
 
 
 class Keeper(t.Protocol):
-    """What an executor has for all its apps."""
+    """The parts of an executor that are the same for all its apps."""
 
     _default_done_callbacks: list[Callback]
 
@@ -36,18 +36,19 @@ NewDispatcher = t.Callable[[Settings, str, Flask], Dispatcher]
 
 
 def propagate_exceptions_callback(future: Future[t.Any]) -> None:
-    """Raise what a task raised; a default done-callback where
-    ``EXECUTOR_PROPAGATE_EXCEPTIONS`` is true.
+    """Raise what a task raised.
+
+    It is a default done-callback if ``EXECUTOR_PROPAGATE_EXCEPTIONS`` is true.
     """
     if not future.cancelled() and (error := future.exception()) is not None:
         raise error
 
 
 class AppState:
-    """What one executor keeps for one app; each part is made at first use.
+    """The state of one executor for one app; each part is made at first use.
 
-    :param name: the executor's.
-    :param prefix: what stands before its config keys.
+    :param name: the name of the executor.
+    :param prefix: the prefix of its config keys.
     :param kind: the pool that the type names.
     :param new: makes a dispatcher.
     """
@@ -56,13 +57,13 @@ class AppState:
         self, app: Flask, name: str, prefix: str, kind: str, new: NewDispatcher
     ) -> None:
         self.app = weakref.ref(app)
-        """The app, or None once it is gone."""
+        """The app, or None if it was deleted."""
         self.kind = kind
         """Which pool runs calls."""
         self.new_dispatcher = new
-        """What makes the dispatcher."""
-        # Here and not at first use, beside which a server may fork: the lock of a
-        # module that is being imported stays locked in the child.
+        """Makes the dispatcher."""
+        # Here and not at first use: a server may fork at that moment, and in the child
+        # the lock of a module that is being imported would stay locked.
         self.pool_class: t.Any = pool_module(kind).POOL
         """The class of the pool."""
         self._name = name
@@ -89,12 +90,11 @@ class AppState:
         return cls(app, name, prefix, kind, new)
 
     def here(self) -> AppState:
-        """Return the state of this process: itself, or in a forked child one that
-        starts anew, since the threads of a pool do not outlive a fork, and a lock may
-        be held in it.
+        """Return the state of this process: itself, or a new one in a forked child.
 
-        It looks at the process id, for not every server that forks lets Python know
-        (uWSGI).
+        The threads of a pool do not survive a fork, and locks may stay locked in it.
+        The process id is compared, because not every server tells Python that it forks
+        (uWSGI does not).
         """
         pid = os.getpid()
         if pid == self.pid:
@@ -110,7 +110,7 @@ class AppState:
 
     @property
     def settings(self) -> Settings:
-        """What the config says, read at first use."""
+        """The settings, read from the config at first use."""
         with self._lock:
             if self._settings is None:
                 self._settings = self._read_settings()
@@ -154,9 +154,9 @@ class AppState:
         job: ExecutorJob[..., t.Any] | None = None,
         held_by: object = None,
     ) -> TaskFuture[t.Any]:
-        """Accept a call, as :meth:`.Submitter._accept`.
+        """Accept a call; see :meth:`.Submitter._accept`.
 
-        :param executor: whose callbacks are called and whose registry has the future.
+        :param executor: its callbacks are called, and its registry has the future.
         """
         # As the property, which is one call more in what everybody calls.
         dispatcher = self._dispatcher or self._make_dispatcher()
@@ -204,7 +204,7 @@ class AppState:
         job: t.Any,
         store: t.Callable[[], object] | None = None,
     ) -> None:
-        """Take what the call is to see, and dispatch it.
+        """Take the context of a call, and dispatch it.
 
         :param store: hands the future to others, once it can be cancelled.
         """

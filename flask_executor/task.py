@@ -1,4 +1,4 @@
-"""One submitted call: what is known of it, from submit to its end."""
+"""Tasks: what is known of a submitted call, from submit to its end."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ State = t.Literal[
     "timed_out",
     "cancelled",
 ]
-"""Where a task is. ``delayed``: not due yet. ``waiting``: for a worker. ``retrying``:
-an attempt has failed, and the pause before the next one lasts. The last four are ends.
+"""The state of a task. ``delayed``: not due yet. ``waiting``: for a worker.
+``retrying``: an attempt has failed, and the pause before the next one is not over. The
+last four are ends.
 """
 
 DEFAULTS = Options()
@@ -42,7 +43,7 @@ class Wait(t.Protocol):
 
 
 class Owner(t.Protocol):
-    """What decides about a task: the dispatcher."""
+    """The object that decides about a task: the dispatcher."""
 
     def begin(self, task: Task) -> Attempt | None:
         """Begin an attempt on this thread; return None if the task must not run."""
@@ -66,7 +67,7 @@ class Owner(t.Protocol):
         """Announce the progress of a running task."""
 
     def want(self, task: Task) -> None:
-        """Let a task go first wherever code that waits lends out its worker."""
+        """Let a task go first where code that waits lends out its worker."""
 
     def start_waiting(self, task: Task, timeout: float | None) -> Wait | None:
         """Prepare a wait for a task that blocks this thread."""
@@ -83,8 +84,8 @@ class Owner(t.Protocol):
 class Task:
     """One submitted call, as its submitter, receivers and logs see it.
 
-    A task is read-only: the executor changes it while it goes its way. All of it may be
-    read from any thread, and stays readable after the end.
+    A task is read-only; only the executor changes it. All of it can be read from any
+    thread, also after the end.
     """
 
     __slots__ = (
@@ -108,7 +109,7 @@ class Task:
 
     # Class attributes: what most tasks never have takes no memory in them.
     progress: Progress | None = None
-    """What the current attempt has reported last, or None."""
+    """The last progress that the current attempt has reported, or None."""
     _id: str | None = None
     _place: t.Any = None
     _timer: t.Any = None
@@ -244,5 +245,5 @@ def name_of(fn: t.Any) -> str:
 def _repr_of(thing: object) -> str:
     try:
         return repr(thing)
-    except Exception:  # people's own may fail, and a log must not fail with it
+    except Exception:  # the app's own repr may fail, and a log must not fail with it
         return object.__repr__(thing)

@@ -71,15 +71,12 @@ class Snapshot:
             return cls(seen_app, copy_of_g(g, copy_g), untouched, variables)
         session = session_of(context)
         request: Request = context.request
-        last: Snapshot | Reusable | None = getattr(context, _LAST, None)
+        last = Reusable.of(context)
         if last is None:
             copy = RequestCopy.of(request, session)
+        elif last.serves(request, session, g, variables, copy_g):
+            return last.snapshot
         else:
-            if isinstance(last, Snapshot):
-                last = Reusable(last)
-                setattr(context, _LAST, last)
-            if last.serves(request, session, g, variables, copy_g):
-                return last.snapshot
             copy = RequestCopy.of(request, session, last.copy)
         snapshot = cls(seen_app, copy_of_g(g, copy_g, session), copy, variables)
         # On the context, which the request does not refer to: no cycle.
@@ -179,6 +176,15 @@ class Reusable:
         self.copy = t.cast(RequestCopy, snapshot._request)
         self._seen: _Seen | None = None
 
+    @classmethod
+    def of(cls, context: t.Any) -> Reusable | None:
+        """Return the last snapshot of a context, prepared for this, or None."""
+        last: Snapshot | Reusable | None = getattr(context, _LAST, None)
+        if isinstance(last, Snapshot):
+            last = cls(last)
+            setattr(context, _LAST, last)
+        return last
+
     def serves(
         self,
         request: Request,
@@ -189,24 +195,15 @@ class Reusable:
     ) -> bool:
         """Return True if a snapshot taken now would show the same."""
         try:
-            return self._serves(request, session, g, variables, copy_g)
+            rows = _rows_of(request, session, g, variables, copy_g)
+            if self._seen is not None:
+                return self._seen.again(request.environ, *rows)
+            own_g = copy_of_g(g, copy_g, session)
+            if not self._shows(request, session, own_g, variables):
+                return False
+            containers = self.copy.changeable(request, session)
         except RecursionError:  # a container that holds itself
             return False
-
-    def _serves(
-        self,
-        request: Request,
-        session: SessionMixin | None,
-        g: t.Any,
-        variables: contextvars.Context,
-        copy_g: str,
-    ) -> bool:
-        rows = _rows_of(request, session, g, variables, copy_g)
-        if self._seen is not None:
-            return self._seen.again(request.environ, *rows)
-        if not self._shows(request, session, copy_of_g(g, copy_g, session), variables):
-            return False
-        containers = self.copy.changeable(request, session)
         self._seen = _Seen(*rows, request.environ.copy(), containers)
         return True
 
@@ -236,14 +233,15 @@ def _rows_of(
     variables: contextvars.Context,
     copy_g: str,
 ) -> tuple[tuple[t.Any, ...], tuple[t.Any, ...]]:
-    """The names and the values of all that a snapshot copies, except the WSGI
-    environment.
+    """Return the names and the values of all that a snapshot copies.
+
+    The WSGI environment is left out.
     """
-    # Of these only ``g`` may be changed by another thread of the view meanwhile.
+    # Another thread of the view may change ``g`` at this moment, but not the others.
     attributes, of_g = vars(request), vars(g).copy()
     flags: dict[str, t.Any] = {} if session is None else vars(session)
     data: t.Mapping[str, t.Any] = {} if session is None else session
-    # What moves from one part to the next is a change.
+    # A value that moves from one part to the next is a change.
     names = (*attributes, ..., *of_g, ..., *variables, ..., *flags, ..., *data)
     values = (
         *(copy_g, session),

@@ -1,4 +1,4 @@
-"""Accepting tasks, handing them to pools, and deciding what becomes of them."""
+"""Accepts tasks, hands them to pools, and decides what their outcomes mean."""
 
 from .dispatcher import Dispatcher as Dispatcher
 from .shutdown import Drained as Drained

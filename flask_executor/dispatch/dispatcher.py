@@ -37,12 +37,12 @@ _system_clock = Clock()
 class Dispatcher:
     """Accepts tasks for the pools of one app, and owns them.
 
-    What it owns them with are its parts: it hands what pools and futures ask of an
-    owner to the part that answers.
+    Its parts do the work: it passes each question of a pool or a future to the part
+    that answers it.
 
-    :param settings: what the config said at first use.
+    :param settings: the settings as they were at first use.
     :param name: for threads, processes and messages.
-    :param app: for which the pools are made.
+    :param app: the app for which the pools are made.
     :param clock: tells the time.
     """
 
@@ -54,7 +54,7 @@ class Dispatcher:
         clock: Clock = _system_clock,
     ) -> None:
         self.settings: Settings = settings
-        """What the config said at first use."""
+        """The settings as they were at first use."""
         self.g_carried: str = settings.g_carried
         """Which names of ``g`` a task sees."""
         self.defaults: Options = Options.of(settings)
@@ -67,13 +67,13 @@ class Dispatcher:
         self.pool: Pool = pool_module(settings.type).make(settings, name, app)
         """The pool that the type names."""
         self.timer: Timer = Timer(clock, f"{name}_timer")
-        """Calls what is due."""
+        """Calls functions when they are due."""
         self.table: TaskTable = TaskTable(clock.time)
         """The tasks that have not ended."""
         self.events: Events = Events(app, settings)
-        """Tells the log and the receivers of signals what happens."""
+        """Tells the log and the receivers of signals about events."""
         self._put_together(name)
-        # The thread of a timer that is idle goes at once with its dispatcher.
+        # The thread of an idle timer ends as soon as its dispatcher is deleted.
         weakref.finalize(self, self.timer.close, wait=False).atexit = False
         leave_with_process(self)
 
@@ -90,7 +90,7 @@ class Dispatcher:
             table, timer, events.log, self.endings, name, self.pools, self.is_inside
         )
         """How it stops."""
-        # What pools and futures ask of the owner of a task.
+        # The methods that pools and futures call of the owner of a task.
         self.begin, self.settle, self.finish = runs.begin, runs.settle, runs.finish
         self.cancel, self.request_cancel = self.endings.cancel, runs.request_cancel
         self.abandon, self.reported = self.endings.abandon, events.progressed
@@ -103,7 +103,7 @@ class Dispatcher:
         return self.events.log.app
 
     def pools(self) -> list[Pool]:
-        """Return the pools that there are by now."""
+        """Return the pools that were made so far."""
         return [self.pool] if self._loop is None else [self.pool, self._loop]
 
     def _owns(self, pool: Pool) -> bool:
@@ -112,7 +112,7 @@ class Dispatcher:
     # Accepting
 
     def options_of(self, job: t.Any, given: Given) -> Options:
-        """Return the options of a call: its own over its job's over the config."""
+        """Return the options of a call, merged: call over job over config."""
         layers = (given,) if job is None else (job.options, given)
         if not any(layers):
             return self.defaults
@@ -137,9 +137,7 @@ class Dispatcher:
         return task
 
     def _reserve(self, task: Task, limit: int | None) -> None:
-        """Let a task be counted, and be cancelled by who finds it, before it is
-        accepted.
-        """
+        """Count a task that is not accepted yet, and let it be cancelled."""
         with self._lock:
             if limit is not None and self.table.count_waiting() >= limit:
                 raise QueueFull(task.name, limit)
@@ -148,7 +146,7 @@ class Dispatcher:
     def withdraw(self, task: Task) -> None:
         """Forget a task that is not submitted after all."""
         if (future := task.future) is not None:
-            Future.cancel(future)  # for those that have found it
+            Future.cancel(future)  # for threads that have found it
             future.set_running_or_notify_cancel()
         self.table.forget(task)
 
@@ -158,10 +156,10 @@ class Dispatcher:
         """Accept a registered task; its future ends when it has run.
 
         :param callbacks: called with the future, in the call's own context.
-        :param job: whose limit applies, if the options have one.
+        :param job: the job whose limit applies, if the options have one.
         :raises ExecutorShutDown: after :meth:`shutdown`.
         :raises CallNotPicklable: if no worker process could import the callable.
-        :raises UnsupportedOption: if that could not be told before.
+        :raises UnsupportedOption: if that was not known before.
         """
         call = task._call
         for callback in callbacks:
@@ -180,7 +178,7 @@ class Dispatcher:
             self.queueing.enqueue_new(task, job)
 
     def _prepare(self, task: Task, call: Call) -> Exception | None:
-        """Choose the pool, and make what it needs; return why it cannot run, if so."""
+        """Choose the pool and prepare the call; return the error if it cannot run."""
         pool = task._pool = self.pool
         if not callable(call.fn):
             return NotCallable(call.fn)
@@ -210,13 +208,13 @@ class Dispatcher:
     # Waiting inside, stopping
 
     def want(self, task: Task) -> None:
-        """Let a task go first wherever code that waits lends out its worker."""
+        """Let a task go first where code that waits lends out its worker."""
         if here.pool is not None or running.get() is not None:
             self.nested.want(task)
 
     def start_waiting(self, task: Task, timeout: float | None) -> Wait | None:
         """Prepare a wait for a task that blocks this thread; see :mod:`.nested`."""
-        if here.pool is None and running.get() is None:  # most often, and quick
+        if here.pool is None and running.get() is None:  # the usual case, and fast
             return None
         return self.nested.start_waiting(task, timeout)
 
@@ -229,7 +227,7 @@ class Dispatcher:
         return self.nested.start_awaiting(task, also, has_timeout=has_timeout)
 
     def is_inside(self) -> bool:
-        """Return True in code of a task of ours, and on threads that run such code."""
+        """Return True in code of our tasks, and on threads that run such code."""
         return self.nested.is_inside() or self.timer.is_own_thread
 
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
@@ -241,5 +239,5 @@ class Dispatcher:
         return self.closing.drain(timeout)
 
     def leave(self) -> None:
-        """The process ends; see :meth:`.Shutdown.leave`."""
+        """End with the process; see :meth:`.Shutdown.leave`."""
         self.closing.leave(self.settings.drain_timeout, self.request_cancel)

@@ -1,6 +1,6 @@
-"""How tasks end: the end is told to the sinks, then delivered to the future.
+"""How tasks end: the sinks are told of it, then the future gets the result.
 
-Whoever calls this has taken the task out of the table, and so decides alone.
+The caller has taken the task out of the table, so nobody else decides about it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from .verdict import CANCELLED, SUCCEEDED, Verdict, is_own_timeout
 class Endings:
     """Ends tasks.
 
-    :param table: where they are until then.
+    :param table: has the tasks until then.
     :param timer: holds the handles of those that wait for their time.
-    :param events: hears of each end.
+    :param events: is told of each end.
     """
 
     def __init__(self, table: TaskTable, timer: Timer, events: Events) -> None:
@@ -52,13 +52,13 @@ class Endings:
             future.end_cancelled()
         else:
             future.end_failed(t.cast(BaseException, verdict.error))
-        # Its future has ended, so it is alive no more; callbacks may wait for that.
+        # Its future has ended, so the task is not alive; callbacks may wait for that.
         self._table.remove(task)
         if future._done_callbacks:
             future.run_callbacks()
 
     def end_pending(self, task: Task, verdict: Verdict) -> bool:
-        """End a task that is pending, wherever it waits; return False if it is not."""
+        """End a pending task, wherever it waits; return False if it is not pending."""
         if not self._table.take_pending(task):
             return False
         task._ended_as = t.cast("t.Any", verdict.kind)
@@ -85,7 +85,7 @@ class Endings:
         return future is not None and future.cancelled()  # that way, before this call
 
     def give_up(self, task: Task) -> None:
-        """End a task that can wait no longer: as it failed last, or as cancelled."""
+        """End a task that cannot wait: with its last failure, or as cancelled."""
         error = task._error
         if error is None:
             self.cancel(task)
@@ -100,7 +100,7 @@ class Endings:
         self.end_pending(task, Verdict("failed", error))
 
     def break_off(self, task: Task, error: BaseException) -> None:
-        """End a task in whatever state a fault of ours has left it."""
+        """End a task in any state that a fault of ours has left."""
         self._events.broke(task, error)
         self._table.take_pending(task)
         if task._run is not None:

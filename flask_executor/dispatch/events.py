@@ -1,7 +1,7 @@
-"""What happens to tasks, told to an ordered list of sinks: the log, then the signals.
+"""Events of tasks, reported to an ordered list of sinks: the log, then the signals.
 
-Nothing that goes wrong in a sink reaches the code that tells it: it must neither keep
-those waiting who wait for a task, nor end a worker.
+An error in a sink never reaches the code that reports the event: it must neither block
+a thread that waits for a task, nor end a worker.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from ..task import Task
 from .verdict import Verdict
 
 _PACKAGE = str(Path(__file__).parents[1])
-"""Where log records come from: the package, which people know, no module of it."""
+"""The origin of log records: the package, which people know, not its modules."""
 
 
 class Log:
     """Writes to the log of an app.
 
-    :param app: referred to weakly.
+    :param app: the app; only a weak reference to it is kept.
     """
 
     def __init__(self, app: Flask) -> None:
@@ -72,11 +72,11 @@ class Log:
                 )
                 logger.handle(record)
         except BaseException:
-            # As logging does for its own faults, tell the standard error.
+            # Write to standard error, as logging does for its own faults.
             traceback.print_exc()
 
     def guard(self, fn: t.Callable[..., object], *args: t.Any) -> None:
-        """Call a function; tell the standard error what it raises."""
+        """Call a function; write what it raises to standard error."""
         try:
             fn(*args)
         except BaseException:
@@ -88,9 +88,9 @@ def _exc_info(error: BaseException) -> t.Any:
 
 
 class LogSink:
-    """Says in the log what went wrong, while the context of the task is there.
+    """Logs failures while the context of the task still exists.
 
-    :param enabled: False: failures are not logged.
+    :param enabled: if False, failures are not logged.
     """
 
     def __init__(self, log: Log, *, enabled: bool) -> None:
@@ -98,7 +98,7 @@ class LogSink:
         self._enabled = enabled
 
     def decided(self, attempt: Attempt, verdict: Verdict) -> None:
-        """An attempt has failed, and it is decided what comes of that."""
+        """Log an attempt that has failed, with the decision about it."""
         if verdict.fault is not None:
             message = "The retry policy of %s has raised; it is not tried again"
             name = attempt.task.name
@@ -115,18 +115,18 @@ class LogSink:
             self._log.write(logging.ERROR, message, label, error=verdict.error)
 
     def failed(self, task: Task, verdict: Verdict) -> None:
-        """A task has failed that waited."""
+        """Log a task that failed while it waited."""
         if self._enabled:
             message = "Task %s failed" + _ending(verdict)
             self._log.write(logging.ERROR, message, task._label, error=verdict.error)
 
     def broke(self, task: Task, error: BaseException) -> None:
-        """A fault of the executor itself has ended a task."""
+        """Log a task that a fault of the executor itself has ended."""
         message = "A fault in the executor has ended task %s"
         self._log.write(logging.ERROR, message, task._label, error=error)
 
     def returned_late(self, attempt: Attempt, seconds: float) -> None:
-        """A run that went on after its timeout has returned."""
+        """Log a run that has returned after its timeout."""
         message = "Task %s has returned, %.3g seconds after its timeout"
         self._log.write(logging.WARNING, message, attempt.task._label, seconds)
 
@@ -192,7 +192,7 @@ def _stack_of(thread: int) -> str:
 
 
 class SignalSink:
-    """Sends the signals to their receivers, in an app context."""
+    """Sends signals to their receivers, in an app context."""
 
     _ENDS: t.ClassVar[dict[str, NamedSignal]] = {
         "succeeded": task_succeeded,
@@ -205,28 +205,28 @@ class SignalSink:
         self._log = log
 
     def submitted(self, task: Task) -> None:
-        """A task was accepted."""
+        """Send that a task was accepted."""
         if task_submitted.receivers:
             self._send(task_submitted, task)
 
     def started(self, attempt: Attempt) -> None:
-        """An attempt begins."""
+        """Send that an attempt begins."""
         if task_started.receivers:
             self._send(task_started, attempt.task)
 
     def progressed(self, task: Task) -> None:
-        """A task has reported its progress."""
+        """Send that a task has reported progress."""
         if task_progressed.receivers:
             self._send(task_progressed, task)
 
     def retrying(self, task: Task, verdict: Verdict) -> None:
-        """An attempt has failed, and there will be another."""
+        """Send that an attempt has failed and another one follows."""
         if task_retrying.receivers:
             facts = {"error": verdict.error, "delay": verdict.pause}
             self._send(task_retrying, task, **facts)
 
     def ended(self, task: Task, verdict: Verdict, value: t.Any) -> None:
-        """A task has ended."""
+        """Send that a task has ended."""
         signal = self._ENDS[verdict.kind]
         if signal.receivers:
             facts: dict[str, t.Any] = {}
@@ -249,14 +249,14 @@ class SignalSink:
         try:
             with app.app_context() if current_app() is None else nullcontext():
                 send(signal, app, failed, task=task, **facts)
-        except BaseException as error:  # of a teardown function, say
+        except BaseException as error:  # for example, of a teardown function
             failed(app, error)
 
 
 class Events:
-    """Tells every sink what happens, in order.
+    """Reports each event to all sinks, in order.
 
-    A sink has a method for each event that it wants to hear of: ``submitted(task)``,
+    A sink has a method for each event that it needs: ``submitted(task)``,
     ``started(attempt)``, ``progressed(task)``, ``decided(attempt, verdict)`` in the
     context of the task, ``retrying(task, verdict)``, ``ended(task, verdict, value)``,
     ``returned_late(attempt, seconds)``, ``failed(task, verdict)`` for a task that fails
@@ -299,7 +299,7 @@ _EVENTS = (
 
 def _teller(sinks: tuple[t.Callable[..., object], ...]) -> t.Callable[..., object]:
     """Return one function that calls those of all sinks, in order."""
-    if len(sinks) == 1:  # most events have one that hears of them
+    if len(sinks) == 1:  # most events have one sink
         return sinks[0]
 
     def tell(*facts: t.Any) -> None:

@@ -1,11 +1,11 @@
 """Concurrency limits: how many tasks of one job run at once.
 
-A task of a limited job has a *place*. It runs, or goes on after a wait, only while its
-place is held. A task that finds no place free is *blocked*: it gives its worker back
+A task of a limited job has a *place*. It runs, or goes on after a wait, only while it
+has taken it. A task that finds no place free is *blocked*: it gives its worker back
 and waits here. When a place is given up, it goes to the next task in the same step, so
 it is never offered to a task that does not want it any more.
 
-A task that waits for another one, in whatever way, gives up its place and takes one
+A task that waits for another one, in any way, gives up its place and takes one
 again before it goes on. With a timeout to the wait it keeps its place, or it would come
 back late; it lends it only to tasks that somebody waits for.
 """
@@ -38,8 +38,8 @@ class Place:
         self.steps: int = 0
         """How many coroutines of the task run on the event loop at this moment."""
         self.wakers: list[t.Callable[[], object]] = []
-        """How the code of the task that comes back from a wait hears that it may go on;
-        several of its coroutines may come back at once."""
+        """Called when code that comes back from a wait may go on; several coroutines of
+        the task may come back at once."""
         self.is_over: bool = False
         """True if the attempt has ended: code that it has left running, an asyncio task
         that nobody awaits, needs no place and keeps none."""
@@ -89,7 +89,7 @@ class Limit:
         self._wake_all(woken)
 
     def claim(self, place: Place) -> None:
-        """Let a blocked task have a place that is lent out: somebody waits for it."""
+        """Let a blocked task use a place that is lent out: somebody waits for it."""
         with self._lock:
             granted = self._lendable and self._blocked.remove(place.task)
             if granted:
@@ -140,7 +140,7 @@ class Limit:
             return True
 
     def end_step(self, place: Place) -> None:
-        """A coroutine is suspended: give up the place if the task waits for others."""
+        """Note that a coroutine is suspended: give up the place if the task waits."""
         with self._lock:
             place.steps -= 1
             woken = self._give_up(place) if place.waits and not place.steps else []
@@ -175,7 +175,7 @@ class Limit:
         return self._pass_on()
 
     def _pass_on(self) -> list[Task]:
-        """Give what is free to those who wait for it; return the tasks to wake."""
+        """Give free places to tasks that wait for them; return the tasks to wake."""
         while self._returning and self._take(self._returning[0], comes_back=True):
             self._wake_code_of(self._returning.popleft())
         return self._grant_blocked()
@@ -205,7 +205,7 @@ class Limit:
 
 
 class Limits:
-    """The limits of the jobs of one executor, each for as long as its job lives.
+    """The limits of the jobs of one executor, each as long as its job lives.
 
     :param wake: see :class:`Limit`.
     """
@@ -220,7 +220,7 @@ class Limits:
     def place_for(self, task: Task, job: t.Any) -> Place:
         """Return the place of a task of a limited job.
 
-        The first task of a job says how many run at once.
+        The first task of a job sets how many run at once.
         """
         most = t.cast(int, task.options.max_concurrency)
         with self._lock:

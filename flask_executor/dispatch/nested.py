@@ -1,8 +1,8 @@
-"""Tasks that wait for tasks: a wait keeps nobody's worker and nobody's place.
+"""Tasks that wait for tasks: while they wait they keep no worker and no place.
 
-Code that waits for a task may itself be that of a task: on a worker thread that the
+Code that waits for a task may itself belong to a task: on a worker thread that the
 other one needs, or with a place of its job that the other one needs. Each wait goes
-through here, in whatever way it is made: ``result()`` and ``exception()``, the standard
+through here, in any form: ``result()`` and ``exception()``, the standard
 library's ``wait`` and ``as_completed``, ``await``, asyncio's own functions, groups.
 
 1. The task is marked as wanted: it goes first where a slot or a place is lent out.
@@ -28,8 +28,8 @@ from ..threads import here
 from .limits import Place
 
 _DEEPEST = 16
-"""How many tasks may run on one thread, each waiting for the next: then a helper thread
-takes over, since a stack has an end."""
+"""How many tasks may run on one thread, each waiting for the next. The next one runs on
+a helper thread, because the stack is limited."""
 
 
 class _Depth(threading.local):
@@ -44,7 +44,7 @@ _depth = _Depth()
 class NestedWaits:
     """The waits of code that runs in the pools of one dispatcher.
 
-    :param owner: the dispatcher, to tell its tasks from others.
+    :param owner: the dispatcher; only its tasks are handled here.
     :param owns: returns True for its pools.
     :param run: runs a pending task on this thread.
     """
@@ -60,7 +60,7 @@ class NestedWaits:
         self._run = run
 
     def current_attempt(self) -> Attempt | None:
-        """Return the attempt whose code this is, if its task has the same owner."""
+        """Return the attempt whose code runs here, if its task has the same owner."""
         inside = running.get()
         if isinstance(inside, Attempt) and inside.task._owner is self._owner:
             return inside
@@ -80,7 +80,7 @@ class NestedWaits:
     def start_waiting(self, task: Task, timeout: float | None) -> Wait | None:
         """Prepare a wait that blocks this thread.
 
-        :return: what to end when it is over, or None.
+        :return: a wait to end when it is over, or None.
         :raises LoopBlocked: on the event loop's own thread.
         """
         inside, pool = self.current_attempt(), self.pool_of_this_thread()
@@ -101,12 +101,14 @@ class NestedWaits:
     def start_awaiting(
         self, task: Task, also: t.Iterable[Task] = (), *, has_timeout: bool = False
     ) -> Wait | None:
-        """Prepare a wait for any of several tasks, of which none runs on this thread:
-        it may be over before they end, or an event loop goes on here.
+        """Prepare a wait for any of several tasks.
+
+        None of them runs on this thread: the wait may be over before they end, or an
+        event loop goes on here.
 
         :param task: one that has not ended.
         :param also: the others.
-        :return: what to end when it is over, or None.
+        :return: a wait to end when it is over, or None.
         """
         inside, pool = self.current_attempt(), self.pool_of_this_thread()
         if inside is None and pool is None:
@@ -119,9 +121,9 @@ class NestedWaits:
         return wait
 
     def want(self, task: Task) -> None:
-        """Let a task go first wherever a slot or a place is lent out."""
+        """Let a task go first where a slot or a place is lent out."""
         if not task._wanted:
-            task._wanted = True  # first: what enqueues it just now looks there
+            task._wanted = True  # first: a thread that is enqueueing it now looks there
         if task.state == "waiting":
             if task._place is not None:
                 task._place.limit.claim(task._place)
@@ -151,9 +153,9 @@ def _give_up_place(inside: Attempt | None, *, has_timeout: bool) -> _PlaceWait:
 
 
 class _PlaceWait:
-    """A wait of a task, with what is to be taken again after it.
+    """A wait of a task, with the place and slot that it takes again afterwards.
 
-    :param place: of the task that waits, or None.
+    :param place: the place of the task that waits, or None.
     :param blocks: the task goes on by itself when the wait is over, so it must have its
         place by then.
     """
@@ -172,7 +174,7 @@ class _PlaceWait:
             place.limit.stop_waiting(place)
             granted = threading.Event()
             if self._needs(place) and not place.limit.come_back(place, granted.set):
-                # Who has the place may be in the queue, and need this worker.
+                # The task that has the place may be in the queue, and need this worker.
                 self._lend_slot()
                 granted.wait()
         self._give_back()

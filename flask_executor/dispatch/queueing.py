@@ -15,7 +15,7 @@ from .timer import Timer
 class Queueing:
     """Puts pending tasks where they wait.
 
-    :param defaults: the options of a task that gives none.
+    :param defaults: the options of a task without options.
     """
 
     def __init__(
@@ -28,9 +28,9 @@ class Queueing:
         self._limits = Limits(self.enqueue_first)
 
     def enqueue_new(self, task: Task, job: t.Any) -> None:
-        """Put a task that was just accepted where it is to wait.
+        """Put a task that was just accepted where it must wait.
 
-        :param job: whose limit applies, if its options have one.
+        :param job: the job whose limit applies, if its options have one.
         :raises Exception: if there is no thread for it, or the interpreter ends; the
             task is cancelled then.
         """
@@ -42,7 +42,7 @@ class Queueing:
             raise
 
     def _waits(self, task: Task, job: t.Any) -> bool:
-        """Give a task what its options ask for; return True if it is not due yet."""
+        """Apply the options of a task; return True if it is not due yet."""
         if task._pool.runs_in_caller:
             return False
         if task.options.max_concurrency is not None:
@@ -57,7 +57,7 @@ class Queueing:
         self._table.move(task, state)
         due = self._timer.clock.monotonic() + wait
         handle = task._timer = self._timer.at(due, self._became_due, task)
-        # Whoever ends pending tasks may have looked at its timer before it had one.
+        # Code that ends pending tasks may have looked for its timer before it had one.
         if self._table.leaving or task not in self._table.pending:
             self._timer.cancel(handle)
             self._endings.give_up(task)
@@ -72,7 +72,7 @@ class Queueing:
         self.enqueue_again(task, first=True)
 
     def enqueue_again(self, task: Task, *, first: bool = False) -> None:
-        """Put a task into its queue that has been waiting for something else."""
+        """Put a task into its queue that was waiting for something else."""
         self._table.move(task, "waiting")
         try:
             task._pool.enqueue(task, first=first)

@@ -1,4 +1,4 @@
-"""The runs of tasks: how an attempt begins, and what is done with its outcome."""
+"""The runs of tasks: how an attempt begins, and what its outcome causes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Runs:
                 self._events.decided(attempt, made)
 
     def finish(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Take the outcome of an attempt, on whatever thread has it."""
+        """Take the outcome of an attempt, on any thread."""
         task = attempt.task
         try:
             if attempt.timer is not None:
@@ -129,7 +129,7 @@ class Runs:
     # Stopping a run
 
     def request_cancel(self, task: Task) -> bool:
-        """Cancel a task that waits, ask one to stop that runs; False if it is over."""
+        """Cancel a waiting task, or ask a running one to stop; False if it ended."""
         if self._endings.cancel(task):
             return True
         attempt = self._table.attempt_of(task)
@@ -150,7 +150,7 @@ class Runs:
         self._timer.aside(self._overdue, attempt)
 
     def _overdue(self, attempt: Attempt) -> None:
-        """The timeout of an attempt is over: stop it, or end its task without it."""
+        """Stop an attempt whose timeout is over, or end its task without it."""
         attempt.timed_out = True
         made = verdict(attempt, Outcome(error=timeout_of(attempt)))
         overruns = not attempt.task._pool.stops_runs
@@ -160,7 +160,8 @@ class Runs:
             if self._table.is_running(attempt):
                 self._stop(attempt)
         elif self._table.take_overdue(attempt, overruns=overruns):
-            self._stop(attempt)  # before its call is released, by which some know it
+            # Before its call is released: some pools find it by its call.
+            self._stop(attempt)
             self._log_decided(attempt, made)
             self._endings.end(attempt.task, made)
 

@@ -22,22 +22,22 @@ from .table import TaskTable
 from .timer import Timer
 
 _MOST_NAMED = 20
-"""How many tasks a line of the log names."""
+"""How many tasks one log message names."""
 
 
 class Drained(t.NamedTuple):
-    """What became of the tasks of an executor that was drained."""
+    """What happened to the tasks of an executor that was drained."""
 
     finished: tuple[Task, ...]
-    """Those that ran to their end, well or not."""
+    """Tasks that ran to their end, also with a failure."""
     cancelled: tuple[Task, ...]
-    """Those that had not begun."""
+    """Tasks that were cancelled."""
     running: tuple[Task, ...]
-    """Those that were still running when the time was over."""
+    """Tasks that still ran when the time was over."""
 
     @classmethod
     def of(cls, tasks: t.Iterable[Task]) -> Drained:
-        """Return tasks by what has become of them."""
+        """Sort tasks by what has happened to them."""
         finished, cancelled, still = [], [], []
         for task in tasks:
             if not task._has_ended or task.overrun:
@@ -49,7 +49,7 @@ class Drained(t.NamedTuple):
         return cls(tuple(finished), tuple(cancelled), tuple(still))
 
     def describe(self) -> str:
-        """Return it for the log; what there is none of is left out."""
+        """Return it as text for the log; empty parts are left out."""
         groups = zip(("finished", "cancelled", "still running"), self, strict=True)
         said = [
             f"{len(tasks)} {what} ({_names(tasks)})" for what, tasks in groups if tasks
@@ -58,14 +58,14 @@ class Drained(t.NamedTuple):
 
 
 class Shutdown:
-    """The way out of one dispatcher.
+    """Stops one dispatcher.
 
     :param table: its tasks.
     :param timer: ends with the last of them.
-    :param log: where it says what became of them.
+    :param log: the log in which it writes what happened to them.
     :param endings: ends those that wait.
-    :param name: of the executor.
-    :param pools: returns the pools that there are.
+    :param name: the name of the executor.
+    :param pools: returns the pools that were made.
     :param is_inside: returns True in code that this would wait for.
     """
 
@@ -108,7 +108,7 @@ class Shutdown:
             self._timer.close(wait=True)
 
     def _let_go(self) -> None:
-        """The last task has ended: let the pools and the timer go."""
+        """Release the pools and the timer, after the last task has ended."""
         self._shut_pools(wait=False)
         self._timer.close(wait=False)
         self._emptied.set()
@@ -116,8 +116,9 @@ class Shutdown:
     def drain(self, timeout: float | None) -> Drained:
         """Accept nothing more, and give what was accepted the time to end.
 
-        What is not due yet does not become due: it is cancelled, or fails as it failed
-        last. What has not begun when the time is over is cancelled.
+        Tasks that are not due yet do not become due: they are cancelled, or fail with
+        their last failure. Tasks that have not begun when the time is over are
+        cancelled.
 
         :param timeout: seconds; None: as long as it takes.
         :raises WaitsForItself: in code of a task.
@@ -139,7 +140,7 @@ class Shutdown:
         return self._summed_up(Drained.of(tasks))
 
     def leave(self, timeout: float | None, ask: t.Callable[[Task], object]) -> None:
-        """The process ends: see that nothing is lost without a word.
+        """End with the process, and log every task that is lost.
 
         :param timeout: seconds to wait; None: as long as it takes.
         :param ask: asks a task to stop.
@@ -150,7 +151,7 @@ class Shutdown:
             self._table.note_empty()  # so that its worker processes end
             return
         if any(task.state == "running" or task.overrun for task in unfinished):
-            # What is not due yet is not waited for: it is cancelled.
+            # Tasks that are not due yet are cancelled at once.
             awaited = [task for task in unfinished if not _is_timed(task)]
             self._log.write(
                 logging.WARNING,
@@ -165,7 +166,7 @@ class Shutdown:
             ask(task)
 
     def abandon(self) -> None:
-        """Say which tasks are lost, since somebody does not want to wait for them."""
+        """Log which tasks are lost because somebody did not wait for them."""
         if unfinished := self._unfinished():
             message = "Executor %s abandons %s: %s"
             values = self._name, _count(unfinished), _names(unfinished)
@@ -221,7 +222,8 @@ def leave_with_process(dispatcher: t.Any) -> None:
 def _leave_all() -> None:
     ours = [one for one in list(_all) if one.pid == os.getpid()]
     _all.difference_update(ours)  # once is enough
-    for one in ours:  # all at once: what ends in one must not begin in another
+    # All together: a task that ends in one must not begin another one elsewhere.
+    for one in ours:
         one.table.closed = True
     try:
         for one in ours:
@@ -233,9 +235,9 @@ def _leave_all() -> None:
 
 
 def _end_now() -> None:
-    """End the process without waiting for threads, whatever they do.
+    """End the process without waiting for any thread.
 
-    128 + SIGINT is what a shell expects of a program that Ctrl-C has ended.
+    128 + SIGINT is the exit code that a shell expects after Ctrl-C.
     """
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

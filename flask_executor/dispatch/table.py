@@ -8,9 +8,9 @@ ended; its callbacks run after that. Nothing takes it out and puts it back, so
 ``live.copy()`` has all tasks that are alive at one moment, whatever others do.
 
 *One decision at a time.* A task that may begin or be cancelled is in ``pending``; an
-attempt whose end is not decided is in ``running``. Whoever takes it out decides what
-comes next, alone: of a worker, ``cancel``, a deadline, an outcome and a drain that come
-at the same moment, one gets it. Who did not get it changes nothing.
+attempt whose end is not decided is in ``running``. The code that takes it out decides
+what comes next, alone: if a worker, ``cancel``, a deadline, an outcome and a drain come
+at the same moment, one of them gets it. The others change nothing.
 
 *No gap.* A task that begins is in ``running`` before any other thread can find it gone
 from ``pending``: the attempt is put in first and taken out again if somebody else was
@@ -48,19 +48,19 @@ class TaskTable:
         self.closed: bool = False
         """True if nothing more is accepted."""
         self.leaving: bool = False
-        """True if no pending task becomes due, and none is tried again."""
+        """True if no pending task becomes due any more, and none is tried again."""
         self.on_empty: t.Callable[[], object] = bool
         """Called when the last task has gone and nothing more is accepted."""
         self.live: dict[Task, None] = {}
-        """All that were accepted and have not ended."""
+        """The tasks that were accepted and have not ended."""
         self.pending: dict[Task, None] = {}
-        """Those that may begin or be cancelled."""
+        """The tasks that may begin or be cancelled."""
         self.running: dict[Attempt, None] = {}
         """The attempts whose end is not decided."""
         self.late: dict[Attempt, None] = {}
         """The attempts that go on after their task has ended with a timeout."""
         self.reserved: dict[Task, None] = {}
-        """Those that are being submitted and whose futures others may find already."""
+        """The tasks that are being submitted, whose futures others may find already."""
 
     # Coming
 
@@ -70,7 +70,7 @@ class TaskTable:
         self.reserved[task] = None
 
     def take_reserved(self, task: Task) -> bool:
-        """Return True for the first who asks: the submitter, or who cancels it."""
+        """Return True for the first caller: the submitter, or code that cancels it."""
         return self.reserved.pop(task, _ABSENT) is None
 
     def admit(self, task: Task) -> None:
@@ -115,7 +115,7 @@ class TaskTable:
         return attempt
 
     def take_running(self, attempt: Attempt) -> bool:
-        """Return True for the one caller that decides what the attempt has come to."""
+        """Return True for the one caller that decides how the attempt ends."""
         return self.running.pop(attempt, _ABSENT) is None
 
     def is_running(self, attempt: Attempt) -> bool:
@@ -157,7 +157,7 @@ class TaskTable:
         self.pending[task] = None
 
     def move(self, task: Task, state: State) -> None:
-        """Note what a pending task waits for."""
+        """Note for what a pending task waits."""
         task.state = state
         if task._ended_as is not None:  # by somebody else, just now
             task.state = task._ended_as
@@ -174,7 +174,7 @@ class TaskTable:
         return future
 
     def remove(self, task: Task) -> None:
-        """Take out a task whose future has ended."""
+        """Remove a task whose future has ended."""
         self.live.pop(task, None)
         if self.closed:
             self.note_empty()
@@ -185,7 +185,7 @@ class TaskTable:
             self.on_empty()
 
     def forget(self, task: Task) -> None:
-        """Take out a task that is not accepted after all."""
+        """Remove a task that is not accepted after all."""
         self.reserved.pop(task, None)
         self.pending.pop(task, None)
         self.remove(task)

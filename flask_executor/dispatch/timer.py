@@ -1,4 +1,4 @@
-"""The clock, and what is to happen when."""
+"""The clock, and the timer that calls functions when they are due."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typing as t
 from ..threads import start_thread
 
 _IDLE = 10.0
-"""Seconds for which a timer's thread stays with nothing to wait for."""
+"""Seconds for which a timer's thread stays alive with nothing to wait for."""
 
 Action = tuple[t.Callable[[t.Any], object], t.Any]
 
@@ -21,7 +21,7 @@ class Clock:
     """The time of this machine; :mod:`flask_executor.testing` has one moved by hand."""
 
     monotonic: t.Callable[[], float] = staticmethod(time.monotonic)
-    """Seconds that only grow, for waits."""
+    """Seconds that never go back, for waits."""
     time: t.Callable[[], float] = staticmethod(time.time)
     """Seconds since the epoch, for people."""
 
@@ -49,7 +49,7 @@ class TimerHandle:
 
 
 class _Here(threading.local):
-    """What a thread knows of itself."""
+    """What a thread knows about itself."""
 
     is_aside: bool = False
 
@@ -57,8 +57,8 @@ class _Here(threading.local):
 class Timer:
     """Calls functions when they are due, one after another, on one thread.
 
-    The functions must be quick and must not run code of the app: that would hold up
-    what else is due. :meth:`aside` is for what is not.
+    The functions must be quick and must not run code of the app: that would delay what
+    else is due. Use :meth:`aside` for such functions.
 
     The thread starts with the first call, and ends when there was nothing to wait for
     for some seconds, or after :meth:`close`.
@@ -104,7 +104,7 @@ class Timer:
         return handle
 
     def cancel(self, handle: TimerHandle) -> None:
-        """Make a call not happen; nothing refers to its argument any more."""
+        """Cancel a call; nothing refers to its argument any more."""
         with self._changed:
             if handle.take() is None:  # it happens already
                 return
@@ -117,7 +117,7 @@ class Timer:
                 self._cancelled = 0
 
     def aside(self, fn: t.Callable[..., object], *args: t.Any) -> None:
-        """Call a function that may take long, on a thread of its own.
+        """Call a function that may take long, on a new thread.
 
         If no thread can be started, it runs here. A clock moved by hand runs it here
         too, so that a test sees what has happened.
@@ -145,18 +145,18 @@ class Timer:
             return self._next_due()
 
     def run_due(self) -> None:
-        """Call what is due by now, on this thread."""
+        """Call what is due now, on this thread."""
         while (due := self._take_due()) is not None:
             fn, argument = due
             try:
                 fn(argument)
             except BaseException:
-                # One that fails must not keep the others from happening.
+                # A failure of one must not prevent the others.
                 traceback.print_exc()
             del due, fn, argument
 
     def close(self, *, wait: bool) -> None:
-        """End the thread as soon as nothing is left to happen.
+        """End the thread as soon as no call is left.
 
         :param wait: return only when it has ended; not on the thread itself.
         """
@@ -193,7 +193,7 @@ class Timer:
             self.run_due()
 
     def _wait(self) -> bool:
-        """Wait for the next call; return False if this thread is to end."""
+        """Wait for the next call; return False if this thread must end."""
         with self._changed:
             while (due := self._next_due()) is not None:
                 wait = due - self.clock.monotonic()

@@ -16,12 +16,12 @@ Kind = t.Literal["succeeded", "failed", "timed_out", "cancelled", "retrying"]
 
 
 class Verdict(t.NamedTuple):
-    """What is to become of a task after an attempt."""
+    """The decision about a task after an attempt."""
 
     kind: Kind
     """An end, or ``retrying``."""
     error: BaseException | None = None
-    """What the future raises, or what the attempt failed with."""
+    """What the future raises, or the error of the attempt."""
     pause: float = 0.0
     """Seconds before the next attempt, if there is one."""
     fault: Exception | None = None
@@ -35,7 +35,7 @@ CANCELLED = Verdict("cancelled")
 
 
 def verdict(attempt: Attempt, outcome: Outcome, *, leaving: bool = False) -> Verdict:
-    """Decide what becomes of a task.
+    """Decide what happens to a task after an attempt.
 
     It changes nothing, and asks the retry policy, so it is called once per attempt.
 
@@ -44,7 +44,7 @@ def verdict(attempt: Attempt, outcome: Outcome, *, leaving: bool = False) -> Ver
     error = outcome.error
     if error is None:
         return SUCCEEDED
-    if attempt.timed_out:  # whatever it raised when it was stopped
+    if attempt.timed_out:  # any error that it raised when it was stopped
         error = timeout_of(attempt)
     elif _is_cancelling(attempt, error):
         return CANCELLED
@@ -69,7 +69,7 @@ def is_own_timeout(attempt: Attempt, error: BaseException) -> bool:
 
 
 def _is_cancelling(attempt: Attempt, error: BaseException) -> bool:
-    """Return True if this is how a task stops that was asked to."""
+    """Return True if this is the error of a task that was asked to stop, and did."""
     if isinstance(error, CancelledError | asyncio.CancelledError):
         return attempt.cancel_requested or isinstance(error, TaskCancelled)
     return False
@@ -86,7 +86,7 @@ def _pause(
         return None, None
     try:
         pause = retry.pause_after(attempt.number, error)
-        if isinstance(pause, timedelta):  # people's own policy may say it so
+        if isinstance(pause, timedelta):  # the app's own policy may return it so
             pause = pause.total_seconds()
         if pause is None:
             return None, None

@@ -1,11 +1,11 @@
 """Slots of worker threads that wait: helper threads use them meanwhile.
 
-A worker thread whose code waits for a task does nothing, and what it waits for may need
-a worker: in a pool that is full of such tasks nothing would ever move. So the thread
-lends out its slot, and a *helper thread* runs in it what somebody waits for. There are
-never more helper threads at work than slots lent, so no more calls run at once than the
-pool has workers. (The compensation of Java's ``ForkJoinPool.managedBlock`` is the same
-idea; a helper here runs only what is waited for, or holds a place of a limit that
+A worker thread whose code waits for a task does nothing, and that task may need a
+worker: in a pool that is full of such threads nothing would ever run. So the thread
+lends out its slot, and a *helper thread* uses it to run what somebody waits for. There
+are never more helper threads at work than slots lent, so no more calls run at once than
+the pool has workers. (The compensation of Java's ``ForkJoinPool.managedBlock`` is the
+same idea. A helper here runs only what is waited for, or holds a place of a limit that
 others wait for, so threads do not grow with the queue.)
 """
 
@@ -24,7 +24,7 @@ Run = t.Callable[[Task], object]
 
 
 class _Local(threading.local):
-    """What this thread has."""
+    """The slot of this thread."""
 
     slot: _Slot | None = None
 
@@ -42,7 +42,7 @@ class LentSlots:
     :param queue: where the tasks are.
     :param run: runs a task on this thread; raises nothing.
     :param pool: a reference to the pool that the threads belong to.
-    :param name: of the helper threads.
+    :param name: the name of the helper threads.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class LentSlots:
             self._serve_nobody(task)
 
     def forget(self, task: Task) -> None:
-        """A task has begun, or will not: no helper has to look for it."""
+        """Note that a task has begun, or will not: no helper has to look for it."""
         with self._lock:
             self._wanted.pop(task, None)
 
@@ -121,7 +121,7 @@ class LentSlots:
             del task
 
     def _serve_nobody(self, task: Task) -> None:
-        """End a task for which no thread starts: all workers may wait for it."""
+        """Fail a task for which no thread can start: all workers may wait for it."""
         with self._lock:
             self._helpers -= 1
         if self._queue.remove(task):

@@ -1,4 +1,4 @@
-"""Calls on threads: the standard library's pool, with our queue before it."""
+"""Runs calls on threads: the standard library's pool, with our queue before it."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def make(settings: Settings, name: str, app: Flask) -> ThreadPool:
 class ThreadPool(ThreadPoolExecutor, Pool):
     """A :class:`~concurrent.futures.ThreadPoolExecutor` that takes tasks.
 
-    Tasks wait in a priority queue of ours. For each of them the standard library's
-    queue gets a *work item*, the same object for all: it runs whichever task is first
-    by then. So threads, shutdown and the rules at exit stay the standard library's own.
+    Tasks wait in our own priority queue. For each task the standard library's queue
+    gets a *work item*, the same object for all: it runs the task that is first then. So
+    threads, shutdown and the rules at exit stay the standard library's own.
 
-    Passing a function of ours to its ``submit`` would do without its private names, and
-    cost a second future for each call: a third of the time of a call, and of the memory
-    of a waiting one.
+    Passing a function to its ``submit`` would need no private names, but a second
+    future for each call: a third of the time of a call, and of the memory of a waiting
+    one.
 
     :param max_workers: how many threads; None is the standard library's default.
     :param name: the prefix of the names of its threads.
-    :param run: what a thread does with a task.
+    :param run: runs a task on a thread of the pool.
     :param pool: the pool that its threads belong to, if it is not this one.
     """
 
@@ -67,7 +67,7 @@ class ThreadPool(ThreadPoolExecutor, Pool):
 
         :raises ExecutorShutDown: if the pool is shut down, or the interpreter ends.
         """
-        # The second lock is held by whatever ends the interpreter or forks.
+        # The code that ends the interpreter or forks holds the second lock.
         with self._shutdown_lock, stdlib._global_shutdown_lock:
             if self._shutdown or stdlib._shutdown:
                 refuse_after_shutdown(task)
@@ -82,7 +82,7 @@ class ThreadPool(ThreadPoolExecutor, Pool):
         try:
             # A thread must not inherit the context of its first task.
             contextvars.Context().run(self._adjust_thread_count)
-        except BaseException:  # no more threads: those that there are may do
+        except BaseException:  # no more threads: the existing ones may be enough
             if not self._threads:
                 self._queue.remove(task)
                 raise
@@ -93,7 +93,7 @@ class ThreadPool(ThreadPoolExecutor, Pool):
         return self._queue.remove(task)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Accept nothing more, as the standard library's pool.
+        """Accept nothing more, as the standard library's pool does.
 
         :param wait: return only when all threads have ended, helper threads too.
         """
@@ -125,7 +125,7 @@ class _WorkItem:
     def run(self, _context: object = None) -> None:
         """Run the task that is next; it may have been taken out of the queue.
 
-        :param _context: what the threads of Python 3.14 pass to their work items.
+        :param _context: an argument that the threads of Python 3.14 pass.
         """
         task = self._queue.take()
         if task is not None:
@@ -137,7 +137,7 @@ class _WorkItem:
 
     @property
     def future(self) -> _WorkItem:
-        """What the standard library cancels when it is shut down that way."""
+        """The future of a work item: a shutdown that cancels futures cancels it."""
         return self
 
     def cancel(self) -> None:
