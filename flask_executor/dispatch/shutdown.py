@@ -6,6 +6,7 @@ import atexit
 import concurrent.futures.thread  # noqa: F401 - see the last line
 import logging
 import os
+import signal
 import sys
 import threading
 import typing as t
@@ -225,13 +226,26 @@ def _leave_all() -> None:
     # All together: a task that ends in one must not begin another one elsewhere.
     for one in ours:
         one.table.closed = True
-    try:
-        for one in ours:
-            one.leave()
-    except KeyboardInterrupt:
-        for one in ours:
+    _abandon_at_interrupt(ours)
+    for one in ours:
+        one.leave()
+
+
+def _abandon_at_interrupt(dispatchers: list[t.Any]) -> None:
+    """Let Ctrl-C end the process from now on, with a line that names what is lost.
+
+    A KeyboardInterrupt would be raised wherever the main thread is, in the middle of a
+    line of the log or where Python joins its threads, and be swallowed there.
+    """
+
+    def abandon(number: int, frame: object) -> None:
+        for one in dispatchers:
             one.closing.abandon()
         _end_now()
+
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, abandon)
 
 
 def _end_now() -> None:
