@@ -259,8 +259,8 @@ def _end_now() -> None:
     os._exit(130)
 
 
-# Before the standard library's pools refuse what comes back, after a pause, say: their
-# own hook, which comes with the import above, was there first.
+# Before the standard library's pools refuse tasks that come back, as after a pause:
+# their own hook, which comes with the import above, was there first.
 getattr(threading, "_register_atexit", atexit.register)(_leave_all)
 
 
@@ -274,7 +274,7 @@ def _leave_before_children(_: object = None) -> None:
 
 
 _BEFORE_ITS_OWN = 100
-"""What multiprocessing closes itself, its queues, say, has a priority of 10 or less."""
+"""Finalizers of multiprocessing itself, as of its queues, have priority 10 or less."""
 
 _leave_before_children()
 register_after_fork(_leave_all, _leave_before_children)  # which forgets finalizers

@@ -21,9 +21,9 @@ identity, ``d[k] = v``, ``d.pop(k, default)`` and ``d.copy()``, each of which ha
 one step, in free-threaded builds too. No dict here is iterated over. So a thread that
 is stopped at any point, by a fork or a signal, holds nothing that others wait for.
 
-*Plain writes.* ``state``, ``attempt`` and the times of a task are written by whoever
-has just taken it out, or put it in for the first time; so there is one writer at a
-time, and readers may see the one before the other.
+*Plain writes.* ``state``, ``attempt`` and the times of a task are written by the
+thread that has just taken it out, or put it in for the first time. So there is one
+writer at a time, and readers may see one of these change before another.
 """
 
 from __future__ import annotations
