@@ -39,10 +39,14 @@ demo: $(VENV)/.installed-example
 # killed while they write: their files lie in one place, which goes with the run.
 # With worksteal a worker has neighbouring tests, which share fixtures; loadgroup
 # hangs when a worker is lost.
+# A test of real servers, processes or a browser may fail for what runs beside it: it
+# counts as failed if it also fails alone.
+test: MEASURED = COVERAGE_FILE=$(CURDIR)/.coverage-parts/.coverage \
+                 $(BIN)/coverage run -m pytest
 test: $(VENV)/.installed-tests
 	rm -rf .coverage .coverage-parts && mkdir .coverage-parts
-	COVERAGE_FILE=$(CURDIR)/.coverage-parts/.coverage \
-	  $(BIN)/coverage run -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) || \
+	$(MEASURED) -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) || \
+	  { echo "What has failed runs again by itself:"; $(MEASURED) --last-failed; } || \
 	  { rm -rf .coverage-parts; exit 1; }
 	$(BIN)/coverage combine --quiet .coverage-parts
 	rm -rf .coverage-parts

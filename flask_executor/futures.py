@@ -11,6 +11,7 @@ from concurrent.futures._base import (
     CANCELLED_AND_NOTIFIED,
     FINISHED,
     PENDING,
+    RUNNING,
 )
 from functools import partial
 
@@ -24,6 +25,9 @@ from .waiters import Callback as Callback
 from .waiters import Condition, DoneCallback, Waiters
 
 T = t.TypeVar("T")
+
+
+_NOT_DONE = (PENDING, RUNNING)
 
 
 class TaskFuture(Future[T]):
@@ -154,7 +158,9 @@ class TaskFuture(Future[T]):
 
     def _start_waiting(self, timeout: float | None) -> Wait | None:
         task = self.task
-        if task is None or task._finished is not None:
+        # Not whether the task has ended: receivers that hear of that come first, and
+        # may wait for tasks themselves.
+        if task is None or self._state not in _NOT_DONE:
             return None
         return task._owner.start_waiting(task, timeout)
 
@@ -193,7 +199,7 @@ class TaskFuture(Future[T]):
 
     def _start_awaiting(self) -> Wait | None:
         task = self.task
-        if task is None or task._finished is not None:
+        if task is None or self._state not in _NOT_DONE:
             return None
         return task._owner.start_awaiting(task)
 

@@ -12,7 +12,7 @@ import subprocess
 import tarfile
 import time
 import typing as t
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from limits import LIMIT
 from playwright.sync_api import (
     Browser,
     BrowserContext,
+    Error,
     Locator,
     Page,
     Playwright,
@@ -71,7 +72,8 @@ def visit(
 
     def guard(route: Route) -> None:
         if route.request.url.startswith(url):
-            route.continue_()
+            with suppress(Error):  # a route of the test itself has handled it
+                route.continue_()
         else:
             strangers.append(route.request.url)
             route.abort()

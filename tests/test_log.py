@@ -172,7 +172,10 @@ def test_ctrl_c_twice() -> None:
     first = script.stderr.readline()
     assert "waits for 1 task to finish: long (key 1). Press Ctrl-C again" in first
     os.kill(script.pid, signal.SIGINT)
-    rest = script.communicate(timeout=LIMIT)[1]
+    try:
+        rest = script.communicate(timeout=LIMIT)[1]
+    finally:
+        script.kill()
     assert "abandons 1 task: long (key 1)" in rest
     assert "Traceback" not in first + rest
     assert script.returncode == 130

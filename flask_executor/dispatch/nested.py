@@ -94,7 +94,7 @@ class NestedWaits:
         wait = _give_up_place(inside, has_timeout=timeout is not None)
         if timeout is None and task.options.timeout is None:
             self._run_here(task, inside)
-        if pool is not None and not task._has_ended:
+        if pool is not None and task in self._owner.table.live:
             wait.give_back = pool.lend_slot()
         return wait
 
