@@ -28,7 +28,6 @@ from limits import LIMIT
 from test_docs import DOCS, ROOT, examples
 
 # One venv for all of them, and time for pip to download.
-pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("first minutes")]
 
 INSTALL_LIMIT = 300
 """Seconds for pip, which may have to download."""
