@@ -12,6 +12,7 @@ import threading
 import typing as t
 
 import pytest
+from control import until
 from example_server import SCRIPT, Server, server
 from limits import LIMIT
 
@@ -60,6 +61,7 @@ def test_serving() -> None:
         ended(one)  # both worker processes are there
         one.ask("/fibonacci", n="35")
         one.ask("/all", key="a-random-key")
+        until(lambda: any("POST /all" in line for line in one.lines))
         said = len(one.lines)
         assert one.interrupt() == 0
         assert one.lines[said:] == []

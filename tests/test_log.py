@@ -135,10 +135,12 @@ def test_records_name_the_package_and_the_key(executor: Executor, seen: Seen) ->
 
 
 SCRIPT = """
-import sys, threading, time
+import signal, sys, threading, time
 from flask import Flask
 from flask_executor import Executor
 
+# What starts the tests in the background may have it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 app = Flask("script")
 executor = Executor(app)
 began = threading.Event()
