@@ -13,6 +13,7 @@ from http.cookiejar import CookieJar
 from pathlib import Path
 
 from limits import LIMIT
+from scripts import cannot_at_exit
 from test_docs import DOCS, ROOT, examples, text_of, unpack
 
 PRODUCTION = DOCS / "howto/production.rst"
@@ -35,6 +36,7 @@ def create_app():
 """
 
 
+@cannot_at_exit("threading.Thread(target=print).start()")
 def test_gunicorn_finishes_what_it_accepted(tmp_path: Path) -> None:
     """With the page's file and command, SIGTERM lets tasks and their mails finish."""
     unpack(DOCS / "howto/realistic-app.rst", tmp_path)
