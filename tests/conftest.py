@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import signal
 import threading
 import typing as t
 
@@ -20,6 +21,12 @@ def pytest_collection_finish() -> None:
     """Take what is imported out of every later collection: each test collects."""
     gc.collect()
     gc.freeze()
+
+
+# A shell that starts the tests in the background lets them ignore Ctrl-C, and what they
+# start inherits that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
