@@ -42,7 +42,7 @@ class Attempt:
 
     def __init__(self, task: t.Any, number: int, call: Call) -> None:
         self.task: t.Any = task
-        self.number = number
+        self.number: int = number
         self.call: Call | None = call
         self.thread: int = threading.get_ident()
         """The thread on which it began."""

@@ -27,8 +27,8 @@ class Handover:
     __slots__ = ("future", "key", "options")
 
     def __init__(self, options: Given, key: t.Any) -> None:
-        self.options = options
-        self.key = key
+        self.options: Given = options
+        self.key: t.Any = key
         self.future: t.Any = None
         """The future that our own ``submit`` made, if it was called."""
 

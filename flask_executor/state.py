@@ -56,7 +56,7 @@ class AppState:
     def __init__(
         self, app: Flask, name: str, prefix: str, kind: str, new: NewDispatcher
     ) -> None:
-        self.app = weakref.ref(app)
+        self.app: weakref.ref[Flask] = weakref.ref(app)
         """The app, or None if it was deleted."""
         self.kind = kind
         """Which pool runs calls."""

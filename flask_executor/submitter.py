@@ -151,7 +151,7 @@ class Verbs:
         raise NotImplementedError
 
 
-OWN_SUBMIT = Verbs.submit
+OWN_SUBMIT: t.Any = Verbs.submit
 """The ``submit`` of this package; another one was overridden or patched."""
 
 

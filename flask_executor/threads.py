@@ -14,7 +14,7 @@ class _Here(threading.local):
     """A weak reference to the pool of which it is a worker, or None."""
 
 
-here = _Here()
+here: _Here = _Here()
 
 
 def start_thread(

@@ -58,9 +58,9 @@ def nothing_left_behind() -> t.Iterator[None]:
     yield
     assert _cv_app.get(None) is None, "a context is still pushed"
     gc.collect()
-    left = [signal for signal in SIGNALS if signal.receivers]
-    for signal in left:
-        signal.receivers.clear()  # so that the next test is not blamed
+    left = [sent for sent in SIGNALS if sent.receivers]
+    for sent in left:
+        sent.receivers.clear()  # so that the next test is not blamed
     assert not left, f"{left} have receivers"
     for thread in set(threading.enumerate()) - before:
         if "executor" in thread.name:

@@ -172,8 +172,8 @@ class Reusable:
     __slots__ = ("_seen", "copy", "snapshot")
 
     def __init__(self, snapshot: Snapshot) -> None:
-        self.snapshot = snapshot
-        self.copy = t.cast(RequestCopy, snapshot._request)
+        self.snapshot: Snapshot = snapshot
+        self.copy: RequestCopy = t.cast(RequestCopy, snapshot._request)
         self._seen: _Seen | None = None
 
     @classmethod

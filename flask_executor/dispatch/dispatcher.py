@@ -10,7 +10,8 @@ from concurrent.futures import Future
 
 from flask import Flask
 
-from ..calls import Call, is_coroutine_function
+from ..attempt import Attempt
+from ..calls import Call, Outcome, is_coroutine_function
 from ..current import running
 from ..errors import ArgumentsNotPicklable, ExecutorShutDown, NotCallable, QueueFull
 from ..futures import Callback, TaskFuture
@@ -91,9 +92,13 @@ class Dispatcher:
         )
         """How it stops."""
         # The methods that pools and futures call of the owner of a task.
-        self.begin, self.settle, self.finish = runs.begin, runs.settle, runs.finish
-        self.cancel, self.request_cancel = self.endings.cancel, runs.request_cancel
-        self.abandon, self.reported = self.endings.abandon, events.progressed
+        self.begin: t.Callable[[Task], Attempt | None] = runs.begin
+        self.settle: t.Callable[[Attempt, BaseException], None] = runs.settle
+        self.finish: t.Callable[[Attempt, Outcome], None] = runs.finish
+        self.cancel: t.Callable[[Task], bool] = self.endings.cancel
+        self.request_cancel: t.Callable[[Task], bool] = runs.request_cancel
+        self.abandon: t.Callable[[Task, BaseException], None] = self.endings.abandon
+        self.reported: t.Callable[[Task], object] = events.progressed
         self.now: t.Callable[[], float] = timer.clock.monotonic
         self._time = timer.clock.time
 

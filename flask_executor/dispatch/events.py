@@ -265,7 +265,7 @@ class Events:
     """
 
     def __init__(self, app: Flask, settings: Settings) -> None:
-        self.log = Log(app)
+        self.log: Log = Log(app)
         """The log of the app."""
         enabled = settings.log_exceptions and not settings.propagate_exceptions
         sinks = LogSink(self.log, enabled=enabled), SignalSink(self.log)

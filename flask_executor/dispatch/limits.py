@@ -29,8 +29,8 @@ class Place:
     __slots__ = ("held", "is_over", "limit", "steps", "task", "waits", "wakers")
 
     def __init__(self, limit: Limit, task: Task) -> None:
-        self.limit = limit
-        self.task = task
+        self.limit: Limit = limit
+        self.task: Task = task
         self.held: bool = False
         """True if the task may run."""
         self.waits: int = 0

@@ -31,7 +31,7 @@ from .worker import BEGUN, PROGRESS, STOP, request_for, serve, split_message
 _STARTS = 3
 """How many workers may die before they begin a call until it is given up."""
 
-starting = threading.RLock()
+starting: t.Any = threading.RLock()
 """The lock for starting processes and closing pipes: multiprocessing keeps its
 children in a set that only one thread may change, and a process that is forked at such
 a moment would inherit a pipe that is half made."""

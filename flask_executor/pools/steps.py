@@ -29,8 +29,9 @@ class Driven(t.Coroutine[t.Any, t.Any, t.Any]):
         self._steps = _steps(coroutine, place)
         self._has_begun = False
         # The names that asyncio and debuggers show.
-        self.__name__ = getattr(coroutine, "__name__", "coroutine")
-        self.__qualname__ = getattr(coroutine, "__qualname__", self.__name__)
+        name: str = getattr(coroutine, "__name__", "coroutine")
+        self.__name__: str = name
+        self.__qualname__: str = getattr(coroutine, "__qualname__", name)
 
     def send(self, value: t.Any) -> t.Any:
         """Run until the next suspension."""

@@ -120,11 +120,11 @@ class RemoteTask:
     def __init__(
         self, info: TaskInfo, number: int, answers: Answers, flags: t.Any
     ) -> None:
-        self.id = info.id
-        self.name = info.name
-        self.key = info.rebuild_key()
-        self.attempt = info.attempt
-        self.deadline = (
+        self.id: str = info.id
+        self.name: str = info.name
+        self.key: t.Hashable | None = info.rebuild_key()
+        self.attempt: int = info.attempt
+        self.deadline: float | None = (
             None if info.remaining is None else time.monotonic() + info.remaining
         )
         self._number = number

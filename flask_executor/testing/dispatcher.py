@@ -12,6 +12,7 @@ from ..dispatch import Dispatcher, Drained
 from ..errors import LoopBlocked
 from ..futures import Callback, TaskFuture
 from ..options import Options
+from ..pools import Pool
 from ..settings import Settings
 from ..task import Task, Wait
 from .clock import ManualClock
@@ -41,7 +42,7 @@ class CaptureDispatcher(Dispatcher):
         # The type that makes nothing, because its pool runs no calls here.
         super().__init__(replace(settings, type="sync"), name, app, test.clock)
         self.settings = settings
-        self.pool = RunnerPool(test.runner)
+        self.pool: Pool = RunnerPool(test.runner)
         self._coroutines = CoroutinePool(test.runner)
         self._loop = t.cast(t.Any, self._coroutines)
         self._runner = test.runner
@@ -49,7 +50,8 @@ class CaptureDispatcher(Dispatcher):
         self._given: weakref.WeakKeyDictionary[Task, Options] = (
             weakref.WeakKeyDictionary()
         )
-        self._take_outcome, self.finish = self.finish, self._finish
+        self._take_outcome = self.finish
+        self.finish: t.Callable[[Attempt, Outcome], None] = self._finish
 
     def register(self, future: TaskFuture[t.Any], call: Call, options: Options) -> Task:
         """Make the task of a future that is being submitted."""
