@@ -6,6 +6,7 @@ import threading
 import time
 import traceback
 import typing as t
+from _thread import RLock  # that of threading is a function around it
 from concurrent.futures import CancelledError, Future
 
 from flask import Flask
@@ -27,7 +28,7 @@ class Condition(threading.Condition):
     _waiters: t.Any = ()
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = RLock()
 
     def wait(self, timeout: float | None = None) -> bool:
         if not self._waiters:
