@@ -130,11 +130,10 @@ class Shutdown:
         live = self._table.live.copy()
         late = [attempt.task for attempt in self._table.late.copy()]
         tasks = [*dict.fromkeys([*live, *late])]
-        futures = [task.future for task in tasks]
         for task in self._table.pending.copy():
             if _is_timed(task):
                 self._endings.give_up(task)
-        wait_for([future for future in futures if future is not None], timeout)
+        wait_for(live.values(), timeout)
         for task in self._table.pending.copy():
             self._endings.give_up(task)
         self.shutdown(wait=False, cancel_futures=True)
