@@ -32,6 +32,10 @@ def fail_once() -> int:
     return 2
 
 
+def close(executor: Executor) -> None:
+    Meanwhile(executor.shutdown).result()
+
+
 @pytest.fixture(autouse=True)
 def one_worker(app: Flask) -> None:
     app.config.update(EXECUTOR_MAX_WORKERS=1, EXECUTOR_LOG_EXCEPTIONS=False)
@@ -58,7 +62,7 @@ def test_an_end_misses_no_task(app: Flask, who: str, end: str) -> None:
             with contextlib.suppress(RuntimeError):  # it is closed
                 futures.append(executor.using(retry=TWICE).submit(work))
 
-        def close() -> None:
+        def end_it() -> None:
             ENDS[end](executor)
             late.extend(not future.done() for future in futures)
             returned.set()
@@ -70,25 +74,31 @@ def test_an_end_misses_no_task(app: Flask, who: str, end: str) -> None:
         else:
             submitting = Meanwhile(submit, stop)
             stop.wait(lambda: submitting.is_over)
-        closing = Meanwhile(close)
+        closing = Meanwhile(end_it)
         closing.settle()
         stop.go_on()
         closing.result()
-        executor.shutdown()
+        close(executor)
         assert not any(late)
+        assert not any(future.cancelled() for future in futures)  # there was time
         if who == "worker" and end == "shutdown":
             assert futures[0].result(LIMIT) == 2
 
     assert at_every_line(app, scenario, "dispatch") > 10
 
 
-def test_a_cancelled_task_does_not_run(app: Flask) -> None:
-    """cancel() is right at every moment on the way of a task: what it has cancelled
-    does not run any more and stays cancelled, and all else runs to its end.
+@pytest.mark.parametrize("who", ["worker", "canceller", "timer"])
+def test_a_cancelled_task_does_not_run(
+    app: Flask, gate: threading.Event, who: str
+) -> None:
+    """cancel() is right wherever the worker is, or the timer, or the code that cancels:
+    what it has cancelled does not run any more and stays cancelled, and all else runs.
     """
 
     def scenario(stop: Stop, executor: Executor) -> None:
-        cancelled, ran_after = threading.Event(), []
+        cancelled = threading.Event()
+        ran_after: list[bool] = []
+        gate.clear()
 
         def work() -> int:
             ran_after.append(cancelled.is_set())
@@ -98,22 +108,38 @@ def test_a_cancelled_task_does_not_run(app: Flask) -> None:
             if future.cancel():
                 cancelled.set()
 
-        with stop:
+        if who == "worker":
+            with stop:
+                future = executor.using(retry=TWICE).submit(work)
+            stop.wait(future.done)
+            cancelling = Meanwhile(cancel)
+            cancelling.settle()
+        elif who == "timer":
+            clock = with_clock(executor)
+            future = executor.using(retry=TWICE, delay=5).submit(work)
+            due = Meanwhile(lambda: clock.advance(10), stop)
+            stop.wait(lambda: due.is_over)
+            cancelling = Meanwhile(cancel)
+            cancelling.settle()
+        else:
+            occupy(executor, gate)
             future = executor.using(retry=TWICE).submit(work)
-        stop.wait(future.done)
-        cancelling = Meanwhile(cancel)
-        cancelling.settle()
+            cancelling = Meanwhile(cancel, stop)
+            stop.wait(lambda: cancelling.is_over)
+            gate.set()
+            Meanwhile(lambda: wait_for([future], LIMIT)).settle()
         stop.go_on()
         cancelling.result()
-        executor.shutdown()
+        close(executor)
         task = t.cast(t.Any, future.task)
         assert not any(ran_after)
+        assert future.done()
         if cancelled.is_set():
             assert future.cancelled() and task.state == "cancelled"
         else:
             assert future.result(0) == 2 and task.state == "succeeded"
 
-    assert at_every_line(app, scenario, "dispatch") > 10
+    assert at_every_line(app, scenario, "dispatch") > 5
 
 
 @pytest.mark.parametrize("is_busy", [False, True])
@@ -166,11 +192,12 @@ def test_a_stored_future_that_is_submitted(
         submitting.result()
         cancelling[0].result()
         gate.set()
-        executor.shutdown()
+        close(executor)
         assert (said, ran) in [([True], []), ([False], [1])]
         assert futures[0].cancelled() == said[0]
 
-    lines = at_every_line(app, scenario, "dispatch", "flask_executor/futures", "_base.py")
+    files = "dispatch", "flask_executor/futures", "_base.py"
+    lines = at_every_line(app, scenario, *files)
     assert lines > 5
 
 
@@ -198,7 +225,7 @@ def test_a_request_to_stop_is_kept(app: Flask) -> None:
         asking.result()
         if said != [True]:
             until(future.request_cancel)  # so that it ends
-        executor.shutdown()
+        close(executor)
         assert said == [True]
         # One that fails in spite of it is not tried again.
         assert future.cancelled() or t.cast(t.Any, future.task).attempt == 1
@@ -220,7 +247,7 @@ def test_a_run_that_returns_as_its_timeout_is_over(app: Flask) -> None:
         late.settle()
         stop.go_on()
         late.result()
-        executor.shutdown()
+        close(executor)
         task = t.cast(t.Any, future.task)
         kind = "timed_out" if future.exception(0) else "succeeded"
         assert task.state == kind and not task.overrun
@@ -256,3 +283,40 @@ def test_a_timeout_that_is_over_as_the_run_returns(app: Flask) -> None:
         assert executor.drain(0) == ((), (), ())
 
     assert at_every_line(app, scenario, "dispatch") > 10
+
+
+def test_who_stands_in_the_table_keeps_nobody_waiting(app: Flask) -> None:
+    """Other tasks run while a worker stands anywhere in the table of tasks."""
+    app.config["EXECUTOR_MAX_WORKERS"] = 2
+
+    def scenario(stop: Stop, executor: Executor) -> None:
+        with stop:
+            future = executor.using(retry=TWICE).submit(fail_once)
+        stop.wait(future.done)
+        others = Meanwhile(lambda: executor.submit(abs, -1).result())
+        others.result()
+        stop.go_on()
+        close(executor)
+
+    assert at_every_line(app, scenario, "table.py") > 10
+
+
+def test_attempts_that_begin_while_one_is_looked_for(app: Flask) -> None:
+    """The attempt of a task is found although others begin at that moment."""
+    executor = Executor(app)
+    table = executor._state().dispatcher.table
+
+    class Begun:
+        @property
+        def task(self) -> None:
+            table.running[t.cast(t.Any, Begun())] = None
+
+    table.running[t.cast(t.Any, Begun())] = None
+    future = executor.submit(abs, -1)
+    future.result(LIMIT)
+    try:
+        assert table.attempt_of(t.cast(t.Any, future.task)) is None
+        assert len(table.running) == 2
+    finally:
+        table.running.clear()
+        close(executor)

@@ -20,7 +20,7 @@ from limits import LIMIT
 from flask_executor import Executor
 
 _PATIENCE = 0.1
-"""Seconds that the others get to come to an end, or to a lock of the one that stands."""
+"""Seconds that others get to come to an end, or to a lock of the one that stands."""
 
 
 class Stop:
