@@ -15,10 +15,10 @@ from concurrent.futures import wait as wait_for
 from multiprocessing.util import Finalize, register_after_fork
 
 from ..errors import WaitsForItself
+from ..log import Log
 from ..pools import Pool
 from ..task import Task
 from .endings import Endings
-from .events import Log
 from .table import TaskTable
 from .timer import Timer
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import typing as t
 from contextvars import ContextVar
 from multiprocessing.connection import Connection
@@ -63,6 +64,17 @@ def report_nonsense() -> int:
     current_task.progress(t.cast(t.Any, threading.Lock()), 2, "lock")
     current_task.progress(t.cast(t.Any, lambda: 1), t.cast(t.Any, object()))
     return 1
+
+
+def fail() -> t.NoReturn:
+    raise ValueError
+
+
+def wait_to_stop() -> None:
+    """Return when this task is asked to stop."""
+    deadline = time.monotonic() + LIMIT
+    while not current_task.cancel_requested and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def echo(n: int) -> int:
