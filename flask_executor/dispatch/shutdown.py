@@ -212,14 +212,22 @@ def _names(tasks: t.Sequence[Task]) -> str:
 
 
 _all: weakref.WeakSet[t.Any] = weakref.WeakSet()
+_ended: set[int] = set()
+"""This process, once it ends; a process that it was forked from may be there, too."""
 
 
 def leave_with_process(dispatcher: t.Any) -> None:
-    """Let a dispatcher end its tasks when the process ends."""
+    """Let a dispatcher end its tasks when the process ends.
+
+    If it is made after that, it accepts none: nobody would wait for them.
+    """
     _all.add(dispatcher)
+    if os.getpid() in _ended:
+        dispatcher.table.closed = True
 
 
 def _leave_all() -> None:
+    _ended.add(os.getpid())  # first: those that are made later are not in the list
     ours = [one for one in list(_all) if one.pid == os.getpid()]
     _all.difference_update(ours)  # once is enough
     # All together: a task that ends in one must not begin another one elsewhere.
