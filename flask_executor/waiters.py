@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import traceback
@@ -12,6 +13,7 @@ from concurrent.futures import CancelledError, Future
 from flask import Flask
 
 from .contexts import Snapshot
+from .log import Log
 from .task import Task, Wait
 
 Callback = t.Callable[[t.Any], object]
@@ -145,9 +147,8 @@ class DoneCallback:
             else:
                 snapshot.run(fn, (future,), {})
         except BaseException as error:
-            self._app.logger.exception(
-                "The done-callback %r of %r failed", fn, future, exc_info=error
-            )
+            message = "The done-callback %r of %r failed"
+            Log(self._app).write(logging.ERROR, message, fn, future, error=error)
             traceback.clear_frames(error.__traceback__)
         finally:
             # The error's traceback keeps this frame, and the future keeps the error.
