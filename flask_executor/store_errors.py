@@ -78,9 +78,9 @@ class PayloadTooLarge(ValueError):
         self.size = size
         self.limit = limit
         super().__init__(
-            f"{name} cannot be saved: {what} have {size} bytes, and"
-            f" EXECUTOR_STORE_MAX_BYTES is {limit}. Save a file or a row, and pass its"
-            " path or its id."
+            f"{name} cannot be saved: {size} bytes are too much for {what}, for"
+            f" EXECUTOR_STORE_MAX_BYTES is {limit}. Save a file or a row yourself, and"
+            " pass or return its path or its id."
         )
 
     def __reduce__(self) -> tuple[t.Any, ...]:

@@ -11,7 +11,7 @@ from collections import namedtuple
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flask_executor import KeyNotReadable, KeyNotStorable
@@ -21,7 +21,7 @@ from flask_executor.stores.keys import MAX_KEY_BYTES, decode_key, encode_key
 class Color(enum.Enum):
     RED = 1
     GREEN = 2
-    ROUGE = 1
+    ROUGE = 1  # noqa: PIE796
 
 
 class Word(enum.StrEnum):
@@ -62,7 +62,7 @@ class Loud(str):
         return hash(self.lower())
 
 
-Point = namedtuple("Point", "x y")  # noqa: PYI024
+Point = namedtuple("Point", "x y")
 
 leaves = st.one_of(
     st.text(st.characters(), max_size=12),  # lone surrogates and NUL too
@@ -75,12 +75,14 @@ leaves = st.one_of(
 keys = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3).map(tuple))
 
 
+@settings(deadline=None)
 @given(keys, keys)
 def test_equal_keys_and_no_others_have_equal_texts(one: t.Any, other: t.Any) -> None:
     """Two keys have one text if they are one key of a dictionary, and only then."""
     assert (encode_key(one) == encode_key(other)) == (len({one, other}) == 1)
 
 
+@settings(deadline=None)
 @given(keys)
 def test_a_key_is_read_back(key: t.Any) -> None:
     """A text gives an equal key, and it can be stored by any database."""
@@ -91,6 +93,7 @@ def test_a_key_is_read_back(key: t.Any) -> None:
     text.encode()
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(), max_size=20) | st.text("\\(),:tsie0 1", max_size=12))
 def test_a_text_is_one_key_or_refused(text: str) -> None:
     """A text that no key has is refused; none is read as the key of another text."""
