@@ -117,6 +117,8 @@ class TaskOptions(t.TypedDict, total=False):
     """Its name in logs and signals."""
     key: t.Hashable
     """The key under which its future is stored."""
+    request: t.Literal["safe", "all", "none"]
+    """What a saved task sees of the request; only with a store."""
 
 
 class JobOptions(TaskOptions, total=False):
@@ -124,6 +126,8 @@ class JobOptions(TaskOptions, total=False):
 
     max_concurrency: int | None
     """How many tasks of this job may run at once."""
+    aliases: t.Sequence[str]
+    """Names that the job had before, under which tasks may still be saved."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,6 +142,7 @@ class Options:
     max_concurrency: int | None = None
     name: str | None = None
     key: t.Any = NoKey
+    request: str | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> Options:
@@ -175,6 +180,9 @@ _NONE = Options()
 _ASKED_FOR = frozenset(OPTIONS) - {"max_concurrency"}
 """The options that one call may have."""
 
+_OF_STORES = frozenset({"request"})
+"""The options that say how a task is saved."""
+
 
 def checked(given: Given) -> dict[str, t.Any]:
     """Check options and convert them: a timedelta to seconds, a number to Retry.
@@ -206,12 +214,21 @@ def hint_at_options(error: BaseException, kwargs: t.Mapping[str, t.Any]) -> None
             )
 
 
-def unsupported(options: Options, pool: t.Any) -> UnsupportedOption | None:
-    """Return an error for the first option that a pool does not support, or None.
+def unsupported(
+    options: Options, pool: t.Any, *, has_store: bool = False
+) -> UnsupportedOption | None:
+    """Return an error for the first option that is not supported here, or None.
 
     :param pool: the pool or its class; its flags say what it supports.
+    :param has_store: True if tasks can be saved.
     """
     where = f"EXECUTOR_TYPE = {pool.kind!r}"
+    if not has_store and not pool.runs_in_caller:
+        for name in _OF_STORES:
+            if getattr(options, name) != getattr(_NONE, name):
+                return UnsupportedOption(
+                    name, "an executor without a store", "set EXECUTOR_STORE"
+                )
     for name in OPTIONS:
         if name not in pool.honours and getattr(options, name) != getattr(_NONE, name):
             return UnsupportedOption(name, where, "use EXECUTOR_TYPE = 'thread'")
@@ -315,6 +332,11 @@ def _key(name: str, value: t.Any) -> t.Hashable:
     return t.cast(t.Hashable, value)
 
 
+def _request(name: str, value: t.Any) -> str:
+    words = ("safe", "all", "none")
+    return str(_check(name, value, words.__contains__, "'safe', 'all' or 'none'"))
+
+
 _CHECKS: dict[str, t.Callable[[str, t.Any], t.Any]] = {
     "priority": _priority,
     "timeout": _timeout,
@@ -324,4 +346,5 @@ _CHECKS: dict[str, t.Callable[[str, t.Any], t.Any]] = {
     "max_concurrency": _max_concurrency,
     "name": _name,
     "key": _key,
+    "request": _request,
 }

@@ -238,7 +238,7 @@ def test_a_memoryview_is_bytes() -> None:
 
 
 def test_with_json_nothing_is_unpickled(tmp_path: Path) -> None:
-    """A pickle is refused even if it is signed; JSON is refused where pickle is used."""
+    """A signed pickle is refused, too; and JSON is where pickle is used."""
     trap = tmp_path / "trap"
     own, other = payloads(serializer="json"), payloads()
     with pytest.raises(PayloadRefused, match=r"saved as pickle, and EXECUTOR_SERIAL"):
@@ -328,7 +328,7 @@ def test_a_payload_that_is_too_large() -> None:
 
 
 def test_uploads_among_the_arguments(tmp_path: Path) -> None:
-    """A small uploaded file is saved by value; a large one is refused before it is read."""
+    """A small uploaded file is saved by value; a large one is refused unread."""
     own = payloads(store_max_bytes=2000)
     small = FileStorage(io.BytesIO(b"content"), "a.txt", "file")
     args, _ = opened(own, seal(own, [small]))
@@ -452,7 +452,7 @@ def test_a_failure_is_shown_without_unpickling() -> None:
 def test_an_exception_that_only_texts_can_say(
     serializer: str, error: Exception
 ) -> None:
-    """One that does not pickle, and any with JSON, is FailedElsewhere with its texts."""
+    """One that does not pickle, and any with JSON, is FailedElsewhere."""
     own = payloads(serializer=serializer)
     saved = own.seal_outcome("t1", "mail.send", raised(error))
     assert saved.sealed is None and saved.outcome.error is error
