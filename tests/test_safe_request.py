@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import datetime
 import io
+import pickletools
 import typing as t
 import uuid
 
@@ -13,6 +14,7 @@ from flask import Flask, current_app, g, has_request_context, request, session, 
 from flask_login import LoginManager, UserMixin, current_user, login_user
 from markupsafe import Markup
 
+from flask_executor import PayloadTooLarge
 from flask_executor.contexts import Snapshot
 from flask_executor.contexts.safe import (
     Context,
@@ -350,6 +352,53 @@ def test_a_container_that_holds_itself(shop: Flask, own: Payloads) -> None:
     with order(shop):
         g.loop = own_list
         assert runs(saved(own, shop), lambda: vars(g)) == {}
+
+
+def test_a_whole_request_that_is_too_large(shop: Flask, own: Payloads) -> None:
+    """It is refused at submit, also where its files were not read into memory."""
+    bounded = Payloads(shop, Settings(store_max_bytes=5000))
+    for parse in (True, False):
+        with order(shop, data={"file": (io.BytesIO(b"x" * 5001), "a.txt")}):
+            _ = request.form if parse else None
+            context = bounded.context_of(Snapshot.take(shop), "all")
+            safe = bounded.context_of(Snapshot.take(shop), "safe")
+        with pytest.raises(PayloadTooLarge, match="the body of its request"):
+            bounded.seal_call("t", "job", (), {}, context)
+        bounded.seal_call("t", "job", (), {}, safe)
+
+
+def test_what_is_saved_is_plain(shop: Flask) -> None:
+    """No class of this package is in the bytes, so another version can read them."""
+    own = Payloads(shop, Settings())
+    with order(shop, data={"name": "ada", "file": (io.BytesIO(b"x"), "a.txt")}):
+        session["day"] = datetime.date(2026, 1, 1)
+        _ = request.form
+        data = saved(own, shop, "all")[2]
+    names = {name for _, name, _ in pickletools.genops(data) if isinstance(name, str)}
+    assert {"order", "ada", "a.txt"} <= names
+    assert not [name for name in names if "flask_executor" in name]
+
+
+def test_a_session_whose_class_is_gone(shop: Flask) -> None:
+    """A value of the session that cannot be read elsewhere is missing, and no more."""
+    own = Payloads(shop, Settings())
+    with order(shop):
+        session.update(kept=1, gone=Gone())
+        snapshot, there, _ = saved(own, shop)
+    names = list[set[str]]()
+    try:
+        hidden, Gone.__name__ = Gone, "Hidden"
+        del globals()["Gone"]
+        names.append(there.run(lambda: {*session}, (), {}))
+    finally:
+        globals()["Gone"] = hidden
+        hidden.__name__ = "Gone"
+    assert names == [{"kept"}]
+    assert snapshot.run(lambda: {*session}, (), {}) == {"kept", "gone"}
+
+
+class Gone:
+    """A class that another version of the app does not have."""
 
 
 def body_size() -> int | None:

@@ -18,7 +18,7 @@ from werkzeug.datastructures import FileStorage, Headers, ImmutableMultiDict
 
 from .body import ParsedForm
 from .copying import PLAIN
-from .pickling import deserialize, serialize
+from .pickling import _Pickled, deserialize, serialize
 from .request import PortableRequest, PortableSession, RequestCopy
 from .snapshot import PortableSnapshot, Snapshot
 from .uploads import Content, Upload
@@ -154,8 +154,9 @@ def _reduced_session(
     app: Flask, copy: RequestCopy, carries: Carries
 ) -> PortableSession:
     """Return the data of the session alone: attributes may hold its id, or a lock."""
-    # Opened here if nobody has, because the task has no cookie to open it from.
-    session = copy.open_session(app, copy.open_request)
+    session = copy._session
+    if session is None:  # opened here: the task will have no cookie to open it from
+        session = copy.open_session(app, copy.open_request)
     data = {
         name: value
         for name, value in session.items()
@@ -171,11 +172,23 @@ def _is_saved(name: object) -> bool:
 
 
 class PickledContexts:
-    """Contexts for a store that pickles."""
+    """Contexts for a store that pickles.
+
+    What is saved is made of dicts and plain values, not of our own classes, so that
+    another version of this package can read it.
+    """
 
     def reduce(self, snapshot: Snapshot, what: str) -> Context:
         """Return the part of a snapshot that is saved."""
         return reduced(snapshot, what, lambda value: True)
+
+    def dump(self, context: Context) -> t.Any:
+        """Return a context as an object to be pickled."""
+        return _as_dict(context, _packed)
+
+    def load(self, data: t.Any) -> Context:
+        """Return the context again."""
+        return _context_of(data, _unpacked)
 
 
 class JsonContexts:
@@ -202,40 +215,66 @@ class JsonContexts:
 
     def dump(self, context: Context) -> str:
         """Return a context as JSON."""
-        request = None if context.request is None else _request_as_dict(context.request)
-        return self._json.dumps({"g": deserialize(context.g), "request": request})
+        return self._json.dumps(_as_dict(context, deserialize))
 
-    def load(self, text: str) -> Context:
+    def load(self, data: str) -> Context:
         """Return the context again."""
-        data = self._json.loads(text)
-        request = None if data["request"] is None else _request_of(data["request"])
-        return Context(serialize(data["g"], "g"), request)
+        return _context_of(self._json.loads(data), lambda values: serialize(values, ""))
 
 
-def _request_as_dict(request: PortableRequest) -> dict[str, t.Any]:
-    session, body = request.session, request.body
-    return {
-        "environ": request.environ,
-        "attributes": deserialize(request.attributes),
-        "rule": request.rule,
-        "session": {} if session is None else deserialize(session[0]),
-        "body": None if body is None else body.open().read(),
-        "form": None if request.parsed is None else _form_as_dict(request.parsed),
-    }
+Values = dict[str, t.Any]
 
 
-def _request_of(data: dict[str, t.Any]) -> PortableRequest:
-    return PortableRequest(
+def _packed(values: Values) -> Values:
+    """Return values that :func:`serialize` made, with tuples of bytes for pickles.
+
+    All others are plain, so none of them is a tuple.
+    """
+    return {n: (v.data,) if isinstance(v, _Pickled) else v for n, v in values.items()}
+
+
+def _unpacked(values: Values) -> Values:
+    return {n: _Pickled(*v) if type(v) is tuple else v for n, v in values.items()}
+
+
+def _as_dict(context: Context, out: t.Callable[[Values], Values]) -> Values:
+    """Return a context as nested dicts.
+
+    :param out: takes values that :func:`serialize` made.
+    """
+    saved: Values = {"g": out(context.g)}
+    if (request := context.request) is not None:
+        session, body, parsed = request.session, request.body, request.parsed
+        saved["request"] = {
+            "environ": request.environ,
+            "attributes": out(request.attributes),
+            "rule": request.rule,
+            "session": {} if session is None else out(session[0]),
+            "body": None if body is None else body.open().read(),
+            "form": None if parsed is None else _form_as_dict(parsed),
+        }
+    return saved
+
+
+def _context_of(saved: Values, into: t.Callable[[Values], Values]) -> Context:
+    """Return the context again.
+
+    :param into: gives the values that :func:`deserialize` takes.
+    """
+    if (data := saved.get("request")) is None:
+        return Context(into(saved["g"]), None)
+    request = PortableRequest(
         data["environ"],
-        serialize(data["attributes"], "request attributes"),
+        into(data["attributes"]),
         data["rule"],
-        (serialize(data["session"], "session"), {}),
+        (into(data["session"]), {}),
         None if data["body"] is None else Content(data["body"]),
         None if data["form"] is None else _form_of(data["form"]),
     )
+    return Context(into(saved["g"]), request)
 
 
-def _form_as_dict(parsed: ParsedForm) -> dict[str, t.Any]:
+def _form_as_dict(parsed: ParsedForm) -> Values:
     return {
         "fields": list(parsed.form.items(multi=True)),
         "files": [(name, _file_as_dict(upload)) for name, upload in parsed.files],
@@ -243,7 +282,7 @@ def _form_as_dict(parsed: ParsedForm) -> dict[str, t.Any]:
     }
 
 
-def _file_as_dict(upload: Upload) -> dict[str, t.Any]:
+def _file_as_dict(upload: Upload) -> Values:
     file = upload.open()
     return {
         "content": b"" if upload.was_closed else file.read(),
@@ -253,16 +292,17 @@ def _file_as_dict(upload: Upload) -> dict[str, t.Any]:
     }
 
 
-def _form_of(data: dict[str, t.Any]) -> ParsedForm:
+def _form_of(data: Values) -> ParsedForm:
     return ParsedForm(
         ImmutableMultiDict(data["fields"]),
         ImmutableMultiDict,
-        [(name, _file_of(file)) for name, file in data["files"]],
+        [(name, _file_of(**file)) for name, file in data["files"]],
         data["data"],
     )
 
 
-def _file_of(data: dict[str, t.Any]) -> Upload:
-    headers = Headers(data.pop("headers"))
-    stream = io.BytesIO(data.pop("content"))
-    return Upload(FileStorage(stream, headers=headers, **data))
+def _file_of(
+    content: bytes, filename: str, name: str, headers: list[tuple[str, str]]
+) -> Upload:
+    stream = io.BytesIO(content)
+    return Upload(FileStorage(stream, filename, name, headers=Headers(headers)))

@@ -58,9 +58,12 @@ _ORDERED = frozenset({list, tuple})
 _HOLDERS = _ORDERED | {dict, set, frozenset}
 
 
-def why_not(parts: t.Iterable[Found]) -> str | None:
-    """Say which argument must not be saved, though it may pickle, or return None."""
-    for where, value in inside(parts):
+def why_not(found: t.Iterable[Found]) -> str | None:
+    """Say which argument must not be saved, though it may pickle, or return None.
+
+    :param found: what :func:`inside` has found.
+    """
+    for where, value in found:
         kind: t.Any = type(value)
         if hasattr(kind, "_sa_class_manager"):  # SQLAlchemy's mark of a mapped class
             return (
@@ -71,10 +74,12 @@ def why_not(parts: t.Iterable[Found]) -> str | None:
     return None
 
 
-def size_of_uploads(parts: t.Iterable[Found]) -> int:
-    """Return how many bytes the uploaded files among the arguments have."""
-    found = [value for _, value in inside(parts)]
-    return sum(value.size for value in found if type(value) is Upload)
+def size_of_uploads(found: t.Iterable[Found]) -> int:
+    """Return how many bytes the uploaded files among the arguments have.
+
+    :param found: what :func:`inside` has found.
+    """
+    return sum(value.size for _, value in found if type(value) is Upload)
 
 
 def first_refused(

@@ -61,11 +61,12 @@ class PickleFormat:
 
     def dump_call(self, call: SavedCall) -> bytes:
         """Return a call as bytes."""
-        return dumps(tuple(call))
+        return dumps((call.args, call.kwargs, self.contexts.dump(call.context)))
 
     def load_call(self, data: bytes) -> SavedCall:
         """Return the call again."""
-        return SavedCall(*pickle.loads(data))
+        args, kwargs, context = pickle.loads(data)
+        return SavedCall(args, kwargs, self.contexts.load(context))
 
 
 class JsonFormat:

@@ -22,7 +22,7 @@ from ..store_errors import (
     PayloadTooLarge,
     ResultNotStorable,
 )
-from .arguments import first_refused, parts_of, size_of_uploads, why_not
+from .arguments import first_refused, inside, parts_of, size_of_uploads, why_not
 from .formats import JsonFormat, SavedCall, format_of
 from .sealing import Label, Sealed, Signatures
 
@@ -89,14 +89,12 @@ class Payloads:
         """
         call = SavedCall(keep_uploads(args), keep_uploads(kwargs), context)
         parts = parts_of(call.args, call.kwargs)
-        if (reason := why_not(parts)) is not None:
+        found = [*inside(parts)]
+        if (reason := why_not(found)) is not None:
             raise ArgumentsNotStorable(job, reason)
         # Before the files are read into memory.
-        self._check_size(
-            job,
-            "its uploaded files and the body of its request",
-            size_of_uploads(parts) + context.size_of_body(),
-        )
+        size = size_of_uploads(found) + context.size_of_body()
+        self._check_size(job, "its files and the body of its request", size)
         try:
             data = self._format.dump_call(call)
         except Exception as error:
@@ -115,7 +113,7 @@ class Payloads:
         data = self._checked(Label(task, "payload", job, sealed.format), sealed)
         try:
             return self._format.load_call(data)
-        except Exception as error:
+        except BaseException as error:  # of the app's own classes
             reason = f"it cannot be read in this process ({describe(error)})"
             raise PayloadRefused(task, "payload", job, reason) from error
 
