@@ -43,6 +43,7 @@ from .signals import task_timed_out as task_timed_out
 from .store_errors import ArgumentsNotStorable as ArgumentsNotStorable
 from .store_errors import DuplicateJobName as DuplicateJobName
 from .store_errors import FailedElsewhere as FailedElsewhere
+from .store_errors import JobNotStorable as JobNotStorable
 from .store_errors import KeyNotReadable as KeyNotReadable
 from .store_errors import KeyNotStorable as KeyNotStorable
 from .store_errors import NoSecretKey as NoSecretKey
@@ -73,6 +74,7 @@ __all__ = [
     "InvalidName",
     "InvalidOption",
     "InvalidSetting",
+    "JobNotStorable",
     "KeyNotReadable",
     "KeyNotStorable",
     "LoopBlocked",

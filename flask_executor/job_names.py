@@ -13,11 +13,11 @@ from __future__ import annotations
 import typing as t
 import weakref
 from functools import partial
-from types import MethodType
+from types import FunctionType, MethodType
 
 from .errors import InvalidOption
 from .jobs import ExecutorJob
-from .store_errors import DuplicateJobName
+from .store_errors import DuplicateJobName, JobNotStorable
 from .task import name_of
 
 Job = ExecutorJob[..., t.Any]
@@ -54,6 +54,32 @@ class JobNames:
     def find(self, name: str) -> Job | None:
         """Return the job with that name or alias, or None."""
         return self._jobs.get(name)
+
+    def name_to_save(self, fn: t.Any) -> str:
+        """Return the name under which a task of that callable is saved.
+
+        :param fn: what was submitted: a job, a view of one, or anything else.
+        :raises JobNotStorable: a :exc:`ValueError`, if another process could not find
+            it by a name, or would find something else.
+        """
+        if not isinstance(fn, ExecutorJob):
+            raise JobNotStorable(name_of(fn), "it is not declared with @executor.job")
+        name, declared = job_name(fn), fn.declared
+        if name is None:
+            reason = (
+                "it has no name of its own: declare it with @executor.job(name=...)"
+            )
+            raise JobNotStorable(name_of(declared.fn), reason)
+        there = self.find(name)
+        if there is None:
+            raise JobNotStorable(name, "it is declared on another executor")
+        if there.fn is declared.fn or _is_bound_to_nothing(there.fn, declared.fn):
+            return name
+        reason = (
+            "it was declared again since, and a saved task runs the last declaration,"
+            " which is bound to other variables. Declare it once"
+        )
+        raise JobNotStorable(name, reason)
 
     def known(self) -> list[str]:
         """Return all names and aliases."""
@@ -117,6 +143,15 @@ def _source_of(fn: t.Any) -> tuple[t.Any, ...]:
         named.__module__,
         named.__qualname__,
         code.co_firstlineno if is_lambda else None,
+    )
+
+
+def _is_bound_to_nothing(*fns: t.Any) -> bool:
+    """Return True if declarations of one code cannot differ in what they do."""
+    return all(
+        isinstance(fn, FunctionType)
+        and not (fn.__closure__ or fn.__defaults__ or fn.__kwdefaults__)
+        for fn in fns
     )
 
 

@@ -136,3 +136,18 @@ class DuplicateJobName(ValueError):
 
     def __reduce__(self) -> tuple[t.Any, ...]:
         return type(self), (self.name, self.first, self.second)
+
+
+class JobNotStorable(ValueError):
+    """A task cannot be saved, because its function is not found again by a name."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name = name
+        self.reason = reason
+        super().__init__(
+            f"Tasks of {name} cannot be saved: {reason}. After a crash, another process"
+            " must find the function by its name."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.name, self.reason)

@@ -152,6 +152,11 @@ CASES: list[tuple[Exception, type[Exception], list[str]]] = [
         ValueError,
         ["'mail' is the name of the job m.f already", "m.g needs another one"],
     ),
+    (
+        store_errors.JobNotStorable("m.f", "it is not declared"),
+        ValueError,
+        ["Tasks of m.f cannot be saved: it is not declared", "by its name"],
+    ),
 ]
 IDS = [type(error).__name__ for error, *_ in CASES]
 

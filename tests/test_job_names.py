@@ -19,6 +19,7 @@ from flask_executor import (
     Executor,
     ExecutorJob,
     InvalidOption,
+    JobNotStorable,
     UnsupportedOption,
 )
 from flask_executor.job_names import job_name
@@ -172,6 +173,53 @@ def test_nameless_code_under_one_name(executor: Executor) -> None:
     assert find(executor, "part") is again
     with pytest.raises(DuplicateJobName):
         executor.job(name="part")(Mailer())
+
+
+def test_what_a_task_is_saved_under(executor: Executor) -> None:
+    """A job that every process finds has its name; anything else is refused."""
+    job = executor.job(name="mail.send")(send)
+    save = executor._job_names.name_to_save
+    assert save(job) == save(job.using(name="to ada")) == "mail.send"
+    again = executor.job(name="mail.send", priority=1)(send)
+    assert save(job) == save(again) == "mail.send", "both run one function"
+    other = Executor(name="other")
+    for refused, reason in (
+        (send, r"test_job_names\.send cannot be saved: it is not declared"),
+        (
+            executor.job(lambda: 1),
+            r"no name of its own: declare it with @executor\.job",
+        ),
+        (executor.job(Mailer()), "no name of its own"),
+        (other.job(name="x")(send), "x cannot be saved: it is declared on another"),
+    ):
+        with pytest.raises(JobNotStorable, match=reason):
+            save(refused)
+
+
+def test_an_earlier_declaration(executor: Executor) -> None:
+    """It is refused if the last one, which would run after a crash, may differ."""
+
+    def declare(number: int) -> t.Any:
+        @executor.job
+        def bound() -> int:
+            return number
+
+        @executor.job
+        def free() -> int:
+            return 1
+
+        return bound, free
+
+    save = executor._job_names.name_to_save
+    (first, first_free), (second, second_free) = declare(1), declare(2)
+    with pytest.raises(JobNotStorable, match=r"bound cannot be saved: it was declared"):
+        save(first)
+    assert save(second).endswith("declare.<locals>.bound")
+    assert save(first_free) == save(second_free)
+    parts = [executor.job(name="part")(partial(send, to)) for to in ("ada", "eve")]
+    with pytest.raises(JobNotStorable, match="bound to other variables"):
+        save(parts[0])
+    assert save(parts[1]) == "part"
 
 
 def declared_in_a_view(executor: Executor, big: object) -> ExecutorJob[..., t.Any]:

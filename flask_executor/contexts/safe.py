@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextvars
 import io
 import typing as t
+from functools import lru_cache
 
 from flask import Flask
 from flask.json.tag import TaggedJSONSerializer
@@ -144,6 +145,7 @@ def _reduced_request(
     )
 
 
+@lru_cache(maxsize=1024)  # most requests have the same headers
 def _is_seen(name: str, with_body: bool) -> bool:
     if name.startswith(_OF_THE_BODY):
         return with_body and not is_credential(name)

@@ -16,7 +16,6 @@ from flask.json.provider import DefaultJSONProvider
 from flask_sqlalchemy import SQLAlchemy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from itsdangerous import base64_decode
 from sqlalchemy.orm import Mapped, mapped_column
 from werkzeug.datastructures import FileStorage
 
@@ -181,19 +180,9 @@ def test_damaged_bytes(data: st.DataObject) -> None:
     bit = data.draw(st.integers(0, 7))
     flipped = whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :]
     for damaged in (whole[:at], flipped, whole + b"\0"):
-        # A base64 text has bits that say nothing, so two texts may be one signature.
-        if field == "signature" and same_signature(damaged, whole):
-            continue
         with pytest.raises(PayloadRefused, match="signature does not match"):
             opened(own, sealed._replace(**{field: damaged}))
     assert opened(own, sealed) == (("an argument",), {"number": 1})
-
-
-def same_signature(one: bytes, other: bytes) -> bool:
-    try:
-        return base64_decode(one) == base64_decode(other)
-    except Exception:
-        return False
 
 
 @pytest.mark.parametrize("serializer", ["pickle", "json"])
