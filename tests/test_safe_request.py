@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextvars
 import datetime
 import io
+import pickle
 import pickletools
 import typing as t
 import uuid
 
 import pytest
 from flask import Flask, current_app, g, has_request_context, request, session, url_for
+from flask.sessions import SecureCookieSessionInterface
 from flask_login import LoginManager, UserMixin, current_user, login_user
 from markupsafe import Markup
 
 from flask_executor import PayloadTooLarge
-from flask_executor.contexts import Snapshot
+from flask_executor.contexts import PortableSnapshot, Snapshot
 from flask_executor.contexts.safe import (
     Context,
     JsonContexts,
@@ -288,6 +290,37 @@ def test_a_task_that_submits(shop: Flask, own: Payloads) -> None:
     for both in (inner, untouched):
         found = runs(both, lambda: (request.path, dict(session), request.view_args))
         assert found == ("/orders/7", {"cart": [1]}, {"number": 7})
+
+
+def test_a_session_that_nobody_had_opened(shop: Flask, own: Payloads) -> None:
+    """Its data is there, although the task does not get the cookie it came from."""
+    value = SecureCookieSessionInterface().get_signing_serializer(shop)
+    assert value is not None
+    cookie = value.dumps({"cart": [1]})
+    with shop.test_request_context(headers={"Cookie": f"session={cookie}"}):
+        *both, data = saved(own, shop)
+    assert runs(both, lambda: (dict(session), dict(request.cookies))) == (
+        {"cart": [1]},
+        {},
+    )
+    assert cookie.encode() not in data
+
+
+def test_in_a_worker_process(shop: Flask, own: Payloads) -> None:
+    """What is restored can be sent on to a worker process, which sees the same."""
+
+    def seen() -> t.Any:
+        return request.url, request.view_args, dict(session), vars(g)
+
+    with order(shop):
+        session["cart"] = [1]
+        g.tenant = "acme"
+        both = saved(own, shop)[:2]
+    expected = runs(both, seen)
+    assert expected[2:] == ({"cart": [1]}, {"tenant": "acme"})
+    for snapshot in both:
+        portable: PortableSnapshot = pickle.loads(snapshot.serialize())
+        assert portable.rebuild(shop).run(seen, (), {}) == expected
 
 
 def test_the_user_is_known(shop: Flask, own: Payloads) -> None:

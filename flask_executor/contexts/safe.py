@@ -58,7 +58,8 @@ class Context(PortableSnapshot):
     def restore(self, app: Flask) -> Snapshot:
         """Return it as a snapshot, for a call of that app.
 
-        It has no context variables: those of the submitter are not saved.
+        It has no context variables: those of the submitter are not saved. The runs of
+        one snapshot share the values of ``g``, so make one for each attempt.
         """
         request = None if self.request is None else self.request.rebuild(app)
         return Snapshot(app, deserialize(self.g), request, contextvars.Context())
