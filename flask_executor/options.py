@@ -180,9 +180,6 @@ _NONE = Options()
 _ASKED_FOR = frozenset(OPTIONS) - {"max_concurrency"}
 """The options that one call may have."""
 
-_OF_STORES = frozenset({"request"})
-"""The options that say how a task is saved."""
-
 
 def checked(given: Given) -> dict[str, t.Any]:
     """Check options and convert them: a timedelta to seconds, a number to Retry.
@@ -222,13 +219,10 @@ def unsupported(
     :param pool: the pool or its class; its flags say what it supports.
     :param has_store: True if tasks can be saved.
     """
+    if options.request is not None and not (has_store or pool.runs_in_caller):
+        where, instead = "an executor without a store", "set EXECUTOR_STORE"
+        return UnsupportedOption("request", where, instead)
     where = f"EXECUTOR_TYPE = {pool.kind!r}"
-    if not has_store and not pool.runs_in_caller:
-        for name in _OF_STORES:
-            if getattr(options, name) != getattr(_NONE, name):
-                return UnsupportedOption(
-                    name, "an executor without a store", "set EXECUTOR_STORE"
-                )
     for name in OPTIONS:
         if name not in pool.honours and getattr(options, name) != getattr(_NONE, name):
             return UnsupportedOption(name, where, "use EXECUTOR_TYPE = 'thread'")

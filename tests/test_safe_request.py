@@ -18,12 +18,8 @@ from markupsafe import Markup
 
 from flask_executor import PayloadTooLarge
 from flask_executor.contexts import PortableSnapshot, Snapshot
-from flask_executor.contexts.safe import (
-    Context,
-    JsonContexts,
-    is_credential,
-    is_plain,
-)
+from flask_executor.contexts.safe import Context, is_credential, is_plain
+from flask_executor.contexts.saving import JsonContexts
 from flask_executor.settings import Settings
 from flask_executor.stores.payloads import Payloads
 

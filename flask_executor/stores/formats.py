@@ -15,7 +15,8 @@ import typing as t
 from flask import Flask
 
 from ..contexts import dumps
-from ..contexts.safe import Context, JsonContexts, PickledContexts
+from ..contexts.safe import Context
+from ..contexts.saving import JsonContexts, PickledContexts
 from ..settings import Settings
 
 Arguments = tuple[t.Sequence[t.Any], dict[str, t.Any]]

@@ -202,6 +202,7 @@ def test_an_enum_that_nobody_else_can_import(monkeypatch: pytest.MonkeyPatch) ->
         ("t:(s:a", "damaged"),
         ("t:(s:a,)", "damaged"),
         ("t:(s:at:()", "damaged"),
+        ("t:(t:()t:())", "damaged"),
         ("t:(" * 20_000, "damaged"),
         (r"s:\q", "damaged"),
         ("s:a\\", "damaged"),
