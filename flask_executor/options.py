@@ -117,6 +117,8 @@ class TaskOptions(t.TypedDict, total=False):
     """Its name in logs and signals."""
     key: t.Hashable
     """The key under which its future is stored."""
+    request: t.Literal["safe", "all", "none"]
+    """What a saved task sees of the request; only with a store."""
 
 
 class JobOptions(TaskOptions, total=False):
@@ -124,6 +126,8 @@ class JobOptions(TaskOptions, total=False):
 
     max_concurrency: int | None
     """How many tasks of this job may run at once."""
+    aliases: t.Sequence[str]
+    """Names that the job had before, under which tasks may still be saved."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,6 +142,7 @@ class Options:
     max_concurrency: int | None = None
     name: str | None = None
     key: t.Any = NoKey
+    request: str | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> Options:
@@ -206,11 +211,17 @@ def hint_at_options(error: BaseException, kwargs: t.Mapping[str, t.Any]) -> None
             )
 
 
-def unsupported(options: Options, pool: t.Any) -> UnsupportedOption | None:
-    """Return an error for the first option that a pool does not support, or None.
+def unsupported(
+    options: Options, pool: t.Any, *, has_store: bool = False
+) -> UnsupportedOption | None:
+    """Return an error for the first option that is not supported here, or None.
 
     :param pool: the pool or its class; its flags say what it supports.
+    :param has_store: True if tasks can be saved.
     """
+    if options.request is not None and not (has_store or pool.runs_in_caller):
+        where, instead = "an executor without a store", "set EXECUTOR_STORE"
+        return UnsupportedOption("request", where, instead)
     where = f"EXECUTOR_TYPE = {pool.kind!r}"
     for name in OPTIONS:
         if name not in pool.honours and getattr(options, name) != getattr(_NONE, name):
@@ -315,6 +326,11 @@ def _key(name: str, value: t.Any) -> t.Hashable:
     return t.cast(t.Hashable, value)
 
 
+def _request(name: str, value: t.Any) -> str:
+    words = ("safe", "all", "none")
+    return str(_check(name, value, words.__contains__, "'safe', 'all' or 'none'"))
+
+
 _CHECKS: dict[str, t.Callable[[str, t.Any], t.Any]] = {
     "priority": _priority,
     "timeout": _timeout,
@@ -324,4 +340,5 @@ _CHECKS: dict[str, t.Callable[[str, t.Any], t.Any]] = {
     "max_concurrency": _max_concurrency,
     "name": _name,
     "key": _key,
+    "request": _request,
 }
