@@ -16,7 +16,8 @@ from flask import Flask
 
 from .copying import PLAIN
 from .pickling import deserialize, serialize
-from .request import PortableRequest, PortableSession, RequestCopy
+from .request import PortableRequest, RequestCopy
+from .sessions import PortableSession
 from .snapshot import PortableSnapshot, Snapshot
 
 CREDENTIALS = (
@@ -152,9 +153,8 @@ def _reduced_session(
     app: Flask, copy: RequestCopy, carries: Carries
 ) -> PortableSession:
     """Return the data of the session alone: attributes may hold its id, or a lock."""
-    session = copy._session
-    if session is None:  # opened here: the task will have no cookie to open it from
-        session = copy.open_session(app, copy.open_request)
+    # Opened here if the view had not: the task will have no cookie to open it from.
+    session = copy.open_session(app, copy.open_request)
     data = {
         name: value
         for name, value in session.items()
