@@ -16,6 +16,7 @@ from .errors import InvalidSetting as InvalidSetting
 from .errors import LoopBlocked as LoopBlocked
 from .errors import NoCurrentTask as NoCurrentTask
 from .errors import NotCallable as NotCallable
+from .errors import NotUnique as NotUnique
 from .errors import PoolNotInstalled as PoolNotInstalled
 from .errors import QueueFull as QueueFull
 from .errors import ResultNotPicklable as ResultNotPicklable
@@ -64,6 +65,7 @@ __all__ = [
     "LoopBlocked",
     "NoCurrentTask",
     "NotCallable",
+    "NotUnique",
     "PoolNotInstalled",
     "Progress",
     "QueueFull",

@@ -99,6 +99,32 @@ class DuplicateKey(ValueError):
         return type(self), (self.key,)
 
 
+class NotUnique(ValueError):
+    """Another task has that value of the option ``unique``, and has not ended."""
+
+    def __init__(
+        self, value: t.Hashable, holder: str, state: str, on_taken: str
+    ) -> None:
+        self.value = value
+        self.holder = holder
+        self.state = state
+        self.on_taken = on_taken
+        if on_taken == "replace":
+            rule = (
+                "replaces only a task that waits: submit again when that one has ended"
+            )
+        else:
+            rule = "accepts no second one: wait until it has ended, use another value,"
+            rule += " or on_taken='return' to get its future, or 'replace' to cancel it"
+        super().__init__(
+            f"unique = {value!r} is taken by {holder}, which is {state}."
+            f" on_taken = {on_taken!r} {rule}."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.value, self.holder, self.state, self.on_taken)
+
+
 class CallNotPicklable(PicklingError, TypeError):
     """A call cannot be sent to a worker process.
 

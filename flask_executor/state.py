@@ -21,6 +21,7 @@ from .jobs import ExecutorJob
 from .options import Given, NoKey, Options, unsupported
 from .pools import POOLS, CoroutinePool, pool_module
 from .settings import Settings, config_key, misspelt, read_key
+from .task import Task
 
 
 class Keeper(t.Protocol):
@@ -168,6 +169,9 @@ class AppState:
             options = dispatcher.options_of(job, given)
             key = options.key if key is NoKey else key
             job = None if job is None else job.declared
+            if options.unique is not None:
+                call = Call(fn, args, kwargs)
+                return self._accept_unique(executor, call, options, key, job, held_by)
         app: t.Any = self.app()
         future: TaskFuture[t.Any] = TaskFuture(app, None if key is NoKey else key)
         call = Call(fn, args, kwargs)
@@ -175,6 +179,39 @@ class AppState:
             self._submit(executor, future, call, options, job)
         else:
             self._submit_stored(executor, future, call, options, job, held_by)
+        return future
+
+    def _accept_unique(
+        self,
+        executor: Keeper,
+        call: Call,
+        options: Options,
+        key: t.Any,
+        job: t.Any,
+        held_by: object,
+    ) -> TaskFuture[t.Any]:
+        """Accept a call if its ``unique`` value is free; see :mod:`.dispatch.uniques`.
+
+        The value comes before the key: who wants the task there is gets it, whatever
+        the keys.
+        """
+        dispatcher = self._dispatcher or self._make_dispatcher()
+        app: t.Any = self.app()
+        future: TaskFuture[t.Any] = TaskFuture(app, None if key is NoKey else key)
+        found = dispatcher.uniques.register(dispatcher.register, future, call, options)
+        if found is not future:
+            return found
+
+        def store() -> None:
+            executor.futures.reserve(key, future, instead_of=held_by)
+            executor.futures.add(key, future)
+
+        store_if = None if key is NoKey else store
+        try:
+            self._submit(executor, future, call, options, job, store_if, future.task)
+        except BaseException:
+            executor.futures.discard(key, future)
+            raise
         return future
 
     def _submit_stored(
@@ -203,13 +240,15 @@ class AppState:
         options: Options,
         job: t.Any,
         store: t.Callable[[], object] | None = None,
+        task: Task | None = None,
     ) -> None:
         """Take the context of a call, and dispatch it.
 
         :param store: hands the future to others, once it can be cancelled.
+        :param task: its task, if that is registered already.
         """
         dispatcher = self._dispatcher or self._make_dispatcher()
-        task = dispatcher.register(future, call, options)
+        task = task or dispatcher.register(future, call, options)
         try:
             if store is not None:
                 store()

@@ -30,6 +30,14 @@ CASES: list[tuple[Exception, type[Exception], list[str]]] = [
     (errors.NotCallable(None), TypeError, ["None was submitted", "submit(send,"]),
     (errors.DuplicateKey(("k", 1)), ValueError, ["('k', 1) is taken", "pop"]),
     (
+        errors.NotUnique("order-7", "m.f", "running", "raise"),
+        ValueError,
+        [
+            *("unique = 'order-7' is taken by m.f, which is running", "another value"),
+            *("on_taken='return'", "'replace' to cancel it"),
+        ],
+    ),
+    (
         errors.CallNotPicklable("m.f", "it is local"),
         pickle.PicklingError,
         ["m.f", "it is local", "top level"],

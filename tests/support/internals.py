@@ -11,6 +11,7 @@ from flask_executor.current import CurrentTask
 from flask_executor.dispatch import Clock, Dispatcher, Timer
 from flask_executor.dispatch.events import clear_locals
 from flask_executor.dispatch.limits import Limit, Place
+from flask_executor.dispatch.uniques import Uniques
 from flask_executor.options import OPTIONS, Options, checked
 from flask_executor.payload import MainModule, TaskInfo, rebuild_outcome, serialize_call
 from flask_executor.pools import Pool
@@ -49,6 +50,7 @@ __all__ = [
     "TaskInfo",
     "ThreadPool",
     "Timer",
+    "Uniques",
     "WorkerHandle",
     "bare_owner",
     "checked",
