@@ -125,6 +125,33 @@ class NotUnique(ValueError):
         return type(self), (self.value, self.holder, self.state, self.on_taken)
 
 
+class InvalidSchedule(ValueError):
+    """A periodic job was declared with a value that is not allowed there."""
+
+    def __init__(self, what: str, value: object, allowed: str) -> None:
+        self.what = what
+        self.value = value
+        self.allowed = allowed
+        super().__init__(f"{what} = {value!r} cannot be scheduled: use {allowed}.")
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.what, self.value, self.allowed)
+
+
+class PeriodicNotInstalled(ImportError):
+    """The library that cron expressions need is not installed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "executor.cron needs croniter, which is not installed: run"
+            " pip install 'Flask-Executor[periodic]', or use executor.every.",
+            name="croniter",
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), ()
+
+
 class CallNotPicklable(PicklingError, TypeError):
     """A call cannot be sent to a worker process.
 

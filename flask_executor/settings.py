@@ -131,6 +131,12 @@ def _app_reference(value: object) -> str:
     return value
 
 
+def _jobs(value: object) -> dict[str, t.Any]:
+    if not isinstance(value, dict):
+        raise _Refused("a dictionary of jobs by name")
+    return value
+
+
 def _start_method(value: object) -> str:
     return t.cast(str, _one_of(*multiprocessing.get_all_start_methods())(value))
 
@@ -183,6 +189,9 @@ class Settings:
     app: str | None = _key(None, _optional(_app_reference))
     """Where worker processes find the app: ``'module:app'`` or ``'module:factory'``."""
 
+    periodic: t.Mapping[str, t.Any] | None = _key(None, _optional(_jobs))
+    """Periodic jobs by name, each a dictionary; see :doc:`/howto/periodic`."""
+
     @property
     def g_carried(self) -> str:
         """Which names of ``g`` a task sees; none if ``push_app_context`` is False."""
@@ -217,6 +226,11 @@ def read_key(config: t.Mapping[str, t.Any], prefix: str, name: str) -> t.Any:
 
 def _is_blank(value: object) -> bool:
     return isinstance(value, str) and not value.strip()
+
+
+def prefix_of(name: str) -> str:
+    """Return what the config keys of an executor with this name begin with."""
+    return f"{name.upper()}_" if name else ""
 
 
 def config_key(prefix: str, name: str) -> str:

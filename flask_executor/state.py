@@ -20,7 +20,7 @@ from .futures import Callback, FutureCollection, TaskFuture
 from .jobs import ExecutorJob
 from .options import Given, NoKey, Options, unsupported
 from .pools import POOLS, CoroutinePool, pool_module
-from .settings import Settings, config_key, misspelt, read_key
+from .settings import Settings, config_key, misspelt, prefix_of, read_key
 from .task import Task
 
 
@@ -52,10 +52,17 @@ class AppState:
     :param prefix: the prefix of its config keys.
     :param kind: the pool that the type names.
     :param new: makes a dispatcher.
+    :param made: is told of each dispatcher that was made.
     """
 
     def __init__(
-        self, app: Flask, name: str, prefix: str, kind: str, new: NewDispatcher
+        self,
+        app: Flask,
+        name: str,
+        prefix: str,
+        kind: str,
+        new: NewDispatcher,
+        made: t.Callable[[Dispatcher], object],
     ) -> None:
         self.app: weakref.ref[Flask] = weakref.ref(app)
         """The app, or None if it was deleted."""
@@ -63,6 +70,7 @@ class AppState:
         """Which pool runs calls."""
         self.new_dispatcher = new
         """Makes the dispatcher."""
+        self._made = made
         # Here and not at first use: a server may fork at that moment, and in the child
         # the lock of a module that is being imported would stay locked.
         self.pool_class: t.Any = pool_module(kind).POOL
@@ -78,17 +86,23 @@ class AppState:
         self._dispatcher: Dispatcher | None = None
 
     @classmethod
-    def of(cls, app: Flask, name: str, new: NewDispatcher) -> AppState:
+    def of(
+        cls,
+        app: Flask,
+        name: str,
+        new: NewDispatcher,
+        made: t.Callable[[Dispatcher], object],
+    ) -> AppState:
         """Make the state of an executor for an app, and put all defaults in its config.
 
         :raises InvalidSetting: if there is no such ``EXECUTOR_TYPE``; every other key
             is read at first use.
         """
-        prefix = f"{name.upper()}_" if name else ""
+        prefix = prefix_of(name)
         kind = _kind(app.config, prefix)
         for spec in fields(Settings):
             app.config.setdefault(config_key(prefix, spec.name), spec.default)
-        return cls(app, name, prefix, kind, new)
+        return cls(app, name, prefix, kind, new, made)
 
     def here(self) -> AppState:
         """Return the state of this process: itself, or a new one in a forked child.
@@ -107,7 +121,7 @@ class AppState:
     def _made_anew(self) -> AppState:
         app = t.cast(Flask, self.app())
         new = self.new_dispatcher
-        return AppState(app, self._name, self._prefix, self.kind, new)
+        return AppState(app, self._name, self._prefix, self.kind, new, self._made)
 
     @property
     def settings(self) -> Settings:
@@ -138,11 +152,14 @@ class AppState:
 
     def _make_dispatcher(self) -> Dispatcher:
         with self._lock:
-            if self._dispatcher is None:
-                self._dispatcher = self.new_dispatcher(
-                    self.settings, self._thread_name(), t.cast(Flask, self.app())
-                )
-            return self._dispatcher
+            if self._dispatcher is not None:
+                return self._dispatcher
+            made = self._dispatcher = self.new_dispatcher(
+                self.settings, self._thread_name(), t.cast(Flask, self.app())
+            )
+        # Not under the lock: it may import modules of the app.
+        self._made(made)
+        return made
 
     def accept(
         self,

@@ -63,6 +63,8 @@ class Dispatcher:
         """The options of a task that gives none."""
         self.pid: int = os.getpid()
         """The process whose threads run its tasks."""
+        self.periodic: t.Any = None
+        """What submits the periodic jobs, once it is needed."""
         self._name = name
         self._lock = threading.Lock()
         self._loop: Pool | None = None
