@@ -38,6 +38,16 @@ CASES: list[tuple[Exception, type[Exception], list[str]]] = [
         ],
     ),
     (
+        errors.InvalidSchedule("every", 0, "seconds above 0"),
+        ValueError,
+        ["every = 0 cannot be scheduled", "use seconds above 0"],
+    ),
+    (
+        errors.PeriodicNotInstalled(),
+        ImportError,
+        ["executor.cron needs croniter", "pip install 'Flask-Executor[periodic]'"],
+    ),
+    (
         errors.CallNotPicklable("m.f", "it is local"),
         pickle.PicklingError,
         ["m.f", "it is local", "top level"],

@@ -223,6 +223,7 @@ def changes(zone: str, year: int) -> list[int]:
     return [hour for hour, (before, after) in pairs if before != after]
 
 
+@pytest.mark.holds("g-ticks")
 @settings(deadline=None, max_examples=150, phases=[Phase.generate, Phase.shrink])
 @given(fields(), st.sampled_from(ZONES), st.integers(1972, 2060), st.data())
 def test_it_does_what_a_daemon_does(

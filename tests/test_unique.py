@@ -393,6 +393,7 @@ def test_wrong_values(executor: Executor) -> None:
 # Races
 
 
+@pytest.mark.holds("g-unique")
 @pytest.mark.parametrize("on_taken", ON_TAKEN)
 @pytest.mark.parametrize("stored", [False, True])
 def test_of_two_threads_one_wins(
