@@ -385,9 +385,9 @@ def test_with_the_testing_kit(executor: Executor) -> None:
 def test_wrong_values(executor: Executor) -> None:
     """Values that are not allowed are refused where they are written."""
     with pytest.raises(InvalidOption, match=r"unique = \[\].*hashable"):
-        executor.using(unique=[])  # type: ignore[typeddict-item]
+        executor.using(unique=[])  # type: ignore[arg-type]
     with pytest.raises(InvalidOption, match=r"on_taken = 'drop'.*'replace'"):
-        executor.using(on_taken="drop")  # type: ignore[typeddict-item]
+        executor.using(on_taken="drop")  # type: ignore[arg-type]
 
 
 # Races
