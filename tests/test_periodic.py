@@ -374,6 +374,77 @@ def test_a_clock_that_is_set_back(
     assert (len(ran) == 2) is ran_again
 
 
+# Where a store takes over
+
+
+class SharedTicks:
+    """What a store does: each tick once, and the same knowledge for everybody."""
+
+    is_shared = True
+
+    def __init__(self) -> None:
+        self.taken: set[tuple[str, float]] = set()
+        self.paused: set[str] = set()
+
+    def submit(self, name: str, tick: float, submit: t.Callable[[], object]) -> bool:
+        if (name, tick) in self.taken:
+            return False
+        submit()
+        self.taken.add((name, tick))
+        return True
+
+    def last(self, name: str) -> float | None:
+        return max((tick for its, tick in self.taken if its == name), default=None)
+
+    def is_paused(self, name: str) -> bool:
+        return name in self.paused
+
+    def pause(self, name: str, paused: bool) -> None:
+        (self.paused.add if paused else self.paused.discard)(name)
+
+
+def test_a_store_makes_each_tick_run_once(app: Flask) -> None:
+    """Of several processes that share their ticks one submits; all know of a pause, and
+    one that starts makes up for what nobody has run.
+    """
+    shared = SharedTicks()
+    executors = [Executor(app, name) for name in ("a", "b", "c")]
+    with capture(*executors) as tasks:
+        for executor in executors:
+            executor.every(60, missed="all")(executor.job(name="tidy")(nothing))
+            executor._planning.runner(executor._state().dispatcher).ticks = shared
+        first, second, third = (executor.periodic for executor in executors)
+        first.start(), second.start()
+        tasks.clock.advance(180)
+        assert len(tasks.submitted) == 3
+        first["tidy"].pause()
+        tasks.clock.advance(60)
+        assert second["tidy"].paused and len(tasks.submitted) == 3
+        second["tidy"].resume()
+        third.start()
+        assert len(tasks.submitted) == 4
+    for executor in executors:
+        executor.shutdown()
+
+
+def test_a_store_that_is_away(
+    executor: Executor, tasks: CapturedTasks, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What cannot be told is logged and does not stop the others; nothing is lost."""
+    executor.every(20, missed="all")(executor.job(name="a")(nothing))
+    executor.every(30)(executor.job(name="b")(nothing))
+    shared = SharedTicks()
+    executor._planning.runner(executor._state().dispatcher).ticks = shared
+    executor.periodic.start()
+    tasks.clock.advance(10)
+    with mock.patch.object(shared, "is_paused", side_effect=OSError("away")):
+        tasks.clock.advance(50)
+    assert "The next tick of the periodic job a cannot be told" in caplog.text
+    assert not tasks.submitted
+    tasks.clock.advance(30)
+    assert [one.name for one in tasks.submitted] == ["a", "a", "a", "a", "b"]
+
+
 # Which processes run them
 
 
@@ -533,6 +604,20 @@ def test_under_the_reloader(tmp_path: Path, by: str) -> None:
         assert int(server.ask("/")) == child != parent
         found = server.notes.until(r"^tick (\d+)$", 3)
         assert {int(match[1]) for match in found} == {child}
+
+
+def test_without_a_thread(app: Flask, executor: Executor) -> None:
+    """If no thread can be started, start() says so, and the next one tries again."""
+    ran = threading.Event()
+    executor.every(0.01)(lambda: ran.set())
+    with (
+        mock.patch("threading.Thread.start", side_effect=RuntimeError("no thread")),
+        pytest.raises(RuntimeError, match="no thread"),
+    ):
+        executor.periodic.start()
+    assert not executor.periodic.running
+    executor.periodic.start()
+    assert ran.wait(LIMIT)
 
 
 # How they end

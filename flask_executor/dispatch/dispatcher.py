@@ -48,6 +48,9 @@ class Dispatcher:
     :param clock: tells the time.
     """
 
+    periodic: t.Any = None
+    """What submits the periodic jobs, once it is needed."""
+
     def __init__(
         self,
         settings: Settings,
@@ -63,8 +66,6 @@ class Dispatcher:
         """The options of a task that gives none."""
         self.pid: int = os.getpid()
         """The process whose threads run its tasks."""
-        self.periodic: t.Any = None
-        """What submits the periodic jobs, once it is needed."""
         self._name = name
         self._lock = threading.Lock()
         self._loop: Pool | None = None

@@ -16,10 +16,10 @@ Two ticks that fall on the same moment are one.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import math
 import re
-import threading
 import typing as t
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -48,7 +48,6 @@ class Cron:
         self.expression = expression
         self.zone: ZoneInfo = _zone(timezone)
         self._calendar = _calendar(expression)
-        self._lock = threading.Lock()
         self.follows_clock: bool = _is_fixed(expression)
 
     def after(self, moment: float) -> float:
@@ -75,8 +74,9 @@ class Cron:
 
     def _next_shown(self, shown: datetime) -> datetime:
         """Return the next time of the expression, as a clock shows it."""
-        with self._lock:
-            return t.cast(datetime, self._calendar.get_next(datetime, start_time=shown))
+        # A copy, as it notes where it is. A lock might stay locked in a forked child.
+        calendar = copy.copy(self._calendar)
+        return t.cast(datetime, calendar.get_next(datetime, start_time=shown))
 
     def _shown(self, moment: int) -> datetime:
         """Return what the clock on the wall shows at a moment."""

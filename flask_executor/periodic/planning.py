@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import logging
 import os
-import threading
 import typing as t
 import weakref
 
@@ -32,8 +31,8 @@ class Planning:
     def __init__(self, executor: t.Any) -> None:
         self._executor = executor
         self._plans: dict[str, Plan] = {}
-        # A signal or the garbage collector may come back in here on the same thread.
-        self._lock = threading.RLock()
+        # No lock here: it might be held for ever in a forked child.
+        self._served: weakref.WeakSet[Dispatcher] = weakref.WeakSet()
         # Receivers of signals are referred to weakly.
         self._receivers: weakref.WeakKeyDictionary[Flask, object] = (
             weakref.WeakKeyDictionary()
@@ -50,12 +49,11 @@ class Planning:
         :raises InvalidSchedule: if a value is not allowed, or it has a schedule.
         """
         plan = Plan.of(job, schedule, missed, jitter, "")
-        with self._lock:
-            before = self._plans.get(plan.name)
-            if before is not None and before.job.fn is job.fn:
-                allowed = f"one schedule for a job; it has {before.schedule} already"
-                raise InvalidSchedule("job", plan.name, allowed)
-            self._plans[plan.name] = plan
+        before = self._plans.get(plan.name)
+        if before is not None and before.job.fn is job.fn:
+            allowed = f"one schedule for a job; it has {before.schedule} already"
+            raise InvalidSchedule("job", plan.name, allowed)
+        self._plans[plan.name] = plan
         for app, state in [*self._executor._states.items()]:
             self._listen(app)
             if state.pid == os.getpid() and state._dispatcher is not None:
@@ -81,10 +79,11 @@ class Planning:
 
         :raises InvalidSetting: if the config names a job that does not exist.
         """
-        with self._lock:
-            if dispatcher.periodic is None:
-                dispatcher.periodic = self._new_runner(dispatcher)
-            return t.cast(Runner, dispatcher.periodic)
+        if dispatcher.periodic is None:
+            # Of two threads that make one, both get the first.
+            made = self._new_runner(dispatcher)
+            return t.cast(Runner, vars(dispatcher).setdefault("periodic", made))
+        return t.cast(Runner, dispatcher.periodic)
 
     def dispatcher_made(self, dispatcher: Dispatcher) -> None:
         """Start the jobs at the first use of an executor, if this process serves."""
@@ -139,24 +138,15 @@ class Planning:
     def _serves(self, app: Flask, environ: t.Mapping[str, t.Any]) -> None:
         """Start the jobs in a process that serves requests; called for each of them."""
         state = self._executor._states.get(app)
-        if state is None:
+        if state is None or app.testing:
             return
-        made = state.here()._dispatcher
-        if made is not None and made.periodic is not None and made.periodic.is_served:
-            return  # the usual case, and fast
-        if not app.testing:
-            self._start_serving(state.here().dispatcher, environ)
-
-    def _start_serving(
-        self, dispatcher: Dispatcher, environ: t.Mapping[str, t.Any]
-    ) -> None:
-        if dispatcher.timer.clock.is_manual:
+        dispatcher = state.here().dispatcher
+        if dispatcher in self._served or dispatcher.timer.clock.is_manual:
             return
+        self._served.add(dispatcher)
         self._start(dispatcher)
-        runner = dispatcher.periodic
-        if runner is not None:
-            runner.is_served = True
-            runner.warn_of_several(bool(environ.get("wsgi.multiprocess")))
+        if dispatcher.periodic is not None and environ.get("wsgi.multiprocess"):
+            dispatcher.periodic.warn_of_several()
 
 
 def _configured(value: t.Any, prefix: str) -> list[Configured]:

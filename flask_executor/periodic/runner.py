@@ -66,8 +66,6 @@ class Runner:
         """Who runs a tick; a store replaces it."""
         self.started: bool = False
         """True if ticks are submitted."""
-        self.is_served: bool = False
-        """True if a request was served in this process."""
         self.plans: t.Callable[[], t.Mapping[str, Plan]] = plans
         """Returns the plans there are now, by name."""
         self.submit: t.Callable[[Plan, float], t.Any] = submit
@@ -89,11 +87,13 @@ class Runner:
         :raises RuntimeError: if no thread can be started.
         """
         with self._lock:
-            if not self.started:
-                self.started = True
-                self._timer.on_close = self._alarm.cancel
-                self._seen = self._clock.time(), self._clock.monotonic()
-                self.wake()
+            if self.started:
+                return
+            self._timer.on_close = self._alarm.cancel
+            self._seen = self._clock.time(), self._clock.monotonic()
+            self._sleep(self._clock.time())  # first: there may be no thread
+            self.started = True
+            self.wake()
 
     def plan_again(self, name: str) -> None:
         """Go by the plan that now has a name."""
@@ -101,9 +101,9 @@ class Runner:
             self._next.pop(name, None)
             self.wake()
 
-    def warn_of_several(self, several: bool) -> None:
-        """Say that each process runs the jobs, if the server has several."""
-        if several and not self.ticks.is_shared and self.plans():
+    def warn_of_several(self) -> None:
+        """Say that each process of a server runs the jobs, if it is so."""
+        if not self.ticks.is_shared and self.plans():
             self._log.write(
                 logging.WARNING,
                 "Periodic jobs run in every process of this server, %s also in process"
@@ -127,25 +127,35 @@ class Runner:
             now = self._clock.time()
             plans = self.plans()
             self._notice_steps(plans, now)
-            due = [one for plan in plans.values() for one in self._due(plan, now)]
-            self._sleep(now)
-        if due:
+            found = [self._known(plan, now) for plan in plans.values()]
+            self._sleep(now, again=None in found)
+        if due := [one for of_plan in found for one in of_plan or ()]:
             self._timer.aside(self._submit_all, due)
 
     def _has_ended(self) -> bool:
         dispatcher = self._dispatcher()
         return dispatcher is None or dispatcher.table.closed or is_reloader_parent()
 
+    def _known(self, plan: Plan, now: float) -> list[tuple[Plan, float]] | None:
+        """Return what is due of a plan, or None if that cannot be told now."""
+        try:
+            return self._due(plan, now)
+        except Exception as error:
+            message = "The next tick of the periodic job %s cannot be told"
+            self._log.write(logging.ERROR, message, plan.name, error=error)
+            return None
+
     def _due(self, plan: Plan, now: float) -> list[tuple[Plan, float]]:
         """Return the ticks of a plan that are due, and note its next one."""
         name, schedule = plan.name, plan.schedule
+        paused = self.ticks.is_paused(name)
         first = self._next.get(name)
         if first is None:
             last = self.ticks.last(name)
             first = schedule.after(now if last is None else min(last, now))
         is_due = first <= now + _HAIR
         self._next[name] = schedule.after(max(first, now)) if is_due else first
-        if not is_due or self.ticks.is_paused(name):
+        if not is_due or paused:
             return []
         ticks = due_ticks(schedule, first, max(first, now), plan.missed)
         return [(plan, tick) for tick in ticks]
@@ -165,12 +175,16 @@ class Runner:
             if step < -_CRON_WAITS or not plan.schedule.follows_clock:
                 self._next[name] = plan.schedule.after(now)
 
-    def _sleep(self, now: float) -> None:
-        waits = [tick - now for tick in self._next.values()]
-        if not self._clock.is_manual:
+    def _sleep(self, now: float, *, again: bool = False) -> None:
+        """Wait for the next tick.
+
+        :param again: come back soon, for something could not be told.
+        """
+        waits = [tick - now for tick in self._next.values() if tick > now]
+        if again or not self._clock.is_manual:
             waits.append(_NAP)
         if waits:
-            self._alarm.set(max(0.0, min(waits)), weakref.ref(self))
+            self._alarm.set(min(waits), weakref.ref(self))
         if self._has_ended():  # meanwhile: who closed the timer found no alarm
             self._alarm.cancel()
 
