@@ -12,10 +12,13 @@ from .errors import ExecutorNotInitialized as ExecutorNotInitialized
 from .errors import ExecutorShutDown as ExecutorShutDown
 from .errors import InvalidName as InvalidName
 from .errors import InvalidOption as InvalidOption
+from .errors import InvalidSchedule as InvalidSchedule
 from .errors import InvalidSetting as InvalidSetting
 from .errors import LoopBlocked as LoopBlocked
 from .errors import NoCurrentTask as NoCurrentTask
 from .errors import NotCallable as NotCallable
+from .errors import NotUnique as NotUnique
+from .errors import PeriodicNotInstalled as PeriodicNotInstalled
 from .errors import PoolNotInstalled as PoolNotInstalled
 from .errors import QueueFull as QueueFull
 from .errors import ResultNotPicklable as ResultNotPicklable
@@ -32,6 +35,8 @@ from .futures import TaskFuture as TaskFuture
 from .groups import Group as Group
 from .jobs import ExecutorJob as ExecutorJob
 from .options import Retry as Retry
+from .periodic import PeriodicJob as PeriodicJob
+from .periodic import PeriodicJobs as PeriodicJobs
 from .signals import task_cancelled as task_cancelled
 from .signals import task_failed as task_failed
 from .signals import task_progressed as task_progressed
@@ -73,6 +78,7 @@ __all__ = [
     "Group",
     "InvalidName",
     "InvalidOption",
+    "InvalidSchedule",
     "InvalidSetting",
     "JobNotStorable",
     "KeyNotReadable",
@@ -81,8 +87,12 @@ __all__ = [
     "NoCurrentTask",
     "NoSecretKey",
     "NotCallable",
+    "NotUnique",
     "PayloadRefused",
     "PayloadTooLarge",
+    "PeriodicJob",
+    "PeriodicJobs",
+    "PeriodicNotInstalled",
     "PoolNotInstalled",
     "Progress",
     "QueueFull",

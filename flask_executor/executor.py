@@ -22,7 +22,7 @@ from .groups import Group
 from .job_names import JobNames, checked_aliases
 from .jobs import ExecutorJob as ExecutorJob
 from .options import MISSING, Given, JobOptions, NoKey, TaskOptions, checked
-from .overrides import SeenBySubmit
+from .periodic import HasPeriodicJobs, Planning
 from .state import AppState, NewDispatcher
 from .state import propagate_exceptions_callback as propagate_exceptions_callback
 from .submitter import Submitter
@@ -39,7 +39,7 @@ _OF_JOBS = {
 """The options that only a job may have, and how to write them."""
 
 
-class Executor(SeenBySubmit):
+class Executor(HasPeriodicJobs):
     """Run calls in the background, each with a copy of the context it came from.
 
     It is a :class:`concurrent.futures.Executor`, and looks like the pool under it:
@@ -56,6 +56,7 @@ class Executor(SeenBySubmit):
         _check_name(name)
         self.name = name
         self._default_done_callbacks: list[Callback] = []
+        self._planning: Planning = Planning(self)
         self._states: weakref.WeakKeyDictionary[Flask, AppState] = (
             weakref.WeakKeyDictionary()
         )
@@ -73,16 +74,18 @@ class Executor(SeenBySubmit):
         If it is called again for the same app, the executor starts again: the old pool
         is shut down, and the tasks that it had accepted still run.
 
-        :raises InvalidSetting: a :exc:`ValueError`, if ``EXECUTOR_TYPE`` names no pool.
-            Every other key is read at first use.
+        :raises InvalidSetting: a :exc:`ValueError`, if ``EXECUTOR_TYPE`` names no pool,
+            or ``EXECUTOR_PERIODIC`` is wrong. Other keys are read at first use.
         """
         if issubclass(type(app), LocalProxy):  # people pass current_app, in a view
             app = t.cast(t.Any, app)._get_current_object()
-        state = AppState.of(app, self.name, self._new_dispatcher)
+        made = self._planning.dispatcher_made
+        state = AppState.of(app, self.name, self._new_dispatcher, made)
         replaced = self._states.get(app)
         self._states[app] = self._last_state = state
         self._last_app = app
         app.extensions[self.name + "executor"] = self
+        self._planning.init_app(app)
         if replaced is not None:
             replaced.here().retire()
 

@@ -131,6 +131,12 @@ def _app_reference(value: object) -> str:
     return value
 
 
+def _jobs(value: object) -> dict[str, t.Any]:
+    if not isinstance(value, dict):
+        raise _Refused("a dictionary of jobs by name")
+    return value
+
+
 def _start_method(value: object) -> str:
     return t.cast(str, _one_of(*multiprocessing.get_all_start_methods())(value))
 
@@ -191,6 +197,9 @@ class Settings:
     """What a saved task sees of the request: ``'safe'``, all except credentials and the
     body; ``'all'``, with the body; or ``'none'``."""
 
+    periodic: t.Mapping[str, t.Any] | None = _key(None, _optional(_jobs))
+    """Periodic jobs by name, each a dictionary; see :doc:`/howto/periodic`."""
+
     @property
     def g_carried(self) -> str:
         """Which names of ``g`` a task sees; none if ``push_app_context`` is False."""
@@ -225,6 +234,11 @@ def read_key(config: t.Mapping[str, t.Any], prefix: str, name: str) -> t.Any:
 
 def _is_blank(value: object) -> bool:
     return isinstance(value, str) and not value.strip()
+
+
+def prefix_of(name: str) -> str:
+    """Return what the config keys of an executor with this name begin with."""
+    return f"{name.upper()}_" if name else ""
 
 
 def config_key(prefix: str, name: str) -> str:

@@ -30,6 +30,24 @@ CASES: list[tuple[Exception, type[Exception], list[str]]] = [
     (errors.NotCallable(None), TypeError, ["None was submitted", "submit(send,"]),
     (errors.DuplicateKey(("k", 1)), ValueError, ["('k', 1) is taken", "pop"]),
     (
+        errors.NotUnique("order-7", "m.f", "running", "raise"),
+        ValueError,
+        [
+            *("unique = 'order-7' is taken by m.f, which is running", "another value"),
+            *("on_taken='return'", "'replace' to cancel it"),
+        ],
+    ),
+    (
+        errors.InvalidSchedule("every", 0, "seconds above 0"),
+        ValueError,
+        ["every = 0 cannot be scheduled", "use seconds above 0"],
+    ),
+    (
+        errors.PeriodicNotInstalled(),
+        ImportError,
+        ["executor.cron needs croniter", "pip install 'Flask-Executor[periodic]'"],
+    ),
+    (
         errors.CallNotPicklable("m.f", "it is local"),
         pickle.PicklingError,
         ["m.f", "it is local", "top level"],
