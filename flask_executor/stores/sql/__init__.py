@@ -1,0 +1,1 @@
+"""A store in a SQL database: SQLite or PostgreSQL, through SQLAlchemy Core."""
