@@ -12,10 +12,11 @@ from sqlalchemy.exc import DBAPIError
 
 from ..errors import StoreRefused, StoreUnavailable
 from . import schema
+from .changes import Changes
 from .database import PATIENCE, Database, Op
 from .schema import Schema
 from .statements import Statements
-from .writer import Batch, Writer
+from .writer import Batch, Item, Writer
 
 T = t.TypeVar("T")
 
@@ -49,7 +50,9 @@ class Core:
         self.sql: Statements = Statements(self.schema, self.database.dialect, clock)
         """Makes statements of texts."""
         self._name = name
-        self._writer = Writer(self.database, f"{name}-writer", self._committed)
+        channel = f"{prefix}changes"
+        self._changes = Changes(self.database, channel, f"{name}-changes")
+        self._writer = Writer(self.database, f"{name}-writer", self.announce)
         self._is_ready = False
         self._now = self.sql.text("SELECT {now}")
         self._prepare()
@@ -57,8 +60,14 @@ class Core:
     def _prepare(self) -> None:
         """Make the statements; each part of the store adds its own."""
 
-    def _committed(self) -> None:
-        """Note that the writer has committed; called on its thread."""
+    def announce(self) -> None:
+        """Tell other processes that something has changed, soon."""
+        self._changes.announce()
+
+    def watch(self, changed: t.Callable[[], object]) -> t.Callable[[], None]:
+        """Call a function soon after something has changed, and now and then."""
+        self.setup()
+        return self._changes.watch(changed)
 
     @property
     def away(self) -> StoreUnavailable | None:
@@ -129,17 +138,11 @@ class Core:
         return self.database.write(op, synced=synced)
 
     def _queue(
-        self,
-        batch: Batch,
-        value: t.Any,
-        about: object = None,
-        *,
-        synced: bool = False,
-        must: bool = False,
+        self, batch: Batch, value: t.Any, about: object = None, **how: bool
     ) -> Future[t.Any]:
-        if not must:  # it ends something, so the tables are there
+        if not how.get("must"):  # otherwise it ends something, so there are tables
             self.setup()
-        return self._writer.submit(batch, value, about, synced=synced, must=must)
+        return self._writer.submit(Item(batch, value, about, **how))
 
     def wait(self, future: Future[T]) -> T:
         """Return the outcome of a queued write; see :meth:`.Store.wait`."""
@@ -157,6 +160,7 @@ class Core:
     def close(self, timeout: float | None = None) -> bool:
         """Write what is queued, and disconnect."""
         in_time = self._writer.close(timeout)
+        self._changes.close()
         self.database.dispose()
         return in_time
 

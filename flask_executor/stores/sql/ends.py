@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 from ..records import Fence, Finish, RetryLater
 from .claims import FENCE, fence_row
 from .statements import Statements
+from .stats import Stats
 
 _FENCED = """
     t.id = g.task_id AND t.owner = g.held_by AND t.epoch = g.at_epoch
@@ -29,8 +30,7 @@ _FINISH = """
     UPDATE {task} AS t SET state = g.ends_as, finished = {now}, result_size = g.size,
         error_class = g.why_class, error_text = g.why_text, traceback = g.trace
     FROM %s WHERE %s
-    RETURNING id, job, state, group_id, attempt, due, submitted, begun, finished,
-        error_class
+    RETURNING {ended}, attempt, error_class
 """
 # The reply to a commit may be lost. Then the same end comes again.
 _WRITTEN = """
@@ -50,7 +50,7 @@ _RELEASE = """
         state = CASE WHEN t.cancel = 1 THEN 'cancelled' ELSE 'waiting' END,
         finished = CASE WHEN t.cancel = 1 THEN {now} END
     FROM %s WHERE %s AND t.state = 'held' AND t.guarantee <> 'ephemeral'
-    RETURNING id, state, group_id
+    RETURNING {ended}
 """
 _PROGRESS = """
     UPDATE {task} AS t SET progress = g.progress
@@ -61,8 +61,10 @@ _CANCEL = """
     UPDATE {task} SET cancel = 1,
         state = CASE WHEN owner IS NULL THEN 'cancelled' ELSE state END,
         finished = CASE WHEN owner IS NULL THEN {now} END
-    WHERE uid = :uid AND finished IS NULL RETURNING id, state, group_id
+    WHERE uid = :uid AND finished IS NULL RETURNING {ended}
 """
+ENDED = "id, job, state, group_id, due, submitted, begun, finished"
+"""What :meth:`Ends.ended` must know of a task."""
 _FAILED = ("failed", "timed_out", "interrupted")
 
 
@@ -76,18 +78,20 @@ class Progress(t.NamedTuple):
 class Ends:
     """The statements that end attempts and tasks."""
 
-    def __init__(self, sql: Statements) -> None:
+    def __init__(self, sql: Statements, stats: Stats) -> None:
         self._sql = sql
+        self._stats = stats
         why = {"why_class": "text", "why_text": "text"}
         given = sql.given(ends_as="text", size="int", trace="text", **why, **FENCE)
-        self._finish = sql.text(_FINISH % (given, _FENCED))
+        self._finish = sql.text(_FINISH % (given, _FENCED), ended=ENDED)
         self._written = sql.text(_WRITTEN % given)
         given = sql.given(pause="real", **why, **FENCE)
         self._retry = sql.text(_RETRY % (given, _FENCED))
-        self._release = sql.text(_RELEASE % (sql.given(**FENCE), _FENCED))
+        release = _RELEASE % (sql.given(**FENCE), _FENCED)
+        self._release = sql.text(release, ended=ENDED)
         given = sql.given(progress="text", **FENCE)
         self._progress = sql.text(_PROGRESS % (given, _FENCED))
-        self._cancel = sql.text(_CANCEL)
+        self._cancel = sql.text(_CANCEL, ended=ENDED)
         self._result = sql.text(
             "INSERT INTO {result} (task_id, format, data, signature)"
             " VALUES (:task_id, :format, :data, :signature)"
@@ -101,8 +105,8 @@ class Ends:
             " WHERE id = :group_id"
         )
 
-    def finish(self, db: Connection, ends: t.Sequence[Finish]) -> list[t.Any]:
-        """Write ends; return for each its row, True if it was there, or False."""
+    def finish(self, db: Connection, ends: t.Sequence[Finish]) -> list[bool]:
+        """Write ends; return for each if it is there."""
         rows = [_finish_row(end) for end in ends]
         written = {row.id: row for row in self._sql.run(db, self._finish, rows)}
         results = [
@@ -115,12 +119,12 @@ class Ends:
         for row in written.values():
             if row.state in _FAILED and row.begun is not None:
                 self.note_attempt(db, row, row.state, row.error_class)
-        self.count(db, written.values())
-        there: set[int] = set()
+        self.ended(db, written.values())
+        there = {*written}
         if len(written) < len(ends):
             late = [row for row in rows if row["task_id"] not in written]
-            there = {row.id for row in self._sql.run(db, self._written, late)}
-        return [written.get(end.fence.id, end.fence.id in there) for end in ends]
+            there |= {row.id for row in self._sql.run(db, self._written, late)}
+        return [end.fence.id in there for end in ends]
 
     def retry_later(
         self, db: Connection, retries: t.Sequence[RetryLater]
@@ -144,7 +148,7 @@ class Ends:
     def release(self, db: Connection, fences: t.Sequence[Fence]) -> list[bool]:
         """Hand back tasks that have not begun."""
         rows = self._sql.run(db, self._release, [fence_row(one) for one in fences])
-        self.count(db, [row for row in rows if row.state == "cancelled"])
+        self.ended(db, [row for row in rows if row.finished is not None])
         released = {row.id for row in rows}
         return [fence.id in released for fence in fences]
 
@@ -163,7 +167,7 @@ class Ends:
         found = []
         for uid in uids:
             rows = self._sql.run(db, self._cancel, uid=uid)
-            self.count(db, [row for row in rows if row.state == "cancelled"])
+            self.ended(db, [row for row in rows if row.finished is not None])
             found.append(rows[0].state if rows else None)
         return found
 
@@ -181,10 +185,11 @@ class Ends:
             error_class=error_class,
         )
 
-    def count(self, db: Connection, rows: t.Iterable[t.Any]) -> None:
-        """Count tasks that have ended in their groups."""
+    def ended(self, db: Connection, rows: t.Iterable[t.Any]) -> None:
+        """Count tasks that have ended, in the statistics and in their groups."""
         ended: dict[int, tuple[int, int]] = {}
         for row in rows:
+            self._stats.note(row)
             if row.group_id is not None:
                 done, failed = ended.get(row.group_id, (0, 0))
                 ended[row.group_id] = done + 1, failed + (row.state in _FAILED)

@@ -13,6 +13,7 @@ import typing as t
 from sqlalchemy import Connection
 
 from ..records import Fence, Inserted, NewTask, Taken
+from .ends import ENDED, Ends
 from .statements import Statements
 
 _COLUMNS = {
@@ -67,8 +68,9 @@ _POSTGRESQL = """
 class Inserts:
     """The statements that insert tasks."""
 
-    def __init__(self, sql: Statements) -> None:
+    def __init__(self, sql: Statements, ends: Ends) -> None:
         self._sql = sql
+        self._ends = ends
         given = sql.given(n="int", delay="real", due="real", **_COLUMNS)
         # In the order in which they came: the id says who was first. (SQLite needs a
         # clause between a table and ON CONFLICT; a JSON list has its order.)
@@ -91,12 +93,11 @@ class Inserts:
         # Nobody has it: whoever claims it now waits for this, and finds it cancelled.
         self._replace = sql.text(
             "UPDATE {task} SET state = 'cancelled', finished = {now}, cancel = 1"
-            f" WHERE {open_one} AND owner IS NULL RETURNING id, group_id"
+            f" WHERE {open_one} AND owner IS NULL RETURNING {ENDED}"
         )
         self._joined = sql.text(
             "UPDATE {grp} SET total = total + :n WHERE id = :group_id"
         )
-        self._ended = sql.text("UPDATE {grp} SET done = done + 1 WHERE id = :group_id")
 
     def insert(
         self, db: Connection, tasks: t.Sequence[NewTask]
@@ -173,12 +174,9 @@ class Inserts:
 
     def _unique_holder(self, db: Connection, task: NewTask) -> Taken | None:
         which: dict[str, t.Any] = {"unique_key": task.unique_key}
-        if task.replace:
-            replaced = self._sql.run(db, self._replace, **which)
-            for row in replaced:
-                self._sql.run(db, self._ended, group_id=row.group_id)
-            if replaced:
-                return None
+        if task.replace and (replaced := self._sql.run(db, self._replace, **which)):
+            self._ends.ended(db, replaced)
+            return None
         for row in self._sql.run(db, self._by_unique, **which):
             return Taken("unique", row.uid, row.key, row.state)
         return None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from .work import SqlWork
+from ..base import Store
+from .reading import SqlLookups
+from .upkeep import SqlUpkeep
 
 
-class SqlStore(SqlWork):
+class SqlStore(SqlUpkeep, SqlLookups, Store):
     """A store in SQLite or PostgreSQL; see :class:`.Core` for its parameters."""

@@ -28,6 +28,7 @@ from .core import Core
 from .ends import Ends, Progress
 from .inserts import Inserts
 from .queues import Queues
+from .stats import Stats
 from .workers import Leases
 
 
@@ -36,7 +37,8 @@ class SqlWorkers(Core, Workers):
 
     def _prepare(self) -> None:
         super()._prepare()
-        self._ends = Ends(self.sql)
+        self._stats = Stats(self.sql)
+        self._ends = Ends(self.sql, self._stats)
         self._leases = Leases(self.sql, self._ends)
 
     def join(
@@ -59,27 +61,40 @@ class SqlWorkers(Core, Workers):
 
     def leave(self, me: str, *, max_lost: int) -> list[Orphan]:
         """End a lease at once, and hand back what the worker has."""
-        return self._write_here(lambda db: self._leases.leave(db, me, max_lost))
+        return self._told(
+            self._write_here(lambda db: self._leases.leave(db, me, max_lost))
+        )
 
     def reap(self, max_lost: int) -> Reaped:
         """Declare workers dead whose lease is over, and take up what they had."""
-        return self._write_here(lambda db: self._leases.reap(db, max_lost))
+        reaped = self._write_here(lambda db: self._leases.reap(db, max_lost))
+        return Reaped(reaped.workers, self._told(reaped.orphans))
 
     def reconcile(
         self, me: str, known: t.Collection[int], *, older: float, max_lost: int
     ) -> list[Orphan]:
         """Give up what is mine in the store, and unknown to me."""
-        return self._write_here(
-            lambda db: self._leases.reconcile(db, me, known, older, max_lost)
+        return self._told(
+            self._write_here(
+                lambda db: self._leases.reconcile(db, me, known, older, max_lost)
+            )
         )
+
+    def _told(self, orphans: list[Orphan]) -> list[Orphan]:
+        if orphans:
+            self.announce()
+        return orphans
 
     def ask(self, worker: str, what: str) -> bool:
         """Ask a worker; False if it is not alive."""
-        return self._write_here(lambda db: self._leases.ask(db, worker, what))
+        asked = self._write_here(lambda db: self._leases.ask(db, worker, what))
+        self.announce()
+        return asked
 
     def answer(self, me: str, answer: str) -> None:
         """Answer what a renewal has returned."""
         self._write_here(lambda db: self._leases.answer(db, me, answer))
+        self.announce()
 
     def workers(self, *, alive: bool = True, limit: int = 1000) -> list[WorkerRecord]:
         """Return the workers, newest first."""
@@ -91,13 +106,13 @@ class SqlWork(SqlWorkers, Work):
 
     def _prepare(self) -> None:
         super()._prepare()
-        self._inserts = Inserts(self.sql)
+        self._inserts = Inserts(self.sql, self._ends)
         self._claims = Claims(self.sql)
         self._queues = Queues(self.sql)
 
     def insert(self, tasks: t.Sequence[NewTask]) -> Future[list[Outcome]]:
         """Insert tasks in one transaction."""
-        future = self._queue(self._insert_all, tasks, synced=True)
+        future = self._queue(self._insert_all, tasks, synced=True, announced=True)
         uids = [task.uid for task in tasks]
         future.add_done_callback(lambda done: self._withdraw(done, uids))
         return future
@@ -122,7 +137,7 @@ class SqlWork(SqlWorkers, Work):
         if future.cancelled() or not isinstance(future.exception(), StoreUnavailable):
             return
         if self._writer.is_open:
-            self._writer.submit(self._queues.withdraw, uids, must=True)
+            self._queue(self._queues.withdraw, uids, must=True)
 
     def claim(
         self, me: str, jobs: t.Collection[str], limit: int
@@ -133,7 +148,10 @@ class SqlWork(SqlWorkers, Work):
 
     def promote(self, limit: int = 500) -> int:
         """Let tasks wait that have become due; return how many."""
-        return self._write_here(lambda db: self._queues.promote(db, limit))
+        promoted = self._write_here(lambda db: self._queues.promote(db, limit))
+        if promoted:
+            self.announce()
+        return promoted
 
     def next_due(self) -> float | None:
         """Return in how many seconds the next task becomes due, or None."""
@@ -145,27 +163,33 @@ class SqlWork(SqlWorkers, Work):
 
     def retry_later(self, retry: RetryLater) -> Future[bool]:
         """Note that an attempt has failed, and when the next is due."""
-        return self._queue(self._ends.retry_later, retry, retry.fence.id, must=True)
+        about = retry.fence.id
+        return self._queue(
+            self._ends.retry_later, retry, about, must=True, announced=True
+        )
 
     def release(self, fence: Fence) -> Future[bool]:
         """Hand back a claimed task that has not begun."""
-        return self._queue(self._ends.release, fence, fence.id)
+        return self._queue(self._ends.release, fence, fence.id, announced=True)
 
     def finish(self, finish: Finish) -> Future[bool]:
         """Write the end of a task, and its result."""
         about = finish.fence.id
-        return self._queue(self._finish, finish, about, synced=True, must=True)
-
-    def _finish(self, db: Connection, ends: t.Sequence[Finish]) -> list[bool]:
-        return [bool(row) for row in self._ends.finish(db, ends)]
+        return self._queue(
+            self._ends.finish, finish, about, synced=True, must=True, announced=True
+        )
 
     def progress(self, fence: Fence, progress: t.Any) -> Future[bool]:
         """Write the progress of a running task."""
-        return self._queue(self._ends.progress, Progress(fence, progress), fence.id)
+        report = Progress(fence, progress)
+        return self._queue(self._ends.progress, report, fence.id, announced=True)
 
     def cancel(self, uid: str) -> State | None:
         """Cancel a task from anywhere."""
-        return self.wait(self._queue(self._ends.cancel, uid, synced=True))
+        cancelled: Future[State | None] = self._queue(
+            self._ends.cancel, uid, synced=True, announced=True
+        )
+        return self.wait(cancelled)
 
     def asked(self, me: str) -> list[Fence]:
         """Return which of my tasks were asked to stop, and have not ended."""
@@ -173,5 +197,7 @@ class SqlWork(SqlWorkers, Work):
 
     def pop(self, key: str) -> Record | None:
         """Free a key, and return its task; None for all except one caller."""
-        popped: Future[Record | None] = self._queue(self._queues.pop, key, synced=True)
+        popped: Future[Record | None] = self._queue(
+            self._queues.pop, key, synced=True, announced=True
+        )
         return self.wait(popped)

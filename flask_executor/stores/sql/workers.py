@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from ..records import Orphan, Reaped, Renewed, WorkerRecord
 from .claims import loaded
-from .ends import Ends
+from .ends import ENDED, Ends
 from .statements import Statements
 
 _DEAD = """
@@ -52,7 +52,7 @@ _ORPHANS = """
     WHERE t.id = orphan.task_id AND t.owner = orphan.had
         AND t.epoch = orphan.at_epoch
         AND t.finished IS NULL
-    RETURNING id, uid, name, key, job, state, group_id, attempt, begun, lost
+    RETURNING {ended}, uid, name, key, attempt, lost
 """
 _NO_OWNER = """
     NOT EXISTS (SELECT 1 FROM {worker} AS w WHERE w.id = t.owner AND w.state = 'alive')
@@ -116,7 +116,7 @@ class Leases:
 
     def _settling(self, which: str) -> t.Any:
         parts = (which, _LOST, _BACK, _STOPPED, _BACK, _BACK, _BACK, _BACK)
-        return self._sql.text(_ORPHANS % parts)
+        return self._sql.text(_ORPHANS % parts, ended=ENDED)
 
     def join(self, db: Connection, me: str, lease: float, **facts: t.Any) -> None:
         """Register a worker."""
@@ -188,5 +188,5 @@ class Leases:
         for row in rows:
             if row.begun is not None:
                 self._ends.note_attempt(db, row, "lost", _WHY[0])
-        self._ends.count(db, [row for row in rows if row.state != "waiting"])
+        self._ends.ended(db, [row for row in rows if row.finished is not None])
         return [Orphan(row.uid, row.name, row.key, row.state, row.lost) for row in rows]

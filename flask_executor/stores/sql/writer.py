@@ -48,19 +48,29 @@ class Item:
     """One thing to be written.
 
     :param about: items about the same thing are written in order.
+    :param synced: its commit waits for the disk.
     :param must: it is kept while the database is away.
+    :param announced: other processes are told of it.
     """
 
-    __slots__ = ("about", "batch", "future", "must", "synced", "value")
+    __slots__ = ("about", "announced", "batch", "future", "must", "synced", "value")
 
     def __init__(
-        self, batch: Batch, value: t.Any, about: object, *, synced: bool, must: bool
+        self,
+        batch: Batch,
+        value: t.Any,
+        about: object = None,
+        *,
+        synced: bool = False,
+        must: bool = False,
+        announced: bool = False,
     ) -> None:
         self.batch = batch
         self.value = value
         self.about = about
         self.synced = synced
         self.must = must
+        self.announced = announced
         self.future: Future[t.Any] = Future()
 
 
@@ -69,18 +79,18 @@ class Writer:
 
     :param database: where to.
     :param name: the name of the thread.
-    :param committed: called on the thread after each commit.
+    :param announce: called on the thread after each commit that others are told of.
     """
 
     def __init__(
         self,
         database: Database,
         name: str,
-        committed: t.Callable[[], object] = lambda: None,
+        announce: t.Callable[[], object] = lambda: None,
     ) -> None:
         self._database = database
         self._name = name
-        self._committed = committed
+        self._announce = announce
         self.away: StoreUnavailable | None = None
         """Why the database was away when it was last tried; None: it was there."""
         self._start_afresh()
@@ -92,20 +102,11 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def submit(
-        self,
-        batch: Batch,
-        value: t.Any,
-        about: object = None,
-        *,
-        synced: bool = True,
-        must: bool = False,
-    ) -> Future[t.Any]:
-        """Queue a value for a batch; return the future of its outcome."""
+    def submit(self, item: Item) -> Future[t.Any]:
+        """Queue an item; return the future of its outcome."""
         if self._pid != os.getpid():
             # The thread, the lock and what was queued are the parent's.
             self._start_afresh()
-        item = Item(batch, value, about, synced=synced, must=must)
         with self._changed:
             if self._closed or len(self._queue) >= _KEPT:
                 why = "it is closed" if self._closed else f"{_KEPT} writes are queued"
@@ -181,8 +182,9 @@ class Writer:
             outcomes = self._write(items)
         if not isinstance(outcomes, StoreUnavailable):
             self.away = None
-            self._committed()
             _deliver(items, outcomes)
+            if any(item.announced for item in items):
+                self._announce()
             return True
         self.away = outcomes
         kept = [item for item in items if item.must]
