@@ -11,8 +11,8 @@ from databases import Server
 from limits import LIMIT
 from stores import HandClock
 
+from flask_executor.stores.sql import SqlStore
 from flask_executor.stores.sql.schema import TABLES
-from flask_executor.stores.sql.store import SqlStore
 
 NewStore = t.Callable[..., SqlStore]
 

@@ -28,7 +28,7 @@ from stores import (
 
 from flask_executor.stores.base import Store
 from flask_executor.stores.records import Fence, Inserted, RetryLater, Taken
-from flask_executor.stores.sql.store import SqlStore
+from flask_executor.stores.sql import SqlStore
 
 
 def test_what_goes_in_comes_out(store: SqlStore, clock: HandClock) -> None:

@@ -18,7 +18,12 @@ import psycopg
 import pytest
 from limits import LIMIT
 
-FAST = {"fsync": "off", "shared_buffers": "16MB", "max_connections": "60"}
+FAST = {
+    "fsync": "off",
+    "shared_buffers": "16MB",
+    "deadlock_timeout": "50ms",
+    "max_connections": "60",
+}
 INSTALL = (
     "PostgreSQL is not installed, so half of the tests of the store cannot run: install"
     " it, as with 'apt-get install postgresql'"
