@@ -21,6 +21,7 @@ import typing as t
 
 from ...threads import start_thread
 from .database import Database
+from .forks import Uses
 
 Changed = t.Callable[[], object]
 
@@ -137,11 +138,17 @@ class Changes:
         self._until_closed(self._poll_connected)
 
     def _poll_connected(self) -> None:
-        with self._database.engine.connect() as db:
-            look = t.cast(t.Any, db.connection.dbapi_connection).execute
+        uses = t.cast(Uses, self._database.uses)
+        with uses.use():
+            pooled = self._database.engine.raw_connection()
+            connection = t.cast(t.Any, pooled.dbapi_connection)
+            pooled.detach()
+        with uses.closing(connection):
             seen, pause, since = None, _SHORTEST, time.monotonic()
             while not self._closed:
-                [version] = look("PRAGMA data_version").fetchone()
+                with uses.use():
+                    look = connection.execute("PRAGMA data_version")
+                    [version] = look.fetchone()
                 if version != seen:
                     seen, pause, since = version, _SHORTEST, time.monotonic()
                     self._changed()

@@ -26,6 +26,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from ..errors import StoreRefused, StoreUnavailable
 from . import files
 from .faults import kind_of, lost_connection, reason_of
+from .forks import Uses
 from .turn import Turn
 
 T = t.TypeVar("T")
@@ -64,6 +65,10 @@ class Database:
         given = isinstance(where, Engine) and self.dialect != "sqlite"
         self._given: Engine | None = t.cast(Engine, where) if given else None
         self._turn = Turn(f"{url.database}-turn") if self.dialect == "sqlite" else None
+        self.uses: Uses | None = None
+        """Who uses an SQLite file, for forks."""
+        if self.dialect == "sqlite":
+            self.uses = Uses(self._close_idle)
         self._pid = 0
         self._engine: Engine
 
@@ -88,7 +93,7 @@ class Database:
         """
         for is_last in (False, True):
             try:
-                with self.engine.connect() as db:
+                with self.use(), self.engine.connect() as db:
                     return op(db.execution_options(isolation_level="AUTOCOMMIT"))
             except Exception as error:
                 # After a restart of the database, the connections in the pool are dead.
@@ -134,8 +139,18 @@ class Database:
         else:
             yield from self._postgresql_transaction(synced)
 
+    @contextlib.contextmanager
+    def use(self) -> t.Iterator[None]:
+        """Let no fork of this process begin within the block, where that matters."""
+        with self.uses.use() if self.uses is not None else contextlib.nullcontext():
+            yield
+
+    def _close_idle(self) -> None:
+        if self._pid == os.getpid():
+            self._engine.dispose()
+
     def _sqlite_transaction(self, synced: bool) -> t.Iterator[Connection]:
-        with self.engine.connect() as db:
+        with self.use(), self.engine.connect() as db:
             # It cannot be changed within a transaction.
             db.exec_driver_sql(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
             db.exec_driver_sql("BEGIN IMMEDIATE")
