@@ -85,19 +85,28 @@ class Core:
         :raises StoreRefused: if the database is read-only.
         :raises StoreUnavailable: if the database is away.
         """
-        if self._is_ready:
-            return
+        if not self._is_ready:
+            try:
+                self._setup()
+            except StoreUnavailable as error:
+                original = getattr(error.__cause__, "orig", None)
+                name = getattr(original, "sqlite_errorname", "")
+                if name.startswith("SQLITE_READONLY"):
+                    raise self._read_only() from error
+                raise
+            self._is_ready = True
+
+    def _setup(self) -> None:
         where = self.database.shown
         if self.database.read(lambda db: schema.version(self.schema, db)) is None:
             self._create()
         self.database.read(lambda db: schema.require(self.schema, db, where))
-        if self.database.dialect == "sqlite":
-            self._unless_read_only(lambda db: None)
-        self._is_ready = True
+        # Somebody else may have made the tables: this tells if we may write to them.
+        self.database.write(lambda db: None, synced=False)
 
     def _create(self) -> None:
         try:
-            self._unless_read_only(self._create_if_missing)
+            self.database.write(self._create_if_missing)
         except DBAPIError:
             # PostgreSQL does not let two make one table: the other one has made it.
             if self.database.read(lambda db: schema.version(self.schema, db)) is None:
@@ -107,18 +116,11 @@ class Core:
         if schema.version(self.schema, db) is None:
             schema.create(self.schema, db)
 
-    def _unless_read_only(self, op: Op[None]) -> None:
-        try:
-            self.database.write(op)
-        except StoreUnavailable as error:
-            original = getattr(error.__cause__, "orig", None)
-            name = getattr(original, "sqlite_errorname", "")
-            if not name.startswith("SQLITE_READONLY"):
-                raise
-            raise StoreRefused(
-                self.database.shown,
-                "it is read-only; let this process write to the file and to its folder",
-            ) from error
+    def _read_only(self) -> StoreRefused:
+        return StoreRefused(
+            self.database.shown,
+            "it is read-only; let this process write to the file and to its folder",
+        )
 
     def upgrade(self) -> int:
         """Bring the tables up to date; return how many versions that took."""

@@ -15,6 +15,7 @@ _NETWORK = frozenset(
     | {"fuse.s3fs", "fuse.rclone", "fuse.gcsfuse"}
 )
 _MOUNTS = "/proc/self/mounts"
+"""Where the kernel lists what is mounted."""
 
 
 def resolve(url: URL, folder: str | os.PathLike[str] | None) -> URL:
@@ -40,13 +41,10 @@ def resolve(url: URL, folder: str | os.PathLike[str] | None) -> URL:
     return url.set(database=str(path))
 
 
-def file_system(path: Path, mounts: str = _MOUNTS) -> str | None:
-    """Return the kind of the file system that a path is on; None if it is not known.
-
-    :param mounts: the file in which the kernel lists what is mounted.
-    """
+def file_system(path: Path) -> str | None:
+    """Return the kind of the file system that a path is on; None if it is not known."""
     try:
-        lines = Path(mounts).read_text(errors="replace").splitlines()
+        lines = Path(_MOUNTS).read_text(errors="replace").splitlines()
     except OSError:  # there is none, except on Linux
         return None
     real, found = path.resolve(), (-1, "")
