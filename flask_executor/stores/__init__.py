@@ -1,1 +1,4 @@
-"""What is remembered beyond the process."""
+"""Stores: what is remembered of tasks beyond the process that made them.
+
+Nothing here is imported without ``EXECUTOR_STORE``.
+"""

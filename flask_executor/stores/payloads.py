@@ -24,7 +24,8 @@ from ..store_errors import (
 )
 from .arguments import first_refused, inside, parts_of, size_of_uploads, why_not
 from .formats import JsonFormat, SavedCall, format_of
-from .sealing import Label, Sealed, Signatures
+from .records import Sealed
+from .sealing import Label, Signatures
 
 _LONGEST_TEXT = 20_000
 """Characters that are kept of an exception's text, and of its traceback."""

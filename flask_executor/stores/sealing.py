@@ -17,6 +17,7 @@ from flask import Flask
 from itsdangerous import Signer
 
 from ..store_errors import NoSecretKey, PayloadRefused
+from .records import Sealed
 
 
 class Label(t.NamedTuple):
@@ -30,14 +31,6 @@ class Label(t.NamedTuple):
     """The registered name of the job: the same arguments for another job are forged."""
     format: str
     """How they are read: JSON that somebody chose must not be read as a pickle."""
-
-
-class Sealed(t.NamedTuple):
-    """Saved bytes with their signature."""
-
-    format: str
-    data: bytes
-    signature: bytes
 
 
 class Signatures:

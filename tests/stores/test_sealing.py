@@ -33,7 +33,8 @@ from flask_executor.contexts import open_uploads
 from flask_executor.contexts.safe import Context
 from flask_executor.settings import Settings
 from flask_executor.stores.payloads import Payloads
-from flask_executor.stores.sealing import Label, Sealed, Signatures
+from flask_executor.stores.records import Sealed
+from flask_executor.stores.sealing import Label, Signatures
 
 NOTHING = Context({}, None)
 db = SQLAlchemy()
