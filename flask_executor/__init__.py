@@ -45,6 +45,16 @@ from .signals import task_started as task_started
 from .signals import task_submitted as task_submitted
 from .signals import task_succeeded as task_succeeded
 from .signals import task_timed_out as task_timed_out
+from .store_errors import ArgumentsNotStorable as ArgumentsNotStorable
+from .store_errors import DuplicateJobName as DuplicateJobName
+from .store_errors import FailedElsewhere as FailedElsewhere
+from .store_errors import JobNotStorable as JobNotStorable
+from .store_errors import KeyNotReadable as KeyNotReadable
+from .store_errors import KeyNotStorable as KeyNotStorable
+from .store_errors import NoSecretKey as NoSecretKey
+from .store_errors import PayloadRefused as PayloadRefused
+from .store_errors import PayloadTooLarge as PayloadTooLarge
+from .store_errors import ResultNotStorable as ResultNotStorable
 from .task import Task as Task
 
 __version__ = "2.0.0.dev0"
@@ -52,25 +62,34 @@ __version__ = "2.0.0.dev0"
 __all__ = [
     "AppNotFound",
     "ArgumentsNotPicklable",
+    "ArgumentsNotStorable",
     "CallNotPicklable",
     "ChildrenNotAllowed",
     "Drained",
+    "DuplicateJobName",
     "DuplicateKey",
     "Executor",
     "ExecutorJob",
     "ExecutorNotInitialized",
     "ExecutorShutDown",
     "ExecutorView",
+    "FailedElsewhere",
     "FutureCollection",
     "Group",
     "InvalidName",
     "InvalidOption",
     "InvalidSchedule",
     "InvalidSetting",
+    "JobNotStorable",
+    "KeyNotReadable",
+    "KeyNotStorable",
     "LoopBlocked",
     "NoCurrentTask",
+    "NoSecretKey",
     "NotCallable",
     "NotUnique",
+    "PayloadRefused",
+    "PayloadTooLarge",
     "PeriodicJob",
     "PeriodicJobs",
     "PeriodicNotInstalled",
@@ -78,6 +97,7 @@ __all__ = [
     "Progress",
     "QueueFull",
     "ResultNotPicklable",
+    "ResultNotStorable",
     "Retry",
     "Task",
     "TaskCancelled",

@@ -19,6 +19,7 @@ from .dispatch import Dispatcher, Drained
 from .errors import ExecutorNotInitialized, InvalidName, NotCallable, UnsupportedOption
 from .futures import Callback, FutureCollection, TaskFuture
 from .groups import Group
+from .job_names import JobNames, checked_aliases
 from .jobs import ExecutorJob as ExecutorJob
 from .options import MISSING, Given, JobOptions, NoKey, TaskOptions, checked
 from .periodic import HasPeriodicJobs, Planning
@@ -30,6 +31,12 @@ P = t.ParamSpec("P")
 T = t.TypeVar("T")
 
 _NOTHING: Given = {}
+
+_OF_JOBS = {
+    "max_concurrency": "it counts the tasks of a job: @executor.job(max_concurrency=2)",
+    "aliases": "it names a job: @executor.job(aliases=('mail.deliver',))",
+}
+"""The options that only a job may have, and how to write them."""
 
 
 class Executor(HasPeriodicJobs):
@@ -55,6 +62,7 @@ class Executor(HasPeriodicJobs):
         )
         self._last_app: Flask | None = None
         self._last_state: AppState | None = None
+        self._job_names = JobNames()
         # flask_executor.testing replaces it.
         self._new_dispatcher: NewDispatcher = Dispatcher
         if app is not None:
@@ -116,7 +124,12 @@ class Executor(HasPeriodicJobs):
         Options, as in ``@executor.job(priority=5)``, count for each of its tasks unless
         the call has others. A job can be declared before :meth:`init_app`.
 
+        Its tasks are saved under its name: the option ``name``, or else the module and
+        qualified name of the function. ``aliases`` are names that it had before.
+
         :raises NotCallable: a :exc:`TypeError`.
+        :raises DuplicateJobName: a :exc:`ValueError`, if another function is declared
+            under the same name.
         :raises CallNotPicklable: if the pool has worker processes and the function is
             not at the top level of its module.
         :raises UnknownOption: a :exc:`TypeError`, if an option does not exist.
@@ -134,16 +147,17 @@ class Executor(HasPeriodicJobs):
         state = self._known_state()
         if state is not None:
             state.check_job(fn)
-        return ExecutorJob(self, fn, self._checked(options, fn))
+        own = dict(options)
+        aliases = checked_aliases(own.pop("aliases", ()))
+        job = ExecutorJob(self, fn, self._checked(own, fn))
+        self._job_names.add(job, aliases)
+        return job
 
     def check_call(self, options: Given, fn: t.Any = None) -> Given:
         """Check the options of a call; see :meth:`.Submitter.check_call`."""
-        if "max_concurrency" in options:
-            raise UnsupportedOption(
-                "max_concurrency",
-                "one call",
-                "it counts the tasks of a job: @executor.job(max_concurrency=2)",
-            )
+        for name, instead in _OF_JOBS.items():
+            if name in options:
+                raise UnsupportedOption(name, "one call", instead)
         return self._checked(options, fn)
 
     def _checked(self, options: Given, fn: t.Any) -> Given:

@@ -116,6 +116,8 @@ class TaskOptions(t.TypedDict, total=False):
     """Its name in logs and signals."""
     key: t.Hashable
     """The key under which its future is stored."""
+    request: t.Literal["safe", "all", "none"]
+    """What a saved task sees of the request; only with a store."""
     unique: t.Hashable
     """A value that only one task at a time may have until it ends, or None."""
     on_taken: t.Literal["raise", "return", "replace"]
@@ -128,6 +130,8 @@ class JobOptions(TaskOptions, total=False):
 
     max_concurrency: int | None
     """How many tasks of this job may run at once."""
+    aliases: t.Sequence[str]
+    """Names that the job had before, under which tasks may still be saved."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,6 +146,7 @@ class Options:
     max_concurrency: int | None = None
     name: str | None = None
     key: t.Any = NoKey
+    request: str | None = None
     unique: t.Hashable = None
     on_taken: str = "raise"
 
@@ -212,11 +217,17 @@ def hint_at_options(error: BaseException, kwargs: t.Mapping[str, t.Any]) -> None
             )
 
 
-def unsupported(options: Options, pool: t.Any) -> UnsupportedOption | None:
-    """Return an error for the first option that a pool does not support, or None.
+def unsupported(
+    options: Options, pool: t.Any, *, has_store: bool = False
+) -> UnsupportedOption | None:
+    """Return an error for the first option that is not supported here, or None.
 
     :param pool: the pool or its class; its flags say what it supports.
+    :param has_store: True if tasks can be saved.
     """
+    if options.request is not None and not (has_store or pool.runs_in_caller):
+        where, instead = "an executor without a store", "set EXECUTOR_STORE"
+        return UnsupportedOption("request", where, instead)
     where = f"EXECUTOR_TYPE = {pool.kind!r}"
     for name in OPTIONS:
         if name not in pool.honours and getattr(options, name) != getattr(_NONE, name):
@@ -291,6 +302,12 @@ def _key(name: str, value: t.Any) -> t.Hashable:
     return t.cast(t.Hashable, value)
 
 
+def _request(name: str, value: t.Any) -> str:
+    allowed = "'safe', 'all' or 'none'"
+    check(name, value, lambda v: v in ("safe", "all", "none"), allowed)
+    return t.cast(str, value)
+
+
 def _unique(name: str, value: t.Any) -> t.Hashable:
     check(name, value, is_hashable, "None, or a value that is hashable, as a text")
     return t.cast(t.Hashable, value)
@@ -326,6 +343,7 @@ _CHECKS: dict[str, t.Callable[[str, t.Any], t.Any]] = {
     "max_concurrency": _max_concurrency,
     "name": _name,
     "key": _key,
+    "request": _request,
     "unique": _unique,
     "on_taken": _on_taken,
 }

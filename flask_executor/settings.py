@@ -188,6 +188,14 @@ class Settings:
     """Seconds that tasks have to end when the process ends; None sets no limit."""
     app: str | None = _key(None, _optional(_app_reference))
     """Where worker processes find the app: ``'module:app'`` or ``'module:factory'``."""
+    serializer: str = _key("pickle", _one_of("pickle", "json"))
+    """How arguments and results are saved: ``'pickle'``, or ``'json'``, with which
+    nothing is unpickled."""
+    store_max_bytes: int = _key(1_000_000, _positive_int)
+    """How many bytes are saved of one call, or of one result."""
+    store_request: str = _key("safe", _one_of("safe", "all", "none"))
+    """What a saved task sees of the request: ``'safe'``, all except credentials and the
+    body; ``'all'``, with the body; or ``'none'``."""
 
     periodic: t.Mapping[str, t.Any] | None = _key(None, _optional(_jobs))
     """Periodic jobs by name, each a dictionary; see :doc:`/howto/periodic`."""

@@ -230,6 +230,15 @@ for item in current_task.track([1, 2]):
     t.assert_type(item, int)
 t.assert_type(executor.drain(timeout=1).running, tuple[Task, ...])
 
+
+@executor.job(name="mail.send", aliases=("mail.deliver",), request="none")
+def named(to: str) -> int:
+    return len(to)
+
+
+t.assert_type(named.submit("ada"), TaskFuture[int])
+executor.using(request="some")  # type: ignore[arg-type]
+executor.using(aliases=("x",))  # type: ignore[call-arg]
 # Periodic jobs: they keep the function's types, and take a function or a job.
 
 

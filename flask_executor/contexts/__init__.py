@@ -5,5 +5,6 @@ from .pickling import dumps as dumps
 from .serving import at_each_request as at_each_request
 from .snapshot import PortableSnapshot as PortableSnapshot
 from .snapshot import Snapshot as Snapshot
+from .uploads import Upload as Upload
 from .uploads import keep_uploads as keep_uploads
 from .uploads import open_uploads as open_uploads
