@@ -16,7 +16,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
 PORT ?=
-WORKERS ?= 2
+WORKERS ?= 3
 
 BIN := $(VENV)/bin
 FLASK32 = $(BIN)/python -W error -m pytest -p flask32 $(PYTEST_ARGS) \

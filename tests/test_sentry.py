@@ -24,7 +24,7 @@ def run(script: str) -> str:
     """What a program prints, whose warnings are errors."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
-        env=environment(),
+        env=environment(measured=True),
         capture_output=True,
         text=True,
         timeout=PATIENCE,
