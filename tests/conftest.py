@@ -17,7 +17,6 @@ from scripts import measure_only_what_asks
 
 from flask_executor import Executor
 
-
 # Each worker process would import these by itself, which takes longer than most tests
 # of one. What is ours they import as everywhere.
 if "forkserver" in multiprocessing.get_all_start_methods():
