@@ -1,0 +1,82 @@
+"""A turn: one process after another writes to an SQLite file.
+
+With ``busy_timeout`` alone, SQLite lets those who wait sleep for up to 0.1 seconds, and
+who has just written writes again: of four processes, the slowest may get one
+transaction in the time of a thousand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import typing as t
+import weakref
+
+fcntl: t.Any
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+
+class Turn:
+    """A lock that one thread of all processes has at a time.
+
+    The kernel releases it when its holder dies. It is no guard, only a queue: without
+    ``flock``, :meth:`take` returns at once, and SQLite's own lock decides.
+
+    :param path: a file beside the database; it is made if it does not exist.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    @contextlib.contextmanager
+    def take(self) -> t.Iterator[None]:
+        """Hold the turn within a ``with`` block; wait for it as long as it takes."""
+        file = _open(self._path) if fcntl is not None else None
+        if file is None:
+            yield
+            return
+        try:
+            fcntl.flock(file.number, fcntl.LOCK_EX)
+            yield
+        finally:
+            # Closing is not enough while a child that was just forked has it open.
+            fcntl.flock(file.number, fcntl.LOCK_UN)
+            file.close()
+
+
+class _File:
+    """An open file that no forked child keeps open.
+
+    A lock belongs to the open file, which a forked child shares: it would keep a turn
+    that its parent had when it died.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        _open_files.add(self)
+
+    def close(self) -> None:
+        _open_files.discard(self)
+        os.close(self.number)
+
+
+_open_files: weakref.WeakSet[_File] = weakref.WeakSet()
+
+
+def _open(path: str) -> _File | None:
+    try:
+        return _File(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660))
+    except OSError:  # a folder that nobody may write to: SQLite says so better
+        return None
+
+
+def _close_in_child() -> None:
+    for file in [*_open_files]:
+        file.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_child)
