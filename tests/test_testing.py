@@ -906,7 +906,7 @@ CONFTEST = """
 """
 
 
-PLAIN = ("-rA", "-p", "no:cacheprovider", "-p", "no:flask")
+PLAIN = ("-rA", "-p", "no:cacheprovider")
 
 
 TESTS = """
@@ -953,7 +953,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *PLAIN, "test_it.py"],
         cwd=folder,
-        env=environment(measured=True),
+        env=environment(measured=True, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1"),
         capture_output=True,
         text=True,
         timeout=PATIENCE,
