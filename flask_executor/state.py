@@ -206,14 +206,14 @@ class AppState:
             key = options.key if key is NoKey else key
             if dispatcher.node is not None and _is_saved(options, key):
                 call = Call(fn, args, kwargs)
-                return self._save(executor, dispatcher, call, options, key, job)
+                return self._save(executor, call, options, key, job, held_by)
             job = None if job is None else job.declared
             if options.unique is not None:
                 call = Call(fn, args, kwargs)
                 return self._accept_unique(executor, call, options, key, job, held_by)
         elif dispatcher.node is not None and _is_saved(options, key):
             call = Call(fn, args, kwargs)
-            return self._save(executor, dispatcher, call, options, key, job)
+            return self._save(executor, call, options, key, job, held_by)
         app: t.Any = self.app()
         future: TaskFuture[t.Any] = TaskFuture(app, None if key is NoKey else key)
         call = Call(fn, args, kwargs)
@@ -226,18 +226,19 @@ class AppState:
     def _save(
         self,
         executor: Keeper,
-        dispatcher: Dispatcher,
         call: Call,
         options: Options,
         key: t.Any,
         job: t.Any,
+        held_by: object,
     ) -> TaskFuture[t.Any]:
         """Accept a call whose task other processes know."""
+        dispatcher = self._dispatcher or self._make_dispatcher()
         callbacks = executor._default_done_callbacks
         if dispatcher.settings.propagate_exceptions:
             callbacks = [*callbacks, propagate_exceptions_callback]
         accept = dispatcher.node.accepting.accept
-        future = accept(call, options, key, job, callbacks)
+        future = accept(call, options, key, job, callbacks, held_by)
         return t.cast("TaskFuture[t.Any]", future)
 
     def _accept_unique(
