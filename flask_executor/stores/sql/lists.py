@@ -50,7 +50,7 @@ class Lists:
         self._select = select
         # With its columns named, SQLAlchemy looks only once at what a row is made of,
         # which takes longer than to read it.
-        columns = [column(name) for name in _NAMES]
+        columns: list[t.Any] = [column(name) for name in _NAMES]
         self._one: dict[str, t.Any] = {
             by: sql.text(f"{select}{by} = :value").columns(*columns) for by in _BY
         }
