@@ -27,7 +27,8 @@ _FENCED = """
     AND t.finished IS NULL
 """
 _FINISH = """
-    UPDATE {task} AS t SET state = g.ends_as, finished = {now}, result_size = g.size,
+    UPDATE {task} AS t {by_id} SET state = g.ends_as, finished = {now}, result_size =
+    g.size,
         error_class = g.why_class, error_text = g.why_text, traceback = g.trace
     FROM %s WHERE %s
     RETURNING {ended}, attempt, error_class
@@ -39,21 +40,21 @@ _WRITTEN = """
 """
 # A task of others may run anywhere next; nobody else has the call of an ephemeral one.
 _RETRY = """
-    UPDATE {task} AS t SET state = 'retrying', due = {now} + g.pause,
+    UPDATE {task} AS t {by_id} SET state = 'retrying', due = {now} + g.pause,
         owner = CASE WHEN t.guarantee = 'ephemeral' THEN t.owner END,
         error_class = g.why_class, error_text = g.why_text
     FROM %s WHERE %s AND t.state = 'running'
     RETURNING id, attempt, begun
 """
 _RELEASE = """
-    UPDATE {task} AS t SET owner = NULL, claimed = NULL,
+    UPDATE {task} AS t {by_id} SET owner = NULL, claimed = NULL,
         state = CASE WHEN t.cancel = 1 THEN 'cancelled' ELSE 'waiting' END,
         finished = CASE WHEN t.cancel = 1 THEN {now} END
     FROM %s WHERE %s AND t.state = 'held' AND t.guarantee <> 'ephemeral'
     RETURNING {ended}
 """
 _PROGRESS = """
-    UPDATE {task} AS t SET progress = g.progress
+    UPDATE {task} AS t {by_id} SET progress = g.progress
     FROM %s WHERE %s AND t.state = 'running' RETURNING id
 """
 # In one statement: between two, somebody could claim it.

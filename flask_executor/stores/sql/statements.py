@@ -37,7 +37,11 @@ class Statements:
         self._now = "CAST(:clock AS double precision)" if clock else _CLOCK[dialect]
 
     def text(self, statement: str, **parts: str) -> TextClause:
-        """Return a statement with its tables and parts filled in."""
+        """Return a statement with its tables and parts filled in.
+
+        ``{by_id}`` lets SQLite find the rows by their ids, and not by another index.
+        """
+        parts["by_id"] = "NOT INDEXED" if self.is_sqlite else ""
         filled = statement.format(now=self._now, **self.schema.names, **parts)
         return text(filled)
 
@@ -54,6 +58,14 @@ class Statements:
             f"{c} {types.get(kind, kind)}" for c, kind in columns.items()
         )
         return f"json_to_recordset(CAST(:rows AS json)) AS g({fields})"
+
+    def indexed_by(self, index: str) -> str:
+        """Return a clause that lets SQLite use an index, and nothing for PostgreSQL.
+
+        SQLite has no statistics of the tables. It would guess that few tasks have any
+        one state, and begin there.
+        """
+        return f"INDEXED BY {self.schema.prefix}{index}" if self.is_sqlite else ""
 
     def among(self, column: str, parameter: str, kind: str = "text") -> str:
         """Return a condition: the column is one of a JSON list of values."""

@@ -39,7 +39,7 @@ _ORPHANS = """
         WHERE t.owner IS NOT NULL AND t.finished IS NULL AND %s
         LIMIT :n
     )
-    UPDATE {task} AS t SET epoch = t.epoch + 1, lost = %s,
+    UPDATE {task} AS t {by_id} SET epoch = t.epoch + 1, lost = %s,
         state = CASE WHEN %s THEN 'waiting'
                      WHEN %s THEN 'cancelled'
                      WHEN t.guarantee = 'at_least_once' THEN 'failed'
