@@ -87,7 +87,7 @@ def test_an_engine_names_a_database(url: str, stores: NewStore) -> None:
     store = stores(engine)
     insert(store, new())
     is_postgresql = store.database.dialect == "postgresql"
-    assert (store.database.engine is engine) == is_postgresql
+    assert (store.database.engine.pool is engine.pool) == is_postgresql
     assert store.close(LIMIT)
     with engine.connect() as connection:  # it is still open
         assert connection.exec_driver_sql("SELECT count(*) FROM executor_task").scalar()

@@ -31,7 +31,7 @@ _FINISH = """
     g.size,
         error_class = g.why_class, error_text = g.why_text, traceback = g.trace
     FROM %s WHERE %s
-    RETURNING {ended}, attempt, error_class
+    RETURNING {ended}, error_class
 """
 # The reply to a commit may be lost. Then the same end comes again.
 _WRITTEN = """
@@ -44,7 +44,7 @@ _RETRY = """
         owner = CASE WHEN t.guarantee = 'ephemeral' THEN t.owner END,
         error_class = g.why_class, error_text = g.why_text
     FROM %s WHERE %s AND t.state = 'running'
-    RETURNING id, attempt, begun
+    RETURNING id
 """
 _RELEASE = """
     UPDATE {task} AS t {by_id} SET owner = NULL, claimed = NULL,
@@ -99,7 +99,9 @@ class Ends:
         )
         self._attempt = sql.text(
             'INSERT INTO {attempt} (task_id, number, begun, ended, "end", error_class)'
-            " VALUES (:task_id, :number, :begun, {now}, :end, :error_class)"
+            " SELECT t.id, t.attempt, t.begun, {now}, :end, :error_class"
+            " FROM {task} AS t WHERE t.id = :task_id AND NOT EXISTS (SELECT 1"
+            " FROM {attempt} AS a WHERE a.task_id = t.id AND a.number = t.attempt)"
         )
         self._counted = sql.text(
             "UPDATE {grp} SET done = done + :done, failed = failed + :failed"
@@ -175,13 +177,11 @@ class Ends:
     def note_attempt(
         self, db: Connection, row: t.Any, end: str, error_class: str | None
     ) -> None:
-        """Write down an attempt that did not succeed."""
+        """Write down the last attempt, which did not succeed, unless that was done."""
         self._sql.run(
             db,
             self._attempt,
             task_id=row.id,
-            number=row.attempt,
-            begun=row.begun,
             end=end,
             error_class=error_class,
         )

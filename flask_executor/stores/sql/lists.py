@@ -50,9 +50,9 @@ class Lists:
         self._sql = sql
         select = f"SELECT {COLUMNS} FROM {{task}} WHERE "
         self._select = select
-        self._one = {by: sql.text(f"{select}{by} = :value") for by in _BY}
+        self._one = {by: sql.text(f"{select}{by} = :value", _NAMES) for by in _BY}
         self._many = {
-            by: sql.text(select + sql.among(by, "values", kind))
+            by: sql.text(select + sql.among(by, "values", kind), _NAMES)
             for by, kind in _BY.items()
         }
         sealed = "SELECT format, data, signature FROM {%s} WHERE task_id = :id"
@@ -113,7 +113,7 @@ class Lists:
         if len(pages) > 1:
             both = " UNION ALL ".join(f"SELECT * FROM ({p}) AS p" for p in pages)
             text = f"SELECT * FROM ({both}) AS t ORDER BY id{order} LIMIT :limit"
-        rows = self._sql.run(db, self._sql.text(text), limit=limit, **given)
+        rows = self._sql.run(db, self._sql.text(text, _NAMES), limit=limit, **given)
         found = [record(row) for row in rows]
         return found if order else found[::-1]
 

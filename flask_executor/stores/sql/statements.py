@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import typing as t
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, TextClause, TextualSelect, column, text
 
 from .schema import Schema
+
+Statement = TextClause | TextualSelect
 
 _TYPES = {"sqlite": {}, "postgresql": {"int": "bigint", "real": "double precision"}}
 _CLOCK = {
@@ -36,14 +38,20 @@ class Statements:
         self._clock = clock
         self._now = "CAST(:clock AS double precision)" if clock else _CLOCK[dialect]
 
-    def text(self, statement: str, **parts: str) -> TextClause:
+    def text(
+        self, statement: str, returned: t.Sequence[str] = (), **parts: str
+    ) -> Statement:
         """Return a statement with its tables and parts filled in.
 
         ``{by_id}`` lets SQLite find the rows by their ids, and not by another index.
+
+        :param returned: the columns that it returns. If they are many, it saves time
+            to name them.
         """
         parts["by_id"] = "NOT INDEXED" if self.is_sqlite else ""
         filled = statement.format(now=self._now, **self.schema.names, **parts)
-        return text(filled)
+        made = text(filled)
+        return made.columns(*map(column, returned)) if returned else made
 
     def given(self, **columns: str) -> str:
         """Return a table ``g`` of the rows in the parameter ``rows``.
@@ -78,7 +86,7 @@ class Statements:
     def run(
         self,
         db: Connection,
-        statement: TextClause,
+        statement: Statement,
         rows: t.Sequence[t.Mapping[str, t.Any]] | None = None,
         **values: t.Any,
     ) -> list[t.Any]:
@@ -88,7 +96,7 @@ class Statements:
         """
         if rows is not None:
             values["rows"] = json.dumps(rows)
-        if self._clock is not None and ":clock" in statement.text:
+        if self._clock is not None and ":clock" in str(statement):
             values["clock"] = self._clock()
         result = db.execute(statement, values)
         return [*result] if result.returns_rows else []

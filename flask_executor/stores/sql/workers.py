@@ -52,7 +52,7 @@ _ORPHANS = """
     WHERE t.id = orphan.task_id AND t.owner = orphan.had
         AND t.epoch = orphan.at_epoch
         AND t.finished IS NULL
-    RETURNING {ended}, uid, name, key, attempt, lost
+    RETURNING {ended}, uid, name, key, lost
 """
 _NO_OWNER = """
     NOT EXISTS (SELECT 1 FROM {worker} AS w WHERE w.id = t.owner AND w.state = 'alive')
