@@ -20,7 +20,8 @@ WORKERS ?= 2
 
 BIN := $(VENV)/bin
 FLASK32 = $(BIN)/python -W error -m pytest -p flask32 $(PYTEST_ARGS) \
-  tests/test_context_merged.py tests/test_context.py tests/test_files.py
+  tests/test_context_merged.py tests/test_context.py tests/test_files.py \
+  tests/test_safe_request.py
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help

@@ -12,10 +12,13 @@ from .errors import ExecutorNotInitialized as ExecutorNotInitialized
 from .errors import ExecutorShutDown as ExecutorShutDown
 from .errors import InvalidName as InvalidName
 from .errors import InvalidOption as InvalidOption
+from .errors import InvalidSchedule as InvalidSchedule
 from .errors import InvalidSetting as InvalidSetting
 from .errors import LoopBlocked as LoopBlocked
 from .errors import NoCurrentTask as NoCurrentTask
 from .errors import NotCallable as NotCallable
+from .errors import NotUnique as NotUnique
+from .errors import PeriodicNotInstalled as PeriodicNotInstalled
 from .errors import PoolNotInstalled as PoolNotInstalled
 from .errors import QueueFull as QueueFull
 from .errors import ResultNotPicklable as ResultNotPicklable
@@ -32,6 +35,8 @@ from .futures import TaskFuture as TaskFuture
 from .groups import Group as Group
 from .jobs import ExecutorJob as ExecutorJob
 from .options import Retry as Retry
+from .periodic import PeriodicJob as PeriodicJob
+from .periodic import PeriodicJobs as PeriodicJobs
 from .signals import task_cancelled as task_cancelled
 from .signals import task_failed as task_failed
 from .signals import task_progressed as task_progressed
@@ -40,6 +45,16 @@ from .signals import task_started as task_started
 from .signals import task_submitted as task_submitted
 from .signals import task_succeeded as task_succeeded
 from .signals import task_timed_out as task_timed_out
+from .store_errors import ArgumentsNotStorable as ArgumentsNotStorable
+from .store_errors import DuplicateJobName as DuplicateJobName
+from .store_errors import FailedElsewhere as FailedElsewhere
+from .store_errors import JobNotStorable as JobNotStorable
+from .store_errors import KeyNotReadable as KeyNotReadable
+from .store_errors import KeyNotStorable as KeyNotStorable
+from .store_errors import NoSecretKey as NoSecretKey
+from .store_errors import PayloadRefused as PayloadRefused
+from .store_errors import PayloadTooLarge as PayloadTooLarge
+from .store_errors import ResultNotStorable as ResultNotStorable
 from .task import Task as Task
 
 __version__ = "2.0.0.dev0"
@@ -47,27 +62,42 @@ __version__ = "2.0.0.dev0"
 __all__ = [
     "AppNotFound",
     "ArgumentsNotPicklable",
+    "ArgumentsNotStorable",
     "CallNotPicklable",
     "ChildrenNotAllowed",
     "Drained",
+    "DuplicateJobName",
     "DuplicateKey",
     "Executor",
     "ExecutorJob",
     "ExecutorNotInitialized",
     "ExecutorShutDown",
     "ExecutorView",
+    "FailedElsewhere",
     "FutureCollection",
     "Group",
     "InvalidName",
     "InvalidOption",
+    "InvalidSchedule",
     "InvalidSetting",
+    "JobNotStorable",
+    "KeyNotReadable",
+    "KeyNotStorable",
     "LoopBlocked",
     "NoCurrentTask",
+    "NoSecretKey",
     "NotCallable",
+    "NotUnique",
+    "PayloadRefused",
+    "PayloadTooLarge",
+    "PeriodicJob",
+    "PeriodicJobs",
+    "PeriodicNotInstalled",
     "PoolNotInstalled",
     "Progress",
     "QueueFull",
     "ResultNotPicklable",
+    "ResultNotStorable",
     "Retry",
     "Task",
     "TaskCancelled",

@@ -99,6 +99,59 @@ class DuplicateKey(ValueError):
         return type(self), (self.key,)
 
 
+class NotUnique(ValueError):
+    """Another task has that value of the option ``unique``, and has not ended."""
+
+    def __init__(
+        self, value: t.Hashable, holder: str, state: str, on_taken: str
+    ) -> None:
+        self.value = value
+        self.holder = holder
+        self.state = state
+        self.on_taken = on_taken
+        if on_taken == "replace":
+            rule = (
+                "replaces only a task that waits: submit again when that one has ended"
+            )
+        else:
+            rule = "accepts no second one: wait until it has ended, use another value,"
+            rule += " or on_taken='return' to get its future, or 'replace' to cancel it"
+        super().__init__(
+            f"unique = {value!r} is taken by {holder}, which is {state}."
+            f" on_taken = {on_taken!r} {rule}."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.value, self.holder, self.state, self.on_taken)
+
+
+class InvalidSchedule(ValueError):
+    """A periodic job was declared with a value that is not allowed there."""
+
+    def __init__(self, what: str, value: object, allowed: str) -> None:
+        self.what = what
+        self.value = value
+        self.allowed = allowed
+        super().__init__(f"{what} = {value!r} cannot be scheduled: use {allowed}.")
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.what, self.value, self.allowed)
+
+
+class PeriodicNotInstalled(ImportError):
+    """The library that cron expressions need is not installed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "executor.cron needs croniter, which is not installed: run"
+            " pip install 'Flask-Executor[periodic]', or use executor.every.",
+            name="croniter",
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), ()
+
+
 class CallNotPicklable(PicklingError, TypeError):
     """A call cannot be sent to a worker process.
 

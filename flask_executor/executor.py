@@ -19,9 +19,10 @@ from .dispatch import Dispatcher, Drained
 from .errors import ExecutorNotInitialized, InvalidName, NotCallable, UnsupportedOption
 from .futures import Callback, FutureCollection, TaskFuture
 from .groups import Group
+from .job_names import JobNames, checked_aliases
 from .jobs import ExecutorJob as ExecutorJob
 from .options import MISSING, Given, JobOptions, NoKey, TaskOptions, checked
-from .overrides import SeenBySubmit
+from .periodic import HasPeriodicJobs, Planning
 from .state import AppState, NewDispatcher
 from .state import propagate_exceptions_callback as propagate_exceptions_callback
 from .submitter import Submitter
@@ -31,8 +32,14 @@ T = t.TypeVar("T")
 
 _NOTHING: Given = {}
 
+_OF_JOBS = {
+    "max_concurrency": "it counts the tasks of a job: @executor.job(max_concurrency=2)",
+    "aliases": "it names a job: @executor.job(aliases=('mail.deliver',))",
+}
+"""The options that only a job may have, and how to write them."""
 
-class Executor(SeenBySubmit):
+
+class Executor(HasPeriodicJobs):
     """Run calls in the background, each with a copy of the context it came from.
 
     It is a :class:`concurrent.futures.Executor`, and looks like the pool under it:
@@ -49,11 +56,13 @@ class Executor(SeenBySubmit):
         _check_name(name)
         self.name = name
         self._default_done_callbacks: list[Callback] = []
+        self._planning: Planning = Planning(self)
         self._states: weakref.WeakKeyDictionary[Flask, AppState] = (
             weakref.WeakKeyDictionary()
         )
         self._last_app: Flask | None = None
         self._last_state: AppState | None = None
+        self._job_names = JobNames()
         # flask_executor.testing replaces it.
         self._new_dispatcher: NewDispatcher = Dispatcher
         if app is not None:
@@ -65,16 +74,18 @@ class Executor(SeenBySubmit):
         If it is called again for the same app, the executor starts again: the old pool
         is shut down, and the tasks that it had accepted still run.
 
-        :raises InvalidSetting: a :exc:`ValueError`, if ``EXECUTOR_TYPE`` names no pool.
-            Every other key is read at first use.
+        :raises InvalidSetting: a :exc:`ValueError`, if ``EXECUTOR_TYPE`` names no pool,
+            or ``EXECUTOR_PERIODIC`` is wrong. Other keys are read at first use.
         """
         if issubclass(type(app), LocalProxy):  # people pass current_app, in a view
             app = t.cast(t.Any, app)._get_current_object()
-        state = AppState.of(app, self.name, self._new_dispatcher)
+        made = self._planning.dispatcher_made
+        state = AppState.of(app, self.name, self._new_dispatcher, made)
         replaced = self._states.get(app)
         self._states[app] = self._last_state = state
         self._last_app = app
         app.extensions[self.name + "executor"] = self
+        self._planning.init_app(app)
         if replaced is not None:
             replaced.here().retire()
 
@@ -113,7 +124,12 @@ class Executor(SeenBySubmit):
         Options, as in ``@executor.job(priority=5)``, count for each of its tasks unless
         the call has others. A job can be declared before :meth:`init_app`.
 
+        Its tasks are saved under its name: the option ``name``, or else the module and
+        qualified name of the function. ``aliases`` are names that it had before.
+
         :raises NotCallable: a :exc:`TypeError`.
+        :raises DuplicateJobName: a :exc:`ValueError`, if another function is declared
+            under the same name.
         :raises CallNotPicklable: if the pool has worker processes and the function is
             not at the top level of its module.
         :raises UnknownOption: a :exc:`TypeError`, if an option does not exist.
@@ -131,16 +147,17 @@ class Executor(SeenBySubmit):
         state = self._known_state()
         if state is not None:
             state.check_job(fn)
-        return ExecutorJob(self, fn, self._checked(options, fn))
+        own = dict(options)
+        aliases = checked_aliases(own.pop("aliases", ()))
+        job = ExecutorJob(self, fn, self._checked(own, fn))
+        self._job_names.add(job, aliases)
+        return job
 
     def check_call(self, options: Given, fn: t.Any = None) -> Given:
         """Check the options of a call; see :meth:`.Submitter.check_call`."""
-        if "max_concurrency" in options:
-            raise UnsupportedOption(
-                "max_concurrency",
-                "one call",
-                "it counts the tasks of a job: @executor.job(max_concurrency=2)",
-            )
+        for name, instead in _OF_JOBS.items():
+            if name in options:
+                raise UnsupportedOption(name, "one call", instead)
         return self._checked(options, fn)
 
     def _checked(self, options: Given, fn: t.Any) -> Given:

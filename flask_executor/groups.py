@@ -9,11 +9,11 @@ from functools import partial
 from .blocks import Block
 from .contexts import Snapshot
 from .current import Progress
-from .errors import ExecutorNotInitialized, UnsupportedOption
+from .errors import ExecutorNotInitialized
 from .futures import TaskFuture
 from .members import F, Member, Members
-from .options import NoKey, TaskOptions
-from .submitter import Submitter, Verbs
+from .options import NoKey, TaskOptions, refuse_single
+from .submitter import Declared, Submitter, Verbs
 from .waiters import DoneCallback, deadline_after, wait_for
 
 T = t.TypeVar("T")
@@ -98,13 +98,12 @@ class Group(Verbs):
 
         :return: the futures, in order, as the ``Client.map`` of Dask does.
             :meth:`.Executor.map` returns results; here :meth:`results` does.
-        :raises UnsupportedOption: a :exc:`ValueError`, if the option ``key`` is given,
-            because it names one task.
+        :raises UnsupportedOption: a :exc:`ValueError`, if the option ``key`` or
+            ``unique`` is given, because it names one task.
         """
-        if "key" in self._submitting.options:
-            raise UnsupportedOption(
-                "key", "map", "it names one task, and map makes many; use submit_stored"
-            )
+        job: t.Any = fn
+        given = [job.options] if isinstance(job, Declared) else []
+        refuse_single("map", *given, self._submitting.options)
         return [self.submit(fn, *args) for args in zip(*iterables, strict=False)]
 
     def add(self, future: F) -> F:

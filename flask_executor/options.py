@@ -11,6 +11,7 @@ import typing as t
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 
+from .checks import are_exceptions, check, is_count, is_hashable, is_number, seconds
 from .errors import InvalidOption, TaskTimeout, UnknownOption, UnsupportedOption
 from .settings import Settings
 
@@ -65,18 +66,16 @@ class Retry:
     if the pool can stop a run: on the event loop and on pebble."""
 
     def __post_init__(self) -> None:
-        _check("retry.attempts", self.attempts, _is_count, "a whole number above 0")
+        check("retry.attempts", self.attempts, is_count, "a whole number above 0")
         for name in ("delay", "max_delay", "backoff"):
-            value = _seconds(f"retry.{name}", getattr(self, name))
+            value = seconds(f"retry.{name}", getattr(self, name))
             object.__setattr__(self, name, value)
         share = "a number from 0 to 1"
-        _check("retry.jitter", self.jitter, _is_number, share)
-        _check("retry.jitter", self.jitter, lambda value: 0 <= value <= 1, share)
+        check("retry.jitter", self.jitter, is_number, share)
+        check("retry.jitter", self.jitter, lambda value: 0 <= value <= 1, share)
         given: t.Any = self.on
         on = given if isinstance(given, tuple) else (given,)
-        _check(
-            "retry.on", on, _are_exceptions, "an exception class, or a tuple of them"
-        )
+        check("retry.on", on, are_exceptions, "an exception class, or a tuple of them")
         object.__setattr__(self, "on", on)
 
     def pause_after(
@@ -117,6 +116,13 @@ class TaskOptions(t.TypedDict, total=False):
     """Its name in logs and signals."""
     key: t.Hashable
     """The key under which its future is stored."""
+    request: t.Literal["safe", "all", "none"]
+    """What a saved task sees of the request; only with a store."""
+    unique: t.Hashable
+    """A value that only one task at a time may have until it ends, or None."""
+    on_taken: t.Literal["raise", "return", "replace"]
+    """What to do if another task has that value: raise :exc:`.NotUnique`, the default;
+    return the future of that task; or cancel that task, if it waits."""
 
 
 class JobOptions(TaskOptions, total=False):
@@ -124,6 +130,8 @@ class JobOptions(TaskOptions, total=False):
 
     max_concurrency: int | None
     """How many tasks of this job may run at once."""
+    aliases: t.Sequence[str]
+    """Names that the job had before, under which tasks may still be saved."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,6 +146,9 @@ class Options:
     max_concurrency: int | None = None
     name: str | None = None
     key: t.Any = NoKey
+    request: str | None = None
+    unique: t.Hashable = None
+    on_taken: str = "raise"
 
     @classmethod
     def of(cls, settings: Settings) -> Options:
@@ -206,11 +217,17 @@ def hint_at_options(error: BaseException, kwargs: t.Mapping[str, t.Any]) -> None
             )
 
 
-def unsupported(options: Options, pool: t.Any) -> UnsupportedOption | None:
-    """Return an error for the first option that a pool does not support, or None.
+def unsupported(
+    options: Options, pool: t.Any, *, has_store: bool = False
+) -> UnsupportedOption | None:
+    """Return an error for the first option that is not supported here, or None.
 
     :param pool: the pool or its class; its flags say what it supports.
+    :param has_store: True if tasks can be saved.
     """
+    if options.request is not None and not (has_store or pool.runs_in_caller):
+        where, instead = "an executor without a store", "set EXECUTOR_STORE"
+        return UnsupportedOption("request", where, instead)
     where = f"EXECUTOR_TYPE = {pool.kind!r}"
     for name in OPTIONS:
         if name not in pool.honours and getattr(options, name) != getattr(_NONE, name):
@@ -230,59 +247,29 @@ def _names_timeouts(retry: Retry) -> bool:
     return any(issubclass(error, TaskTimeout) for error in retry.on)
 
 
-def _check(
-    name: str, value: t.Any, is_right: t.Callable[[t.Any], bool], allowed: str
-) -> t.Any:
-    if not is_right(value):
-        raise InvalidOption(name, value, allowed)
-    return value
-
-
-def _is_number(value: t.Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_count(value: t.Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _are_exceptions(value: tuple[t.Any, ...]) -> bool:
-    return bool(value) and all(
-        isinstance(one, type) and issubclass(one, BaseException) for one in value
-    )
-
-
 def _priority(name: str, value: t.Any) -> int:
     allowed = "a whole number from -100 to 100"
-    _check(name, value, lambda v: isinstance(v, int) and -100 <= v <= 100, allowed)
+    check(name, value, lambda v: isinstance(v, int) and -100 <= v <= 100, allowed)
     return int(value)
-
-
-def _seconds(name: str, value: t.Any) -> float:
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    allowed = "a number of seconds, 0 or more, or a timedelta"
-    _check(name, value, _is_number, allowed)
-    return float(_check(name, value, lambda v: 0 <= v < float("inf"), allowed))
 
 
 def _timeout(name: str, value: t.Any) -> float | None:
     if value is None:
         return None
-    seconds = _seconds(name, value)
-    return float(_check(name, seconds, bool, "None, or more than 0 seconds"))
+    limit = seconds(name, value)
+    return float(check(name, limit, bool, "None, or more than 0 seconds"))
 
 
 def _delay(name: str, value: t.Any) -> float | None:
-    return None if value is None else _seconds(name, value)
+    return None if value is None else seconds(name, value)
 
 
 def _run_at(name: str, value: t.Any) -> datetime | None:
     if value is None:
         return None
     allowed = "a datetime with a time zone, as datetime.now(timezone.utc) has"
-    _check(name, value, lambda v: isinstance(v, datetime), allowed)
-    _check(name, value, lambda v: v.utcoffset() is not None, allowed)
+    check(name, value, lambda v: isinstance(v, datetime), allowed)
+    check(name, value, lambda v: v.utcoffset() is not None, allowed)
     try:
         return t.cast(datetime, value.astimezone(UTC))
     except OverflowError:
@@ -294,17 +281,17 @@ def _retry(name: str, value: t.Any) -> Retry | None:
     if value is None or isinstance(value, Retry):
         return value
     allowed = "None, a number of attempts above 0, or a Retry"
-    return Retry(attempts=_check(name, value, _is_count, allowed))
+    return Retry(attempts=check(name, value, is_count, allowed))
 
 
 def _max_concurrency(name: str, value: t.Any) -> int | None:
     allowed = "None or a whole number above 0"
-    _check(name, value, lambda v: v is None or _is_count(v), allowed)
+    check(name, value, lambda v: v is None or is_count(v), allowed)
     return t.cast("int | None", value)
 
 
 def _name(name: str, value: t.Any) -> str | None:
-    _check(
+    check(
         name, value, lambda v: v is None or (isinstance(v, str) and v != ""), "a text"
     )
     return t.cast("str | None", value)
@@ -313,6 +300,38 @@ def _name(name: str, value: t.Any) -> str | None:
 def _key(name: str, value: t.Any) -> t.Hashable:
     hash(value)
     return t.cast(t.Hashable, value)
+
+
+def _request(name: str, value: t.Any) -> str:
+    allowed = "'safe', 'all' or 'none'"
+    check(name, value, lambda v: v in ("safe", "all", "none"), allowed)
+    return t.cast(str, value)
+
+
+def _unique(name: str, value: t.Any) -> t.Hashable:
+    check(name, value, is_hashable, "None, or a value that is hashable, as a text")
+    return t.cast(t.Hashable, value)
+
+
+def _on_taken(name: str, value: t.Any) -> str:
+    allowed = "'raise', 'return' or 'replace'"
+    check(name, value, lambda v: v in ("raise", "return", "replace"), allowed)
+    return t.cast(str, value)
+
+
+def refuse_single(verb: str, *given: Given) -> None:
+    """Refuse options that only one task can have, for a verb that makes many.
+
+    :raises UnsupportedOption: for ``key``, and ``unique`` unless it is None.
+    """
+    laid: dict[str, t.Any] = {}
+    for layer in given:
+        laid.update(layer)
+    single = "key" if "key" in laid else "unique"
+    if single == "key" or laid.get("unique") is not None:
+        instead = "submit_stored" if single == "key" else "submit"
+        rule = f"it names one task, and {verb} makes many; use {instead}"
+        raise UnsupportedOption(single, verb, rule)
 
 
 _CHECKS: dict[str, t.Callable[[str, t.Any], t.Any]] = {
@@ -324,4 +343,7 @@ _CHECKS: dict[str, t.Callable[[str, t.Any], t.Any]] = {
     "max_concurrency": _max_concurrency,
     "name": _name,
     "key": _key,
+    "request": _request,
+    "unique": _unique,
+    "on_taken": _on_taken,
 }

@@ -89,6 +89,8 @@ class Overrides(threading.local):
             future = self._submit(submit, handover)
             if future is not handover.future:
                 _store(future, handover, futures)
+            # If a unique task was returned in its stead, nothing was stored.
+            futures.discard(handover.key, handover)
         except BaseException:
             futures.discard(handover.key, handover)
             futures.discard(handover.key, handover.future)

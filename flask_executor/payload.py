@@ -137,31 +137,42 @@ def _serialize_key(key: t.Hashable | None) -> bytes | None:
         return None
 
 
-def serialize_outcome(name: str, outcome: Outcome) -> bytes:
-    """Serialize an outcome; one that cannot be sent becomes an error."""
+def dump_outcome(outcome: Outcome) -> bytes:
+    """Return an outcome as bytes; raise any exception if it does not pickle."""
     value, error = outcome.value, outcome.error
     trace = "" if error is None else "".join(format_exception(error))
+    data = pickle.dumps((value, error, trace))
+    if error is not None:
+        pickle.loads(data)  # many exceptions pickle but do not unpickle
+    return data
+
+
+def load_outcome(data: bytes) -> Outcome:
+    """Return an outcome again; raise any exception if it does not unpickle."""
+    value, error, trace = pickle.loads(data)
+    if error is not None and trace:
+        error.__cause__ = WorkerTraceback(trace)
+    return Outcome(value, error)
+
+
+def serialize_outcome(name: str, outcome: Outcome) -> bytes:
+    """Serialize an outcome; one that cannot be sent becomes an error."""
     try:
-        reply = pickle.dumps((value, error, trace))
-        if error is not None:
-            pickle.loads(reply)  # many exceptions pickle but do not unpickle
-        return reply
+        return dump_outcome(outcome)
     except BaseException as failure:
+        error = outcome.error
         what = "its result" if error is None else f"the {describe(error)} it raised"
         refused = ResultNotPicklable(name, what, describe(failure))
+        trace = "" if error is None else "".join(format_exception(error))
         return pickle.dumps((None, refused, trace))
 
 
 def rebuild_outcome(name: str, reply: bytes) -> Outcome:
     """Rebuild an outcome in the process that submitted the call."""
     try:
-        value, error, trace = pickle.loads(reply)
+        return load_outcome(reply)
     except BaseException as failure:
-        lost = ResultNotPicklable(name, "its result", describe(failure))
-        return Outcome(error=lost)
-    if error is not None and trace:
-        error.__cause__ = WorkerTraceback(trace)
-    return Outcome(value, error)
+        return Outcome(error=ResultNotPicklable(name, "its result", describe(failure)))
 
 
 class WorkerTraceback(Exception):

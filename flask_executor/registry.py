@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import typing as t
@@ -14,6 +15,7 @@ from itertools import islice
 from flask import Flask
 
 from .errors import DuplicateKey
+from .log import Log
 
 _ABSENT = object()
 _LAST = 8
@@ -337,12 +339,11 @@ class Registry:
         key, _ = self._by_key.popitem(last=False)
         app = None if self._app is None else self._app()
         if app is not None:
-            app.logger.warning(
+            message = (
                 "executor.futures is full (%s): the future %r was dropped before it"
-                " had finished; raise EXECUTOR_FUTURES_MAX_LENGTH.",
-                self.max_length,
-                key,
+                " had finished; raise EXECUTOR_FUTURES_MAX_LENGTH."
             )
+            Log(app).write(logging.WARNING, message, self.max_length, key)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self)} futures>"

@@ -131,6 +131,12 @@ def _app_reference(value: object) -> str:
     return value
 
 
+def _jobs(value: object) -> dict[str, t.Any]:
+    if not isinstance(value, dict):
+        raise _Refused("a dictionary of jobs by name")
+    return value
+
+
 def _start_method(value: object) -> str:
     return t.cast(str, _one_of(*multiprocessing.get_all_start_methods())(value))
 
@@ -182,6 +188,17 @@ class Settings:
     """Seconds that tasks have to end when the process ends; None sets no limit."""
     app: str | None = _key(None, _optional(_app_reference))
     """Where worker processes find the app: ``'module:app'`` or ``'module:factory'``."""
+    serializer: str = _key("pickle", _one_of("pickle", "json"))
+    """How arguments and results are saved: ``'pickle'``, or ``'json'``, with which
+    nothing is unpickled."""
+    store_max_bytes: int = _key(1_000_000, _positive_int)
+    """How many bytes are saved of one call, or of one result."""
+    store_request: str = _key("safe", _one_of("safe", "all", "none"))
+    """What a saved task sees of the request: ``'safe'``, all except credentials and the
+    body; ``'all'``, with the body; or ``'none'``."""
+
+    periodic: t.Mapping[str, t.Any] | None = _key(None, _optional(_jobs))
+    """Periodic jobs by name, each a dictionary; see :doc:`/howto/periodic`."""
 
     @property
     def g_carried(self) -> str:
@@ -217,6 +234,11 @@ def read_key(config: t.Mapping[str, t.Any], prefix: str, name: str) -> t.Any:
 
 def _is_blank(value: object) -> bool:
     return isinstance(value, str) and not value.strip()
+
+
+def prefix_of(name: str) -> str:
+    """Return what the config keys of an executor with this name begin with."""
+    return f"{name.upper()}_" if name else ""
 
 
 def config_key(prefix: str, name: str) -> str:

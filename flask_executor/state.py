@@ -20,7 +20,8 @@ from .futures import Callback, FutureCollection, TaskFuture
 from .jobs import ExecutorJob
 from .options import Given, NoKey, Options, unsupported
 from .pools import POOLS, CoroutinePool, pool_module
-from .settings import Settings, config_key, misspelt, read_key
+from .settings import Settings, config_key, misspelt, prefix_of, read_key
+from .task import Task
 
 
 class Keeper(t.Protocol):
@@ -51,10 +52,17 @@ class AppState:
     :param prefix: the prefix of its config keys.
     :param kind: the pool that the type names.
     :param new: makes a dispatcher.
+    :param made: is told of each dispatcher that was made.
     """
 
     def __init__(
-        self, app: Flask, name: str, prefix: str, kind: str, new: NewDispatcher
+        self,
+        app: Flask,
+        name: str,
+        prefix: str,
+        kind: str,
+        new: NewDispatcher,
+        made: t.Callable[[Dispatcher], object],
     ) -> None:
         self.app: weakref.ref[Flask] = weakref.ref(app)
         """The app, or None if it was deleted."""
@@ -62,6 +70,7 @@ class AppState:
         """Which pool runs calls."""
         self.new_dispatcher = new
         """Makes the dispatcher."""
+        self._made = made
         # Here and not at first use: a server may fork at that moment, and in the child
         # the lock of a module that is being imported would stay locked.
         self.pool_class: t.Any = pool_module(kind).POOL
@@ -77,17 +86,23 @@ class AppState:
         self._dispatcher: Dispatcher | None = None
 
     @classmethod
-    def of(cls, app: Flask, name: str, new: NewDispatcher) -> AppState:
+    def of(
+        cls,
+        app: Flask,
+        name: str,
+        new: NewDispatcher,
+        made: t.Callable[[Dispatcher], object],
+    ) -> AppState:
         """Make the state of an executor for an app, and put all defaults in its config.
 
         :raises InvalidSetting: if there is no such ``EXECUTOR_TYPE``; every other key
             is read at first use.
         """
-        prefix = f"{name.upper()}_" if name else ""
+        prefix = prefix_of(name)
         kind = _kind(app.config, prefix)
         for spec in fields(Settings):
             app.config.setdefault(config_key(prefix, spec.name), spec.default)
-        return cls(app, name, prefix, kind, new)
+        return cls(app, name, prefix, kind, new, made)
 
     def here(self) -> AppState:
         """Return the state of this process: itself, or a new one in a forked child.
@@ -106,7 +121,7 @@ class AppState:
     def _made_anew(self) -> AppState:
         app = t.cast(Flask, self.app())
         new = self.new_dispatcher
-        return AppState(app, self._name, self._prefix, self.kind, new)
+        return AppState(app, self._name, self._prefix, self.kind, new, self._made)
 
     @property
     def settings(self) -> Settings:
@@ -137,11 +152,14 @@ class AppState:
 
     def _make_dispatcher(self) -> Dispatcher:
         with self._lock:
-            if self._dispatcher is None:
-                self._dispatcher = self.new_dispatcher(
-                    self.settings, self._thread_name(), t.cast(Flask, self.app())
-                )
-            return self._dispatcher
+            if self._dispatcher is not None:
+                return self._dispatcher
+            made = self._dispatcher = self.new_dispatcher(
+                self.settings, self._thread_name(), t.cast(Flask, self.app())
+            )
+        # Not under the lock: it may import modules of the app.
+        self._made(made)
+        return made
 
     def accept(
         self,
@@ -168,6 +186,9 @@ class AppState:
             options = dispatcher.options_of(job, given)
             key = options.key if key is NoKey else key
             job = None if job is None else job.declared
+            if options.unique is not None:
+                call = Call(fn, args, kwargs)
+                return self._accept_unique(executor, call, options, key, job, held_by)
         app: t.Any = self.app()
         future: TaskFuture[t.Any] = TaskFuture(app, None if key is NoKey else key)
         call = Call(fn, args, kwargs)
@@ -175,6 +196,39 @@ class AppState:
             self._submit(executor, future, call, options, job)
         else:
             self._submit_stored(executor, future, call, options, job, held_by)
+        return future
+
+    def _accept_unique(
+        self,
+        executor: Keeper,
+        call: Call,
+        options: Options,
+        key: t.Any,
+        job: t.Any,
+        held_by: object,
+    ) -> TaskFuture[t.Any]:
+        """Accept a call if its ``unique`` value is free; see :mod:`.dispatch.uniques`.
+
+        The value comes before the key: who wants the task there is gets it, whatever
+        the keys.
+        """
+        dispatcher = self._dispatcher or self._make_dispatcher()
+        app: t.Any = self.app()
+        future: TaskFuture[t.Any] = TaskFuture(app, None if key is NoKey else key)
+        found = dispatcher.uniques.register(dispatcher.register, future, call, options)
+        if found is not future:
+            return found
+
+        def store() -> None:
+            executor.futures.reserve(key, future, instead_of=held_by)
+            executor.futures.add(key, future)
+
+        store_if = None if key is NoKey else store
+        try:
+            self._submit(executor, future, call, options, job, store_if, future.task)
+        except BaseException:
+            executor.futures.discard(key, future)
+            raise
         return future
 
     def _submit_stored(
@@ -203,13 +257,15 @@ class AppState:
         options: Options,
         job: t.Any,
         store: t.Callable[[], object] | None = None,
+        task: Task | None = None,
     ) -> None:
         """Take the context of a call, and dispatch it.
 
         :param store: hands the future to others, once it can be cancelled.
+        :param task: its task, if that is registered already.
         """
         dispatcher = self._dispatcher or self._make_dispatcher()
-        task = dispatcher.register(future, call, options)
+        task = task or dispatcher.register(future, call, options)
         try:
             if store is not None:
                 store()

@@ -14,9 +14,8 @@ import typing as t
 from flask import Flask
 
 from .calls import Chunk, CoroutineChunk, is_coroutine_function
-from .errors import UnsupportedOption
 from .futures import FutureCollection, TaskFuture
-from .options import MISSING, Given, NoKey, TaskOptions, by_keyword
+from .options import MISSING, Given, NoKey, TaskOptions, by_keyword, refuse_single
 
 P = t.ParamSpec("P")
 T = t.TypeVar("T")
@@ -71,6 +70,8 @@ class Verbs:
             :meth:`.Executor.shutdown`.
         :raises CallNotPicklable: if no worker process could import the callable.
         :raises QueueFull: if ``EXECUTOR_MAX_PENDING`` tasks wait already.
+        :raises NotUnique: a :exc:`ValueError`, if the option ``unique`` has a value
+            that another task has, which has not ended.
         :raises werkzeug.exceptions.HTTPException: if nobody has read the request's
             body yet, and it is too large or was broken off.
         """
@@ -194,16 +195,13 @@ class Submitter(Verbs, concurrent.futures.Executor):
             :exc:`TimeoutError` is raised.
         :param chunksize: how many calls make one task. They run one after another in
             one context. A failure loses the earlier results of its chunk.
-        :raises ValueError: if the chunksize is below 1, and with the option ``key``,
-            which names one task.
+        :raises ValueError: if the chunksize is below 1, and with the options ``key``
+            and ``unique``, which name one task.
         """
         if chunksize < 1:
             raise ValueError(f"chunksize must be >= 1, not {chunksize!r}.")
         job = _job_of(fn)
-        if "key" in {**self.options, **(job.options if job else {})}:
-            raise UnsupportedOption(
-                "key", "map", "it names one task, and map makes many; use submit_stored"
-            )
+        refuse_single("map", job.options if job else _NOTHING, self.options)
         deadline = None if timeout is None else time.monotonic() + timeout
         calls = zip(*iterables, strict=False)
         if chunksize == 1:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import traceback
 import typing as t
+from _thread import RLock  # that of threading is a function around it
 from concurrent.futures import CancelledError, Future
 
 from flask import Flask
 
 from .contexts import Snapshot
+from .log import Log
 from .task import Task, Wait
 
 Callback = t.Callable[[t.Any], object]
@@ -27,7 +30,7 @@ class Condition(threading.Condition):
     _waiters: t.Any = ()
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = RLock()
 
     def wait(self, timeout: float | None = None) -> bool:
         if not self._waiters:
@@ -144,9 +147,8 @@ class DoneCallback:
             else:
                 snapshot.run(fn, (future,), {})
         except BaseException as error:
-            self._app.logger.exception(
-                "The done-callback %r of %r failed", fn, future, exc_info=error
-            )
+            message = "The done-callback %r of %r failed"
+            Log(self._app).write(logging.ERROR, message, fn, future, error=error)
             traceback.clear_frames(error.__traceback__)
         finally:
             # The error's traceback keeps this frame, and the future keeps the error.

@@ -400,9 +400,10 @@ def test_each_key_has_its_paragraph() -> None:
 def test_every_error_is_explained() -> None:
     """The table of the page on failures has each exception of the package."""
     page = (DOCS / "howto/failures.rst").read_text()
-    listed = set(re.findall(r":exc:`~flask_executor\.errors\.(\w+)`", page))
-    source = (ROOT / "flask_executor/errors.py").read_text()
-    assert listed == set(re.findall(r"^class (\w+)", source, re.MULTILINE))
+    for module in ("errors", "store_errors"):
+        listed = set(re.findall(rf":exc:`~flask_executor\.{module}\.(\w+)`", page))
+        source = (PACKAGE / f"{module}.py").read_text()
+        assert listed == set(re.findall(r"^class (\w+)", source, re.MULTILINE))
 
 
 def test_each_guarantee_has_its_tests() -> None:

@@ -12,7 +12,7 @@ import pytest
 from flask import Flask
 
 import flask_executor
-from flask_executor import errors
+from flask_executor import errors, store_errors
 
 CASES: list[tuple[Exception, type[Exception], list[str]]] = [
     (errors.InvalidName("a-b"), ValueError, ["'a-b'", "letters, digits", "'mail'"]),
@@ -29,6 +29,24 @@ CASES: list[tuple[Exception, type[Exception], list[str]]] = [
     ),
     (errors.NotCallable(None), TypeError, ["None was submitted", "submit(send,"]),
     (errors.DuplicateKey(("k", 1)), ValueError, ["('k', 1) is taken", "pop"]),
+    (
+        errors.NotUnique("order-7", "m.f", "running", "raise"),
+        ValueError,
+        [
+            *("unique = 'order-7' is taken by m.f, which is running", "another value"),
+            *("on_taken='return'", "'replace' to cancel it"),
+        ],
+    ),
+    (
+        errors.InvalidSchedule("every", 0, "seconds above 0"),
+        ValueError,
+        ["every = 0 cannot be scheduled", "use seconds above 0"],
+    ),
+    (
+        errors.PeriodicNotInstalled(),
+        ImportError,
+        ["executor.cron needs croniter", "pip install 'Flask-Executor[periodic]'"],
+    ),
     (
         errors.CallNotPicklable("m.f", "it is local"),
         pickle.PicklingError,
@@ -104,6 +122,59 @@ CASES: list[tuple[Exception, type[Exception], list[str]]] = [
         ImportError,
         ["'pebble'", "pip install 'Flask-Executor[pebble]'"],
     ),
+    (
+        store_errors.KeyNotStorable("None", "builtins.NoneType", "it is odd"),
+        ValueError,
+        ["key None (builtins.NoneType)", "it is odd", "Use a text, a whole number"],
+    ),
+    (
+        store_errors.KeyNotReadable("e:m:X.A", "not imported"),
+        LookupError,
+        ["'e:m:X.A' is no key in this process", "not imported", "by its id"],
+    ),
+    (
+        store_errors.NoSecretKey("shop"),
+        RuntimeError,
+        ["'shop' has no SECRET_KEY", "set app.config['SECRET_KEY']"],
+    ),
+    (
+        store_errors.PayloadRefused("t1", "payload", "m.f", "it is forged"),
+        ValueError,
+        ["payload of task t1 (m.f)", "it is forged", "Other tasks", "Submit it again"],
+    ),
+    (
+        store_errors.PayloadTooLarge("m.f", "its result", 11, 10),
+        ValueError,
+        [
+            *("m.f cannot be saved", "11 bytes", "its result"),
+            *("EXECUTOR_STORE_MAX_BYTES is 10", "path or its id"),
+        ],
+    ),
+    (
+        store_errors.ArgumentsNotStorable("m.f", "args[0] is a lock"),
+        errors.ArgumentsNotPicklable,
+        ["m.f cannot be saved: args[0] is a lock."],
+    ),
+    (
+        store_errors.ResultNotStorable("m.f", "its result", "a lock"),
+        errors.ResultNotPicklable,
+        ["m.f ran, but its result cannot be saved: a lock", "return its id"],
+    ),
+    (
+        store_errors.FailedElsewhere("m.f", "KeyError", "'x'"),
+        Exception,
+        ["m.f failed with KeyError: 'x'", "traceback is below"],
+    ),
+    (
+        store_errors.DuplicateJobName("mail", "m.f", "m.g"),
+        ValueError,
+        ["'mail' is the name of the job m.f already", "m.g needs another one"],
+    ),
+    (
+        store_errors.JobNotStorable("m.f", "it is not declared"),
+        ValueError,
+        ["Tasks of m.f cannot be saved: it is not declared", "by its name"],
+    ),
 ]
 IDS = [type(error).__name__ for error, *_ in CASES]
 
@@ -135,11 +206,12 @@ def test_the_app_is_named() -> None:
 def test_all_are_importable_from_the_package() -> None:
     """Every exception is a name of the package, and tested here."""
     own = {
-        name
-        for name, value in vars(errors).items()
-        if isinstance(value, type) and value.__module__ == errors.__name__
+        name: value
+        for module in (errors, store_errors)
+        for name, value in vars(module).items()
+        if isinstance(value, type) and value.__module__ == module.__name__
     }
-    assert own == set(IDS)
-    assert own <= set(flask_executor.__all__)
+    assert own.keys() == set(IDS)
+    assert own.keys() <= set(flask_executor.__all__)
     exported: t.Any = flask_executor
-    assert all(getattr(exported, name) is getattr(errors, name) for name in own)
+    assert all(getattr(exported, name) is value for name, value in own.items())

@@ -191,6 +191,33 @@ if __name__ == "__main__":
     assert ended.lines == ["in time"] * 3 + [refused] * 3
 
 
+def test_a_callback_submits_while_the_process_ends(
+    script: t.Callable[..., Ended],
+) -> None:
+    """Then no executor accepts anything, from no code, as in the standard library."""
+    ended = script(
+        """
+def submit_till_the_end(future):
+    try:
+        while True:
+            executor.submit(abs, -1)
+    except ExecutorShutDown as error:
+        say("refused", isinstance(error, RuntimeError))
+    try:
+        sync.submit(abs, -1)  # it is used for the first time
+    except ExecutorShutDown:
+        say("refused")
+
+
+if __name__ == "__main__":
+    added = threading.Event()
+    executor.submit(added.wait).add_done_callback(submit_till_the_end)
+    added.set()
+"""
+    )
+    assert ended == (0, ["refused True", "refused"], "")
+
+
 def test_an_executor_that_was_never_used(script: t.Callable[..., Ended]) -> None:
     """Without a task there is no thread, no process, and nothing to end."""
     ended = script(

@@ -10,39 +10,45 @@ import typing as t
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from control import until
-from flask import Flask
+from flask import Flask, current_app
 from limits import LIMIT
+from moments import Meanwhile
 from werkzeug.local import LocalProxy
 
-import flask_executor.dispatch.timer
 from flask_executor import Executor, InvalidOption, QueueFull, Retry, current_task
 from flask_executor.errors import TaskTimeout
 from flask_executor.signals import task_timed_out
 
-TABLES = ("live", "pending", "running", "late", "reserved")
 
-
-def is_tidy(executor: Executor) -> bool:
-    table = executor._state().dispatcher.table
-    return not any(getattr(table, name) for name in TABLES)
+def assert_tidy(executor: Executor) -> None:
+    """Nothing is left that a shutdown would wait for."""
+    Meanwhile(executor.shutdown).result()
 
 
 @pytest.fixture
 def no_timer_threads(monkeypatch: pytest.MonkeyPatch) -> t.Iterator[None]:
     """Let no thread start for a timer, as at the limit of processes."""
+    start = threading.Thread.start
 
-    def refuse(*args: t.Any, **kwargs: t.Any) -> t.NoReturn:
-        raise RuntimeError("can't start new thread")
+    def refuse(thread: threading.Thread) -> None:
+        if "timer" in thread.name:
+            raise RuntimeError("can't start new thread")
+        start(thread)
 
-    monkeypatch.setattr(flask_executor.dispatch.timer, "start_thread", refuse)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
     yield
     monkeypatch.undo()
 
 
-def test_a_proxy_as_callable(executor: Executor) -> None:
-    """A LocalProxy of a function runs, and its worker goes on."""
-    assert executor.submit(LocalProxy(lambda: abs), -1).result(LIMIT) == 1
+def test_a_proxy_as_callable(app: Flask, executor: Executor) -> None:
+    """A LocalProxy of a function runs, and its worker goes on; where the task has
+    ended, the proxy leads nowhere any more.
+    """
+    app.config.update(EXECUTOR_MAX_WORKERS=1, FUNCTION=abs)
+    with app.app_context():
+        proxy = LocalProxy(lambda: current_app.config["FUNCTION"])
+        future = executor.submit(proxy, -1)
+    assert future.result(LIMIT) == 1
     assert executor.submit(abs, -2).result(LIMIT) == 2
 
 
@@ -66,9 +72,9 @@ def test_a_delay_without_a_thread(
     """
     with pytest.raises(RuntimeError, match="can't start new thread"):
         executor.using(delay=0.001).submit(abs, -1)
-    assert is_tidy(executor)
     monkeypatch.undo()
     assert executor.using(delay=0.001).submit(abs, -1).result(LIMIT) == 1
+    assert_tidy(executor)
 
 
 def test_a_timeout_without_a_thread(
@@ -81,7 +87,7 @@ def test_a_timeout_without_a_thread(
         executor.using(timeout=LIMIT).submit(abs, -1).result(LIMIT)
     monkeypatch.undo()
     assert executor.using(timeout=LIMIT).submit(abs, -1).result(LIMIT) == 1
-    until(lambda: is_tidy(executor))
+    assert_tidy(executor)
 
 
 def test_a_pause_without_a_thread(executor: Executor, no_timer_threads: None) -> None:
@@ -89,7 +95,7 @@ def test_a_pause_without_a_thread(executor: Executor, no_timer_threads: None) ->
     future = executor.using(retry=Retry(attempts=2, delay=1)).submit(divmod, 1, 0)
     assert future.exception(LIMIT) is not None
     assert executor.submit(abs, -1).result(LIMIT) == 1
-    until(lambda: is_tidy(executor))
+    assert_tidy(executor)
 
 
 class Policy(Retry):

@@ -114,6 +114,7 @@ def test_what_is_dropped_without_shutdown_leaves_nothing(what: str) -> None:
 def test_jobs_of_a_view_are_forgotten(app: Flask, executor: Executor) -> None:
     """A job that is declared in a view goes with its limit."""
     refs: list[weakref.ref[t.Any]] = []
+    tasks: list[t.Any] = []
 
     def view() -> None:
         def work() -> int:
@@ -123,11 +124,14 @@ def test_jobs_of_a_view_are_forgotten(app: Flask, executor: Executor) -> None:
         future = job.submit()
         future.result(LIMIT)
         refs.append(weakref.ref(job))
-        refs.append(weakref.ref(t.cast(t.Any, future.task)._place.limit))
+        tasks.append(future.task)
 
     for _ in range(3):
         view()
     until(lambda: is_gone(refs))
+    limits = [weakref.ref(task._place.limit) for task in tasks]
+    tasks.clear()
+    until(lambda: is_gone(limits))
 
 
 def test_cancelled_tasks_leave_the_queue(
@@ -148,8 +152,8 @@ def test_cancelled_tasks_leave_the_queue(
         submit(Thing())
         submit(Thing(), priority=5)
         submit(Thing(), delay=60)
-    assert len(t.cast(t.Any, executor._state().dispatcher.pool)._queue) == 0
     until(lambda: is_gone(refs))
+    assert len(t.cast(t.Any, executor._state().dispatcher.pool)._queue) == 0
     gate.set()
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import typing as t
 from contextvars import ContextVar
 
@@ -132,6 +133,49 @@ def test_records_name_the_package_and_the_key(executor: Executor, seen: Seen) ->
         "Task stored (key 'k') failed",
     ]
     assert {record.module for record in records} == {"flask_executor"}
+
+
+@pytest.mark.parametrize("how", ["failure", "timeout"])
+@pytest.mark.parametrize("is_logged", [False, True])
+def test_a_context_is_restored_only_to_log(how: str, is_logged: bool) -> None:
+    """What fails in a process, or runs into its timeout, has its context here only for
+    the log: without it no teardown function runs in this process.
+    """
+    app = Flask("noise")
+    app.config.update(EXECUTOR_MAX_WORKERS=1, EXECUTOR_LOG_EXCEPTIONS=is_logged)
+    app.config["EXECUTOR_TYPE"] = "process"
+    torn_down: list[object] = []
+    app.teardown_appcontext(torn_down.append)
+    executor = Executor(app)
+    with app.app_context():
+        if how == "failure":
+            future = executor.submit(noise.fail)
+        else:
+            future = executor.using(timeout=0.05).submit(noise.wait_to_stop)
+    torn_down.clear()  # that of the view
+    assert future.exception(LIMIT) is not None
+    executor.shutdown()
+    assert len(torn_down) == is_logged
+
+
+def test_all_records_name_the_package(
+    app: Flask, executor: Executor, seen: Seen, gate: threading.Event
+) -> None:
+    """So do those of a done-callback that fails, and of a future that is dropped."""
+    app.config["EXECUTOR_FUTURES_MAX_LENGTH"] = 1
+
+    def fail(future: t.Any) -> None:
+        raise OSError
+
+    executor.submit(abs, -1).add_done_callback(fail)
+    executor.submit_stored("first", gate.wait, LIMIT)
+    executor.submit_stored("second", abs, -1)
+    executor.shutdown(wait=False)
+    until(lambda: len(seen.records) == 2)
+    by_level = {record.levelname: record for record, _, _ in seen.records}
+    assert "was dropped" in by_level["WARNING"].getMessage()
+    assert "The done-callback" in by_level["ERROR"].getMessage()
+    assert {record.module for record in by_level.values()} == {"flask_executor"}
 
 
 SCRIPT = """

@@ -345,6 +345,40 @@ def test_delay_and_run_at_together(write: t.Any) -> None:
     write(delay=None, run_at=MOMENT)
 
 
+@pytest.mark.parametrize("value", ["some", "SAFE", None, True, []])
+def test_request_is_one_of_three_words(executor: Executor, value: t.Any) -> None:
+    """What a saved task sees of the request is 'safe', 'all' or 'none'."""
+    with pytest.raises(InvalidOption, match=r"request = .*'safe', 'all' or 'none'"):
+        executor.using(request=value)
+
+
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_request_needs_a_store(app: Flask, kind: str) -> None:
+    """Without a store it is refused where it is written, or else at submit."""
+    app.config["EXECUTOR_TYPE"] = kind
+    early = Executor()
+    view, job = early.using(request="none"), early.job(request="all")(echo)
+    early.init_app(app)
+    for refused in (
+        lambda: early.using(request="safe"),
+        lambda: job.using(request="safe"),
+        lambda: early.job(request="safe")(echo),
+        lambda: view.submit(echo),
+        job.submit,
+    ):
+        with pytest.raises(UnsupportedOption, match=r"request is not.*EXECUTOR_STORE"):
+            refused()
+    early.shutdown()
+
+
+def test_request_in_tests(app: Flask) -> None:
+    """With EXECUTOR_TYPE = 'sync' it is accepted, as every option is."""
+    app.config["EXECUTOR_TYPE"] = "sync"
+    with Executor(app) as executor:
+        view = executor.using(request="none")
+        assert view.submit(echo).result(LIMIT) == ((), {})
+
+
 def test_max_concurrency_is_the_jobs(executor: Executor) -> None:
     """It counts the tasks of a job, so one call cannot have it."""
     view: t.Any = executor.using

@@ -23,13 +23,20 @@ def processes() -> t.Iterator[Executor]:
         noise.executor.shutdown()
 
 
-def test_reports_after_the_end_do_nothing(processes: Executor) -> None:
-    """A thread that goes on reporting costs no other call its result."""
-    noisy = [processes.submit(noise.report_for_ever, n) for n in range(3)]
-    futures = [processes.submit(noise.echo, n) for n in range(300)]
-    assert [future.result(LIMIT) for future in noisy] == [0, 1, 2]
-    assert [future.result(LIMIT) for future in futures] == list(range(300))
-    assert all(t.cast(t.Any, one.task).progress is None for one in futures)
+def test_a_report_after_the_end_does_nothing(processes: Executor) -> None:
+    """It is not taken for one of the call that runs by then."""
+    processes.submit(noise.leave_a_reporter).result(LIMIT)
+    later = processes.submit(noise.wait_for_the_reporter)
+    assert later.result(LIMIT) is True
+    assert t.cast(t.Any, later.task).progress is None
+
+
+def test_a_report_while_the_reply_is_sent(processes: Executor) -> None:
+    """A thread that reports at that moment damages neither this reply nor others."""
+    reply = processes.submit(noise.report_within_the_reply)
+    futures = [processes.submit(noise.echo, n) for n in range(20)]
+    assert reply.result(LIMIT) == b"x" * 100_000
+    assert [future.result(LIMIT) for future in futures] == list(range(20))
 
 
 def test_a_message_that_cannot_be_read(processes: Executor) -> None:

@@ -229,3 +229,38 @@ if task is not None:
 for item in current_task.track([1, 2]):
     t.assert_type(item, int)
 t.assert_type(executor.drain(timeout=1).running, tuple[Task, ...])
+
+
+@executor.job(name="mail.send", aliases=("mail.deliver",), request="none")
+def named(to: str) -> int:
+    return len(to)
+
+
+t.assert_type(named.submit("ada"), TaskFuture[int])
+executor.using(request="some")  # type: ignore[arg-type]
+executor.using(aliases=("x",))  # type: ignore[call-arg]
+# Periodic jobs: they keep the function's types, and take a function or a job.
+
+
+@executor.cron("0 3 * * *", timezone="Europe/Berlin", missed="all", jitter=5)
+def nightly() -> int:
+    return 3
+
+
+@executor.every(timedelta(minutes=5))
+@executor.job(unique="sync", on_taken="return")
+async def sync(page: int = 1) -> bytes:
+    return bytes(page)
+
+
+t.assert_type(nightly.submit().result(), int)
+t.assert_type(sync.submit(2), TaskFuture[bytes])
+nightly(1)  # type: ignore[call-arg]
+executor.cron("@daily", missed="none")  # type: ignore[arg-type]
+executor.every("5")  # type: ignore[arg-type]
+executor.using(unique=("order", 7), on_taken="replace").submit(add, 1)
+executor.using(on_taken="drop")  # type: ignore[arg-type]
+for one in executor.periodic:
+    t.assert_type(one.next, datetime | None)
+    t.assert_type(one.run_now(), TaskFuture[t.Any])
+executor.periodic[nightly].pause()

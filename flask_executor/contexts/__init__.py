@@ -2,7 +2,9 @@
 
 from .flask_versions import current_app as current_app
 from .pickling import dumps as dumps
+from .serving import at_each_request as at_each_request
 from .snapshot import PortableSnapshot as PortableSnapshot
 from .snapshot import Snapshot as Snapshot
+from .uploads import Upload as Upload
 from .uploads import keep_uploads as keep_uploads
 from .uploads import open_uploads as open_uploads

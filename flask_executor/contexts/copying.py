@@ -25,8 +25,6 @@ PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
 _SHARED = PLAIN | {FunctionType, io.TextIOWrapper, Rule, DefaultJSONProvider}
 """Common types of values in requests and sessions that are no containers."""
 
-_CONTAINERS = frozenset({dict, list, set, tuple, bytearray})
-
 
 def own_copy(value: T) -> T:
     """Return a copy of a container, with copies of the containers in it.
@@ -42,17 +40,16 @@ def is_proxy(value: t.Any) -> bool:
 
 
 def own_values(own: dict[t.Any, t.Any]) -> None:
-    """Copy the containers that a dictionary shares with the one it was copied from."""
+    """Copy the containers that a plain dict shares with the one it was copied from."""
     # Most hold no container, and this costs far less than to look at each value.
-    if not _SHARED.issuperset(map(type, dict.values(own))):
+    if not _SHARED.issuperset(map(type, own.values())):
         _own_values(own, {})
 
 
 def _own_values(own: dict[t.Any, t.Any], memo: dict[int, t.Any]) -> None:
-    # Not through the class's own methods: they may note a change, or refuse one.
-    for key, item in dict.items(own):
+    for key, item in own.items():
         if type(item) not in _SHARED:
-            dict.__setitem__(own, key, _own_copy(item, memo))
+            own[key] = _own_copy(item, memo)
 
 
 @lru_cache(maxsize=1024)
@@ -63,14 +60,12 @@ def _is_subclass(kind: t.Any) -> bool:
 
 def _own_copy(value: t.Any, memo: dict[int, t.Any]) -> t.Any:
     kind: t.Any = type(value)
-    if kind not in _CONTAINERS and not _is_subclass(kind):
-        return value
-    if id(value) in memo:
-        return memo[id(value)]
+    if (copied := memo.get(id(value))) is not None:
+        return copied
     if kind is dict:
-        own: t.Any = value.copy()
-        memo[id(value)] = own
-        _own_values(own, memo)
+        own = memo[id(value)] = value.copy()
+        if not PLAIN.issuperset(map(type, own.values())):
+            _own_values(own, memo)
         return own
     if kind is list:
         own = memo[id(value)] = value.copy()
@@ -81,9 +76,9 @@ def _own_copy(value: t.Any, memo: dict[int, t.Any]) -> t.Any:
         if PLAIN.issuperset(map(type, value)):
             return value
         return tuple(_own_copy(item, memo) for item in value)
-    if kind in _CONTAINERS:
+    if kind in (set, bytearray):
         return kind(value)
-    return _own_copy_of_subclass(value, memo)
+    return _own_copy_of_subclass(value, memo) if _is_subclass(kind) else value
 
 
 def _own_copy_of_subclass(value: t.Any, memo: dict[int, t.Any]) -> t.Any:
@@ -95,7 +90,10 @@ def _own_copy_of_subclass(value: t.Any, memo: dict[int, t.Any]) -> t.Any:
     if own is value:  # it cannot change, like an ImmutableMultiDict
         return value
     if isinstance(own, dict):
-        _own_values(own, memo)
+        # Not through the class's own methods: they may note a change, or refuse one.
+        values = dict.copy(own)
+        _own_values(values, memo)
+        dict.update(own, values)
     elif isinstance(own, list):
         # Here, too, not through the class's own methods.
         list.__setitem__(own, slice(None), [_own_copy(item, memo) for item in own])

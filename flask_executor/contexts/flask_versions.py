@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextvars
 import typing as t
+from contextvars import copy_context
 
 import flask.ctx
 import flask.globals
@@ -22,6 +23,8 @@ from flask import (
     appcontext_pushed,
     appcontext_tearing_down,
 )
+from flask.ctx import AppContext
+from flask.globals import _cv_app
 from flask.sessions import SessionMixin
 from flask.wrappers import Request
 from werkzeug.exceptions import HTTPException
@@ -97,6 +100,7 @@ class _SplitContexts:
         self._task_class = type("TaskContext", (_TaskRequestContext, request_class), {})
         self._app_variable = app_variable
         self._request_variable = request_variable
+        self._own_variables = frozenset({app_variable, request_variable, running})
 
     def app(self) -> Flask | None:
         """Return the app whose context is current, or None."""
@@ -111,13 +115,10 @@ class _SplitContexts:
 
     def variables(self) -> contextvars.Context:
         """A copy of the context variables, without Flask's and our own."""
-        variables = contextvars.copy_context()
-        app, request = self._app_variable, self._request_variable
-        if len(variables) == (app in variables) + (request in variables) + (
-            running in variables
-        ):
+        variables = copy_context()
+        if self._own_variables.issuperset(variables):
             return _NO_VARIABLES  # most often
-        return _without(variables, app, request, running)
+        return _without(variables, self._own_variables)
 
     def enter(
         self, app: Flask, g: dict[str, t.Any], request: RequestCopy | None
@@ -125,7 +126,7 @@ class _SplitContexts:
         context = app.app_context()
         if g:
             vars(context.g).update(g)
-        if appcontext_pushed.receivers or type(context) is not flask.ctx.AppContext:
+        if appcontext_pushed.receivers or type(context) is not AppContext:
             context.push()
         else:  # the same, without a signal that nobody hears: see _pop
             context._cv_tokens.append(self._app_variable.set(context))
@@ -187,6 +188,7 @@ class _MergedContexts:
     ) -> None:
         self._task_class = type("TaskContext", (_TaskAppContext, context_class), {})
         self._variable = variable
+        self._own_variables = frozenset({variable, running})
 
     def app(self) -> Flask | None:
         context = self._variable.get(None)
@@ -200,10 +202,10 @@ class _MergedContexts:
 
     def variables(self) -> contextvars.Context:
         """A copy of the context variables, without Flask's and our own."""
-        variables = contextvars.copy_context()
-        if len(variables) == (self._variable in variables) + (running in variables):
+        variables = copy_context()
+        if self._own_variables.issuperset(variables):
             return _NO_VARIABLES  # most often
-        return _without(variables, self._variable, running)
+        return _without(variables, self._own_variables)
 
     def enter(
         self, app: Flask, g: dict[str, t.Any], request: RequestCopy | None
@@ -251,30 +253,29 @@ def _pop(context: t.Any, error: BaseException | None) -> None:
     try:
         if (
             appcontext_popped.receivers
-            or type(context) is not flask.ctx.AppContext
+            or type(context) is not AppContext
             or len(tokens := context._cv_tokens) != 1
-            or (variable := flask.globals._cv_app).get(None) is not context
+            or _cv_app.get(None) is not context
         ):
             context.pop(error)
             return
+        app = context.app
         try:
-            if _tears_down(context.app):
-                context.app.do_teardown_appcontext(error)
+            if (
+                app.teardown_appcontext_funcs
+                or appcontext_tearing_down.receivers
+                or type(app).do_teardown_appcontext is not _DO_TEARDOWN
+            ):
+                app.do_teardown_appcontext(error)
         finally:
-            variable.reset(tokens.pop())
+            _cv_app.reset(tokens.pop())
     except Exception as failure:
         if error is None:
             raise
         error.add_note(f"The teardown of its context failed, too: {failure!r}")
 
 
-def _tears_down(app: Flask) -> bool:
-    """Return False if nothing hears of the end of an app context."""
-    return bool(
-        app.teardown_appcontext_funcs
-        or appcontext_tearing_down.receivers
-        or type(app).do_teardown_appcontext is not Flask.do_teardown_appcontext
-    )
+_DO_TEARDOWN = Flask.do_teardown_appcontext
 
 
 def session_of(context: t.Any) -> SessionMixin | None:
@@ -290,10 +291,10 @@ def _detect() -> _SplitContexts | _MergedContexts:
 
     The names of the other shape may warn, so they are not used.
     """
-    app_variable = flask.globals._cv_app
+    app_variable = _cv_app
     request_variable = getattr(flask.globals, "_cv_request", None)
     if request_variable is None:
-        return _MergedContexts(flask.ctx.AppContext, app_variable)
+        return _MergedContexts(AppContext, app_variable)
     return _SplitContexts(flask.ctx.RequestContext, app_variable, request_variable)
 
 
@@ -308,7 +309,7 @@ _NO_VARIABLES = contextvars.Context()
 
 
 def _without(
-    variables: contextvars.Context, *own: contextvars.ContextVar[t.Any]
+    variables: contextvars.Context, own: t.Iterable[contextvars.ContextVar[t.Any]]
 ) -> contextvars.Context:
     # Only what is set: a variable that holds None is not the same as one without a
     # value to the proxies.

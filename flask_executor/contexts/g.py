@@ -21,7 +21,7 @@ def copy_of_g(
         return {}
     # A copy first: looking at a value may run code that sets names of g.
     names: dict[str, t.Any] = vars(g).copy()
-    if which == "all":
+    if which == "all" or PLAIN.issuperset(map(type, names.values())):
         return names
     own = {k: v for k, v in names.items() if type(v) in PLAIN or not _has_close(v)}
     if "_login_user" in own and _reloads(own["_login_user"], session):

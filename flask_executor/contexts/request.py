@@ -8,7 +8,7 @@ import typing as t
 from functools import lru_cache
 
 from flask import Flask
-from flask.sessions import NullSession, SessionMixin
+from flask.sessions import SessionMixin
 from flask.wrappers import Request
 from werkzeug.routing import Rule
 from werkzeug.utils import cached_property
@@ -16,6 +16,7 @@ from werkzeug.utils import cached_property
 from .body import ParsedForm, body_of, was_read
 from .copying import own_copy, own_values, same
 from .pickling import deserialize, serialize
+from .sessions import PortableSession, SessionCopy, TransferredSession, new_session
 from .uploads import Content
 
 _REBUILT = frozenset(
@@ -40,47 +41,32 @@ or that have the same value in each.
 
 
 class RequestCopy:
-    """A request as it was, and its session; each task opens it again."""
+    """A request as it was, and its session; each task opens both again.
+
+    The view's own stream stays readable.
+
+    :param last: an earlier copy of this request, which has its body already.
+    """
 
     __slots__ = ("_attributes", "_body", "_class", "_environ", "_parsed", "_session")
 
     def __init__(
         self,
-        request_class: type[Request],
-        environ: dict[str, t.Any],
-        attributes: dict[str, t.Any],
-        session: SessionMixin | None,
-        body: Content | None,
-        parsed: ParsedForm | None,
-    ) -> None:
-        self._class = request_class
-        self._environ = environ
-        self._attributes = attributes
-        self._session = session
-        self._body = body
-        self._parsed = parsed
-
-    @classmethod
-    def of(
-        cls,
         request: Request,
         session: SessionMixin | None,
         last: RequestCopy | None = None,
-    ) -> RequestCopy:
-        """Copy a request and its session; the view's own stream stays readable.
-
-        :param last: an earlier copy of this request, which has its body already.
-        """
-        body, parsed = (last._body, last._parsed) if last else (None, None)
-        if body is None and parsed is None:
-            body, parsed = body_of(request)
-        return cls(
-            type(request),
-            _seen_environ(request),
-            _seen_attributes(request),
-            None if session is None else copy_session(session),
-            body,
-            parsed,
+    ) -> None:
+        self._body: Content | None
+        self._parsed: ParsedForm | None
+        if last is None or (last._body is None and last._parsed is None):
+            self._body, self._parsed = body_of(request)
+        else:
+            self._body, self._parsed = last._body, last._parsed
+        self._class = type(request)
+        self._environ = _seen_environ(request)
+        self._attributes = _seen_attributes(request)
+        self._session: SessionCopy | TransferredSession | None = (
+            None if session is None else SessionCopy(session)
         )
 
     def shows(self, request: Request, session: SessionMixin | None) -> bool:
@@ -90,8 +76,14 @@ class RequestCopy:
         return (
             same(self._attributes, _seen_attributes(request))
             and same(self._environ, _seen_environ(request))
-            and same_session(self._session, session)
+            and self._shows_session(session)
         )
+
+    def _shows_session(self, session: SessionMixin | None) -> bool:
+        own = t.cast("SessionCopy | None", self._session)
+        if own is None or session is None:
+            return own is None and session is None
+        return own.shows(session)
 
     def changeable(
         self, request: Request, session: SessionMixin | None
@@ -101,13 +93,11 @@ class RequestCopy:
         Each is paired with its copy. The request and session were just copied.
         """
         environ, attributes = request.environ, vars(request)
-        views = [environ[name] for name in self._environ]
-        views += [attributes[name] for name in self._attributes]
-        ours = [*self._environ.values(), *self._attributes.values()]
-        if session is not None and self._session is not None:
-            views += (*vars(session).values(), *session.values())
-            ours += (*vars(self._session).values(), *self._session.values())
-        return [(v, own) for v, own in zip(views, ours, strict=False) if v is not own]
+        pairs = [(environ[name], own) for name, own in self._environ.items()]
+        pairs += [(attributes[name], own) for name, own in self._attributes.items()]
+        if session is not None and isinstance(self._session, SessionCopy):
+            pairs += self._session.pairs(session)
+        return [(value, own) for value, own in pairs if value is not own]
 
     def open_request(self) -> Request:
         """Return a new request."""
@@ -126,9 +116,9 @@ class RequestCopy:
         self, app: Flask, request: t.Callable[[], Request]
     ) -> SessionMixin:
         """Return a new session; it is opened now if the view had not opened one."""
-        if self._session is not None:
-            return copy_session(self._session)
-        return _new_session(app, request())
+        if self._session is None:
+            return new_session(app, request())
+        return self._session.open(app, request)
 
     def portable(self) -> PortableRequest:
         """Return the part of it that is sent to another process."""
@@ -142,22 +132,10 @@ class RequestCopy:
             serialize(environ, "WSGI environment"),
             serialize(attributes, "request attributes"),
             None if rule is None else (rule.endpoint, rule.rule),
-            self._portable_session(),
+            None if self._session is None else self._session.portable(),
             self._body,
             self._parsed,
         )
-
-    def _portable_session(self) -> PortableSession | None:
-        if self._session is None:
-            return None
-        return (
-            serialize(dict(self._session), "session"),
-            serialize(vars(self._session), "session attributes"),
-        )
-
-
-PortableSession = tuple[dict[str, t.Any], dict[str, t.Any]]
-"""The content of a session, and its attributes."""
 
 
 class PortableRequest(t.NamedTuple):
@@ -180,78 +158,22 @@ class PortableRequest(t.NamedTuple):
             "url_rule": _own_rule(app, self.rule),
             **deserialize(self.attributes),
         }
-        environ = deserialize(self.environ)
+        copy = RequestCopy.__new__(RequestCopy)
+        copy._class = app.request_class
+        copy._environ = deserialize(self.environ)
         # Flask's own log handler asks for it.
-        environ["wsgi.errors"] = sys.stderr
-        copy = _TransferredRequest(
-            app.request_class,
-            environ,
-            attributes,
-            None,
-            self.body,
-            self.parsed,
-        )
-        copy.transferred = self.session
+        copy._environ["wsgi.errors"] = sys.stderr
+        copy._attributes = attributes
+        session = self.session
+        copy._session = None if session is None else TransferredSession(session)
+        copy._body, copy._parsed = self.body, self.parsed
         return copy
-
-
-class _TransferredRequest(RequestCopy):
-    """A request that came from another process."""
-
-    __slots__ = ("transferred",)
-
-    transferred: PortableSession | None
-    """The content of the session; None if the view had none."""
-
-    def open_session(
-        self, app: Flask, request: t.Callable[[], Request]
-    ) -> SessionMixin:
-        """Return a session of the app's own class, with the content of the view's."""
-        session = _new_session(app, request())
-        if self.transferred is not None and not isinstance(session, NullSession):
-            data, attributes = map(deserialize, self.transferred)
-            session.clear()
-            session.update(data)
-            vars(session).update(attributes)
-        return session
-
-    def _portable_session(self) -> PortableSession | None:
-        return self.transferred
 
 
 def close(request: Request) -> None:
     """Close a task's own request: its uploads, and the cycle of it and its environ."""
     request.close()
     request.environ["werkzeug.request"] = None
-
-
-def copy_session(session: SessionMixin) -> SessionMixin:
-    """Return a session of the same class with a deep copy of its data.
-
-    Nothing is saved by it.
-    """
-    copy = session.__class__.__new__(session.__class__)
-    attributes = vars(copy)
-    attributes.update(vars(session))
-    own_values(attributes)
-    if isinstance(copy, dict) and isinstance(session, dict):
-        # Not through the class's own methods: they note a change, or refuse one.
-        dict.update(copy, session)
-        own_values(copy)
-    return copy
-
-
-def same_session(own: SessionMixin | None, session: SessionMixin | None) -> bool:
-    """Return True if a session still looks like its copy."""
-    if own is None or session is None:
-        return own is session
-    return same(vars(own), vars(session)) and same(dict(own), dict(session))
-
-
-def _new_session(app: Flask, request: Request) -> SessionMixin:
-    interface = app.session_interface
-    session = interface.open_session(app, request)
-    return interface.make_null_session(app) if session is None else session
 
 
 def _own_rule(app: Flask, rule: tuple[str, str] | None) -> Rule | None:
@@ -277,10 +199,10 @@ def _seen_environ(request: Request) -> dict[str, t.Any]:
 
 def _seen_attributes(request: Request) -> dict[str, t.Any]:
     """Return a copy of Flask's routing, and of what the app and extensions have set."""
-    request_class: t.Any = type(request)
-    leave = _left_out(request_class)
     state = vars(request).copy()
-    attributes = {name: state[name] for name in state if name not in leave}
+    request_class: t.Any = type(request)
+    left_out = _left_out(request_class)
+    attributes = {name: state[name] for name in state.keys() - left_out}
     own_values(attributes)
     return attributes
 

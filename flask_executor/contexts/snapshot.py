@@ -69,15 +69,14 @@ class Snapshot:
         if isinstance(context, OnDemand) and context.untouched_copy:
             untouched = context.untouched_copy
             return cls(seen_app, copy_of_g(g, copy_g), untouched, variables)
-        session = session_of(context)
-        request: Request = context.request
-        last = Reusable.of(context)
-        if last is None:
-            copy = RequestCopy.of(request, session)
-        elif last.serves(request, session, g, variables, copy_g):
-            return last.snapshot
+        session, request = session_of(context), context.request
+        if getattr(context, _LAST, None) is None:  # the first submit of the view
+            copy = RequestCopy(request, session)
         else:
-            copy = RequestCopy.of(request, session, last.copy)
+            last = Reusable.of(context)
+            if last.serves(request, session, g, variables, copy_g):
+                return last.snapshot
+            copy = RequestCopy(request, session, last.copy)
         snapshot = cls(seen_app, copy_of_g(g, copy_g, session), copy, variables)
         # On the context, which the request does not refer to: no cycle.
         setattr(context, _LAST, snapshot)
@@ -177,9 +176,9 @@ class Reusable:
         self._seen: _Seen | None = None
 
     @classmethod
-    def of(cls, context: t.Any) -> Reusable | None:
-        """Return the last snapshot of a context, prepared for this, or None."""
-        last: Snapshot | Reusable | None = getattr(context, _LAST, None)
+    def of(cls, context: t.Any) -> Reusable:
+        """Return the last snapshot of a context, prepared for this."""
+        last: Snapshot | Reusable = getattr(context, _LAST)
         if isinstance(last, Snapshot):
             last = cls(last)
             setattr(context, _LAST, last)

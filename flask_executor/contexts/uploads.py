@@ -182,6 +182,16 @@ class Upload:
         self._name = file.name
         self._headers = list(file.headers or ())
 
+    @property
+    def was_closed(self) -> bool:
+        """True if the view had closed it, so its bytes are gone."""
+        return self._content is None
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        return 0 if self._content is None else self._content.size
+
     def open(self) -> FileStorage:
         """Return a new file storage, at the first byte."""
         file = FileStorage(

@@ -30,6 +30,7 @@ from .runs import Runs
 from .shutdown import Drained, Shutdown, leave_with_process
 from .table import TaskTable
 from .timer import Clock, Timer
+from .uniques import Uniques
 from .verdict import CANCELLED, Verdict
 
 _system_clock = Clock()
@@ -46,6 +47,9 @@ class Dispatcher:
     :param app: the app for which the pools are made.
     :param clock: tells the time.
     """
+
+    periodic: t.Any = None
+    """What submits the periodic jobs, once it is needed."""
 
     def __init__(
         self,
@@ -84,6 +88,8 @@ class Dispatcher:
         """How tasks end."""
         self.queueing: Queueing = Queueing(table, timer, self.endings, self.defaults)
         """Where tasks wait."""
+        self.uniques: Uniques = Uniques(table, self.endings)
+        """Which values of the option ``unique`` are taken."""
         runs = Runs(table, timer, events, self.endings, self.queueing)
         self.nested: NestedWaits = NestedWaits(self, self._owns, run_task)
         """Tasks that wait for tasks."""

@@ -61,6 +61,11 @@ class Endings:
         """End a pending task, wherever it waits; return False if it is not pending."""
         if not self._table.take_pending(task):
             return False
+        self.end_taken(task, verdict)
+        return True
+
+    def end_taken(self, task: Task, verdict: Verdict) -> None:
+        """Same as :meth:`end_pending`, for who has taken the task out of the table."""
         task._ended_as = t.cast("t.Any", verdict.kind)
         if task._timer is not None:
             self._timer.cancel(task._timer)
@@ -71,7 +76,6 @@ class Endings:
         if verdict.error is not None:
             self._events.failed(task, verdict)
         self.end(task, verdict)
-        return True
 
     def cancel(self, task: Task) -> bool:
         """Cancel a task that waits; return True if it is cancelled now."""

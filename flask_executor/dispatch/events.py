@@ -13,15 +13,14 @@ import sys
 import threading
 import traceback
 import typing as t
-import weakref
 from contextlib import nullcontext
-from pathlib import Path
 
 from blinker import NamedSignal
 from flask import Flask
 
 from ..attempt import Attempt
 from ..contexts import current_app
+from ..log import Log
 from ..settings import Settings
 from ..signals import (
     send,
@@ -36,55 +35,6 @@ from ..signals import (
 )
 from ..task import Task
 from .verdict import Verdict
-
-_PACKAGE = str(Path(__file__).parents[1])
-"""The origin of log records: the package, which people know, not its modules."""
-
-
-class Log:
-    """Writes to the log of an app.
-
-    :param app: the app; only a weak reference to it is kept.
-    """
-
-    def __init__(self, app: Flask) -> None:
-        self._app = weakref.ref(app)
-
-    @property
-    def app(self) -> Flask:
-        """The app."""
-        return t.cast(Flask, self._app())
-
-    def write(
-        self,
-        level: int,
-        message: str,
-        *values: t.Any,
-        error: BaseException | None = None,
-    ) -> None:
-        """Write a record, with a traceback if there is an error."""
-        try:
-            logger = self.app.logger
-            if logger.isEnabledFor(level):
-                exc_info = None if error is None else _exc_info(error)
-                record = logger.makeRecord(
-                    logger.name, level, _PACKAGE, 0, message, values, exc_info
-                )
-                logger.handle(record)
-        except BaseException:
-            # Write to standard error, as logging does for its own faults.
-            traceback.print_exc()
-
-    def guard(self, fn: t.Callable[..., object], *args: t.Any) -> None:
-        """Call a function; write what it raises to standard error."""
-        try:
-            fn(*args)
-        except BaseException:
-            traceback.print_exc()
-
-
-def _exc_info(error: BaseException) -> t.Any:
-    return type(error), error, error.__traceback__
 
 
 class LogSink:
@@ -268,10 +218,15 @@ class Events:
         self.log: Log = Log(app)
         """The log of the app."""
         enabled = settings.log_exceptions and not settings.propagate_exceptions
+        self._logs_failures = enabled
         sinks = LogSink(self.log, enabled=enabled), SignalSink(self.log)
         for event in _EVENTS:
             heard = [getattr(sink, event, None) for sink in sinks]
             setattr(self, event, _teller(tuple(fn for fn in heard if fn is not None)))
+
+    def is_logged(self, verdict: Verdict) -> bool:
+        """Return True if ``decided`` does something with the verdict on a failure."""
+        return self._logs_failures or verdict.fault is not None
 
     submitted: t.Callable[[Task], object]
     started: t.Callable[[Attempt], object]

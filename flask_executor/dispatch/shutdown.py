@@ -15,10 +15,10 @@ from concurrent.futures import wait as wait_for
 from multiprocessing.util import Finalize, register_after_fork
 
 from ..errors import WaitsForItself
+from ..log import Log
 from ..pools import Pool
 from ..task import Task
 from .endings import Endings
-from .events import Log
 from .table import TaskTable
 from .timer import Timer
 
@@ -130,11 +130,10 @@ class Shutdown:
         live = self._table.live.copy()
         late = [attempt.task for attempt in self._table.late.copy()]
         tasks = [*dict.fromkeys([*live, *late])]
-        futures = [task.future for task in tasks]
         for task in self._table.pending.copy():
             if _is_timed(task):
                 self._endings.give_up(task)
-        wait_for([future for future in futures if future is not None], timeout)
+        wait_for(live.values(), timeout)
         for task in self._table.pending.copy():
             self._endings.give_up(task)
         self.shutdown(wait=False, cancel_futures=True)
@@ -213,14 +212,22 @@ def _names(tasks: t.Sequence[Task]) -> str:
 
 
 _all: weakref.WeakSet[t.Any] = weakref.WeakSet()
+_ended: set[int] = set()
+"""This process, once it ends; a process that it was forked from may be there, too."""
 
 
 def leave_with_process(dispatcher: t.Any) -> None:
-    """Let a dispatcher end its tasks when the process ends."""
+    """Let a dispatcher end its tasks when the process ends.
+
+    If it is made after that, it accepts none: nobody would wait for them.
+    """
     _all.add(dispatcher)
+    if os.getpid() in _ended:
+        dispatcher.table.closed = True
 
 
 def _leave_all() -> None:
+    _ended.add(os.getpid())  # first: those that are made later are not in the list
     ours = [one for one in list(_all) if one.pid == os.getpid()]
     _all.difference_update(ours)  # once is enough
     # All together: a task that ends in one must not begin another one elsewhere.

@@ -5,7 +5,8 @@ Guarantees
 
 *Alive.* A task is in ``live`` from the moment it is accepted until its future has
 ended; its callbacks run after that. Nothing takes it out and puts it back, so
-``live.copy()`` has all tasks that are alive at one moment, whatever others do.
+``live.copy()`` has all tasks that are alive at one moment, whatever others do. It has
+their futures, too: a task drops its own before that has ended.
 
 *One decision at a time.* A task that may begin or be cancelled is in ``pending``; an
 attempt whose end is not decided is in ``running``. The code that takes it out decides
@@ -29,6 +30,7 @@ writer at a time, and readers may see one of these change before another.
 from __future__ import annotations
 
 import typing as t
+from concurrent.futures import Future
 from concurrent.futures._base import PENDING, RUNNING
 
 from ..attempt import Attempt
@@ -51,8 +53,8 @@ class TaskTable:
         """True if no pending task becomes due any more, and none is tried again."""
         self.on_empty: t.Callable[[], object] = bool
         """Called when the last task has gone and nothing more is accepted."""
-        self.live: dict[Task, None] = {}
-        """The tasks that were accepted and have not ended."""
+        self.live: dict[Task, Future[t.Any]] = {}
+        """The tasks that were accepted and have not ended, with their futures."""
         self.pending: dict[Task, None] = {}
         """The tasks that may begin or be cancelled."""
         self.running: dict[Attempt, None] = {}
@@ -75,7 +77,7 @@ class TaskTable:
 
     def admit(self, task: Task) -> None:
         """Accept a task: it is alive and pending from now on."""
-        self.live[task] = None
+        self.live[task] = task.future
         self.pending[task] = None
 
     def count_waiting(self) -> int:

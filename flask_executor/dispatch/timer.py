@@ -25,6 +25,9 @@ class Clock:
     time: t.Callable[[], float] = staticmethod(time.time)
     """Seconds since the epoch, for people."""
 
+    is_manual: bool = False
+    """True if only a test moves it: it neither sleeps nor is set."""
+
     def drives(self, timer: Timer) -> bool:
         """Return True if this clock calls :meth:`Timer.run_due` itself from now on."""
         return False
@@ -78,6 +81,8 @@ class Timer:
         self._thread: threading.Thread | None = None
         self._driven = clock.drives(self)
         self._closed = False
+        self.on_close: t.Callable[[], object] = bool
+        """Called by :meth:`close`, to cancel calls that nobody waits for."""
         self._here = _Here()
 
     @property
@@ -160,6 +165,7 @@ class Timer:
 
         :param wait: return only when it has ended; not on the thread itself.
         """
+        self.on_close()
         with self._changed:
             self._closed = True
             self._changed.notify()

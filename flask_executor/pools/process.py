@@ -7,6 +7,7 @@ with a process: if that is killed, only this call is lost.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import threading
@@ -22,6 +23,7 @@ from flask import Flask
 from ..attempt import Attempt
 from ..calls import Call, Outcome
 from ..errors import ChildrenNotAllowed
+from ..log import Log
 from ..payload import MainModule, check_declared, serialize_call
 from ..settings import Settings
 from ..task import Task, name_of
@@ -80,10 +82,11 @@ class ProcessPool(ProcessPoolExecutor, Pool):
     @classmethod
     def of(cls, settings: Settings, name: str, app: Flask) -> t.Self:
         """Return the pool for an app."""
-        logger = app.logger
+        log = Log(app)
 
         def warn(reason: str) -> None:
-            logger.warning(
+            log.write(
+                logging.WARNING,
                 "Calls on the %s pool run without contexts, since no worker finds the"
                 " app (%s): set EXECUTOR_APP to 'module:app' or 'module:factory'.",
                 cls.kind,

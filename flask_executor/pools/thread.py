@@ -82,6 +82,8 @@ class ThreadPool(ThreadPoolExecutor, Pool):
         try:
             # A thread must not inherit the context of its first task.
             contextvars.Context().run(self._adjust_thread_count)
+            if len(self._threads) == self._max_workers:
+                self._idle_semaphore = t.cast(t.Any, _NotCounted)
         except BaseException:  # no more threads: the existing ones may be enough
             if not self._threads:
                 self._queue.remove(task)
@@ -112,6 +114,21 @@ class ThreadPool(ThreadPoolExecutor, Pool):
 
 def _note_pool(pool: weakref.ref[Pool]) -> None:
     here.pool = pool
+
+
+class _NotCounted:
+    """Replaces the count of idle threads, once there are as many threads as allowed.
+
+    Each thread adds itself to that count after each task, which takes a tenth of the
+    time of a task, and nothing depends on it any more.
+    """
+
+    @staticmethod
+    def acquire(timeout: float) -> bool:
+        """Return True: no further thread must be started."""
+        return True
+
+    release: t.ClassVar[t.Callable[[], object]] = bool
 
 
 class _WorkItem:

@@ -20,6 +20,8 @@ class ManualClock(Clock):
     of freezegun or time-machine. Move it from one thread at a time.
     """
 
+    is_manual = True
+
     def __init__(self) -> None:
         self._began = time.time()
         self._at_first = self._monotonic = time.monotonic()

@@ -11,8 +11,11 @@ from flask_executor.current import CurrentTask
 from flask_executor.dispatch import Clock, Dispatcher, Timer
 from flask_executor.dispatch.events import clear_locals
 from flask_executor.dispatch.limits import Limit, Place
+from flask_executor.dispatch.uniques import Uniques
 from flask_executor.options import OPTIONS, Options, checked
 from flask_executor.payload import MainModule, TaskInfo, rebuild_outcome, serialize_call
+from flask_executor.periodic.cron import Cron
+from flask_executor.periodic.schedules import Every, due_ticks, latest_tick
 from flask_executor.pools import Pool
 from flask_executor.pools import pebble as pebble_pool
 from flask_executor.pools.base import bare_owner
@@ -32,8 +35,10 @@ __all__ = [
     "Attempt",
     "Call",
     "Clock",
+    "Cron",
     "CurrentTask",
     "Dispatcher",
+    "Every",
     "Limit",
     "LoopPool",
     "MainModule",
@@ -49,11 +54,14 @@ __all__ = [
     "TaskInfo",
     "ThreadPool",
     "Timer",
+    "Uniques",
     "WorkerHandle",
     "bare_owner",
     "checked",
     "clear_locals",
+    "due_ticks",
     "is_coroutine_function",
+    "latest_tick",
     "pebble_pool",
     "rebuild_outcome",
     "request_for",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 import typing as t
-from contextvars import ContextVar, copy_context
+from contextvars import ContextVar
+from multiprocessing.connection import Connection
 
 from flask import Flask, current_app, request
+from limits import LIMIT
 
 from flask_executor import Executor, current_task
 
@@ -16,16 +19,43 @@ executor = Executor(app)
 colour: ContextVar[str] = ContextVar("colour", default="none")
 
 
-def report_for_ever(n: int) -> int:
-    """Leave a thread that goes on reporting after the end of the task."""
-    inside = copy_context()
+may_report, has_reported = threading.Event(), threading.Event()
+
+
+def leave_a_reporter() -> None:
+    """Leave a thread that reports once it may, when this task is long over."""
+    progress = current_task.progress  # the one of this task, wherever it is called
 
     def report() -> None:
-        for _ in range(20_000):
-            inside.copy().run(current_task.progress, n, 10, "x" * 500)
+        may_report.wait(LIMIT)
+        progress(1, 2, "late")
+        has_reported.set()
 
     threading.Thread(target=report, daemon=True).start()
-    return n
+
+
+def wait_for_the_reporter() -> bool:
+    """Let that thread report while this task runs."""
+    may_report.set()
+    return has_reported.wait(LIMIT)
+
+
+def report_within_the_reply() -> bytes:
+    """Report on another thread when the first part of the reply is in the pipe.
+
+    What is long goes there in two parts: its length, and itself.
+    """
+    progress, send = current_task.progress, Connection._send  # type: ignore[attr-defined]
+
+    def send_and_report(pipe: t.Any, part: t.Any) -> None:
+        send(pipe, part)
+        Connection._send = send  # type: ignore[attr-defined]
+        report = threading.Thread(target=progress, args=(1, 2, "within"))
+        report.start()
+        report.join(0.5)  # it waits for the reply to be sent, if all is well
+
+    Connection._send = send_and_report  # type: ignore[attr-defined]
+    return b"x" * 100_000
 
 
 def report_nonsense() -> int:
@@ -34,6 +64,17 @@ def report_nonsense() -> int:
     current_task.progress(t.cast(t.Any, threading.Lock()), 2, "lock")
     current_task.progress(t.cast(t.Any, lambda: 1), t.cast(t.Any, object()))
     return 1
+
+
+def fail() -> t.NoReturn:
+    raise ValueError
+
+
+def wait_to_stop() -> None:
+    """Return when this task is asked to stop."""
+    deadline = time.monotonic() + LIMIT
+    while not current_task.cancel_requested and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def echo(n: int) -> int:

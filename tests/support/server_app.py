@@ -1,7 +1,6 @@
 """An app for real servers: its tasks tell the test what happened through a named pipe.
 
-``SERVER_NOTES`` is that pipe. A task writes one short line at a time, which the system
-never mixes with another's.
+See :mod:`notes`.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import typing as t
 import zlib
 
 from flask import Flask, Response, current_app, g, jsonify, request, url_for
+from notes import note
 
 from flask_executor import Executor
 
@@ -31,16 +31,6 @@ app.config.update(
 executor = Executor(app)
 processes = Executor(app, "other")
 line = Executor(app, "line")
-
-
-def note(*words: object) -> None:
-    """Tell the test, with the process that says so."""
-    text = " ".join(map(str, (*words, os.getpid())))
-    fd = os.open(os.environ["SERVER_NOTES"], os.O_WRONLY)
-    try:
-        os.write(fd, f"{text}\n".encode())
-    finally:
-        os.close(fd)
 
 
 def seen() -> dict[str, t.Any]:

@@ -1,0 +1,153 @@
+"""The exceptions of tasks that are saved; see :mod:`.errors` for all others."""
+
+from __future__ import annotations
+
+import typing as t
+
+from .errors import ArgumentsNotPicklable, ResultNotPicklable
+
+
+class KeyNotStorable(ValueError):
+    """The key of a future cannot be written into the store."""
+
+    def __init__(self, key: str, kind: str, reason: str) -> None:
+        self.key = key
+        self.kind = kind
+        self.reason = reason
+        super().__init__(
+            f"The key {key} ({kind}) cannot be kept in the store: {reason}. Use a text,"
+            " a whole number, a member of an Enum, or a tuple of these."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.key, self.kind, self.reason)
+
+
+class KeyNotReadable(LookupError):
+    """The text of a key in the store means nothing in this process."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        self.text = text
+        self.reason = reason
+        super().__init__(
+            f"{text!r} is no key in this process: {reason}. Ask for the task by its id."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.text, self.reason)
+
+
+class NoSecretKey(RuntimeError):
+    """The store needs a ``SECRET_KEY``, and the app has none."""
+
+    def __init__(self, app: str) -> None:
+        self.app = app
+        super().__init__(
+            f"The app {app!r} has no SECRET_KEY, so the store cannot sign what it"
+            " saves: set app.config['SECRET_KEY'] to the same random text in every"
+            " process, for example one that secrets.token_hex() made."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.app,)
+
+
+class PayloadRefused(ValueError):
+    """The saved bytes of a task were not used: forged, damaged, or not readable."""
+
+    def __init__(self, task: str, kind: str, job: str, reason: str) -> None:
+        self.task = task
+        self.kind = kind
+        self.job = job
+        self.reason = reason
+        super().__init__(
+            f"The {kind} of task {task} ({job}) was not used: {reason}. Other tasks are"
+            " not affected. Submit it again if it is still needed."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.task, self.kind, self.job, self.reason)
+
+
+class PayloadTooLarge(ValueError):
+    """The arguments, the request or the result of a task are too large to be saved."""
+
+    def __init__(self, name: str, what: str, size: int, limit: int) -> None:
+        self.name = name
+        self.what = what
+        self.size = size
+        self.limit = limit
+        super().__init__(
+            f"{name} cannot be saved: {size} bytes are too much for {what}, for"
+            f" EXECUTOR_STORE_MAX_BYTES is {limit}. Save a file or a row yourself, and"
+            " pass or return its path or its id."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.name, self.what, self.size, self.limit)
+
+
+class ArgumentsNotStorable(ArgumentsNotPicklable):
+    """The arguments of a call cannot be saved."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.args = (f"{name} cannot be saved: {reason}.",)
+
+
+class ResultNotStorable(ResultNotPicklable):
+    """The result of a task cannot be saved, so the task has failed."""
+
+    def __init__(self, name: str, outcome: str, reason: str) -> None:
+        super().__init__(name, outcome, reason)
+        self.args = (
+            f"{name} ran, but {outcome} cannot be saved: {reason}. Return plain data,"
+            " or save it yourself and return its id.",
+        )
+
+
+class FailedElsewhere(Exception):
+    """A saved task failed, and its own exception cannot be made in this process."""
+
+    def __init__(self, name: str, error: str, text: str) -> None:
+        self.name = name
+        self.error = error
+        self.text = text
+        super().__init__(
+            f"{name} failed with {error}: {text}. Its own exception cannot be made in"
+            " this process; its traceback is below."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.name, self.error, self.text)
+
+
+class DuplicateJobName(ValueError):
+    """Two different functions were declared as jobs under one name."""
+
+    def __init__(self, name: str, first: str, second: str) -> None:
+        self.name = name
+        self.first = first
+        self.second = second
+        super().__init__(
+            f"{name!r} is the name of the job {first} already, so {second} needs"
+            " another one: a saved task finds its function by this name."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.name, self.first, self.second)
+
+
+class JobNotStorable(ValueError):
+    """A task cannot be saved, because its function is not found again by a name."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name = name
+        self.reason = reason
+        super().__init__(
+            f"Tasks of {name} cannot be saved: {reason}. After a crash, another process"
+            " must find the function by its name."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.name, self.reason)
