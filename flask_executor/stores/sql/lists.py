@@ -121,11 +121,8 @@ class Lists:
         self, wanted: list[str], given: set[str], state: str | None, order: str
     ) -> str:
         """Return a statement for a page of one state, or of all."""
-        index = ""
-        if state in _IN_TROUBLE and "job" in given:
-            index, wanted = "task_troubled", [*wanted, TROUBLED]
-        elif state not in (None, "succeeded") and not given & _SELECTIVE:
-            index = "task_state"
+        index = _index(given, state)
+        wanted = [*wanted, TROUBLED] if index == "task_troubled" else wanted
         hint = self._sql.indexed_by(index) if index else ""
         where = " AND ".join(wanted) or "true"
         select = self._select.replace(" WHERE ", f" {hint} WHERE ")
@@ -153,6 +150,19 @@ class Lists:
     def attempts(self, db: Connection, id: int) -> list[AttemptRecord]:
         """Return the attempts of a task that did not succeed."""
         return [AttemptRecord(*row) for row in self._sql.run(db, self._attempts, id=id)]
+
+
+def _index(given: set[str], state: str | None) -> str | None:
+    """Return the index that leaves the fewest tasks to look at, or None if it is clear.
+
+    Most tasks have succeeded, and few have any other state.
+    """
+    if state is None or given & _SELECTIVE:
+        return None
+    if state != "succeeded":
+        is_troubled = state in _IN_TROUBLE and "job" in given
+        return "task_troubled" if is_troubled else "task_state"
+    return next((f"task_{name}" for name in ("job", "name") if name in given), None)
 
 
 _BY = {"id": "int", "uid": "text", "key": "text"}
