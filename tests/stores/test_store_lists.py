@@ -288,3 +288,30 @@ def test_a_missing_index_would_be_noticed(
                     row[3] for row in db.exec_driver_sql(explain, values)
                 ]
     assert any(scanned_by_sqlite(*one) or sorts(*one) for one in plans.items())
+
+
+def test_postgresql_finds_what_is_over_in_an_index(
+    stores: t.Callable[..., SqlStore], postgresql_url: str
+) -> None:
+    """The clock is asked once per statement, so that an index can compare with it."""
+    store = stores(postgresql_url)
+    seen: list[t.Any] = []
+
+    def note(*event: t.Any) -> None:
+        seen.append(event[2:4])
+
+    store.setup()
+    event.listen(store.database.engine, "before_cursor_execute", note)
+    store.promote()
+    store.prune({"succeeded": 1.0})
+    store.reap(3)
+    event.remove(store.database.engine, "before_cursor_execute", note)
+    found = []
+    with store.database.engine.connect() as db:
+        db.exec_driver_sql("SET enable_seqscan = off")
+        for statement, values in seen:
+            if "clock_timestamp" in statement and "SKIP LOCKED" in statement:
+                rows = db.exec_driver_sql(f"EXPLAIN {statement}", values)
+                conditions = [row[0] for row in rows if "Index Cond" in row[0]]
+                found += re.findall(r"(due|finished|lease_until) <=? ", str(conditions))
+    assert found == ["due", "finished", "lease_until"]

@@ -19,8 +19,11 @@ Statement = TextClause | TextualSelect
 _TYPES = {"sqlite": {}, "postgresql": {"int": "bigint", "real": "double precision"}}
 _CLOCK = {
     "sqlite": "((julianday('now') - 2440587.5) * 86400.0)",
-    # now() is the time at which the transaction began.
-    "postgresql": "CAST(extract(epoch FROM clock_timestamp()) AS double precision)",
+    # now() is the time at which the transaction began. As a query of its own it is
+    # asked once per statement; otherwise once per row, and no index could be used.
+    "postgresql": (
+        "(SELECT CAST(extract(epoch FROM clock_timestamp()) AS double precision))"
+    ),
 }
 
 
