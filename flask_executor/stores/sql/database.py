@@ -161,7 +161,7 @@ class Database:
                 # It cannot be changed within a transaction.
                 raw.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
                 db.info["synced"] = synced
-            raw.execute("BEGIN IMMEDIATE")
+            _begin(raw)
             try:
                 yield db
                 raw.execute("COMMIT")
@@ -194,6 +194,28 @@ class Database:
 def may_repeat(error: BaseException, number: int) -> bool:
     """Return True if a transaction may be repeated after ``number`` repetitions."""
     return kind_of(error) == "collision" and number < _COLLISIONS - 1
+
+
+def _begin(connection: t.Any) -> None:
+    """Begin to write to an SQLite file, as soon as nobody else does."""
+    deadline = time.monotonic() + PATIENCE
+    # SQLite itself would wait longer and longer, and let others pass.
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        while not _has_begun(connection, is_last=time.monotonic() > deadline):
+            time.sleep(random.uniform(0.0002, 0.002))
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {int(PATIENCE * 1000)}")
+
+
+def _has_begun(connection: t.Any, *, is_last: bool) -> bool:
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        if is_last or not error.sqlite_errorname.startswith("SQLITE_BUSY"):
+            raise
+        return False
+    return True
 
 
 def _parse(where: str | URL) -> URL:
