@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import typing as t
 from datetime import timedelta
 
@@ -56,3 +57,12 @@ def is_hashable(value: t.Any) -> bool:
     except TypeError:
         return False
     return True
+
+
+def is_json(value: t.Any, longest: int) -> bool:
+    """Return True for a value that JSON carries unchanged, in so many characters."""
+    try:
+        text = json.dumps(value, allow_nan=False)
+        return len(text) <= longest and bool(json.loads(text) == value)
+    except (TypeError, ValueError, RecursionError):
+        return False

@@ -80,7 +80,8 @@ class Executor(HasPeriodicJobs):
         if issubclass(type(app), LocalProxy):  # people pass current_app, in a view
             app = t.cast(t.Any, app)._get_current_object()
         made = self._planning.dispatcher_made
-        state = AppState.of(app, self.name, self._new_dispatcher, made)
+        names = self._job_names
+        state = AppState.of(app, self.name, self._new_dispatcher, made, names)
         replaced = self._states.get(app)
         self._states[app] = self._last_state = state
         self._last_app = app

@@ -53,6 +53,7 @@ class AppState:
     :param kind: the pool that the type names.
     :param new: makes a dispatcher.
     :param made: is told of each dispatcher that was made.
+    :param job_names: finds the jobs of saved tasks.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class AppState:
         kind: str,
         new: NewDispatcher,
         made: t.Callable[[Dispatcher], object],
+        job_names: t.Any,
     ) -> None:
         self.app: weakref.ref[Flask] = weakref.ref(app)
         """The app, or None if it was deleted."""
@@ -71,6 +73,7 @@ class AppState:
         self.new_dispatcher = new
         """Makes the dispatcher."""
         self._made = made
+        self._job_names = job_names
         # Here and not at first use: a server may fork at that moment, and in the child
         # the lock of a module that is being imported would stay locked.
         self.pool_class: t.Any = pool_module(kind).POOL
@@ -92,6 +95,7 @@ class AppState:
         name: str,
         new: NewDispatcher,
         made: t.Callable[[Dispatcher], object],
+        job_names: t.Any,
     ) -> AppState:
         """Make the state of an executor for an app, and put all defaults in its config.
 
@@ -102,7 +106,7 @@ class AppState:
         kind = _kind(app.config, prefix)
         for spec in fields(Settings):
             app.config.setdefault(config_key(prefix, spec.name), spec.default)
-        return cls(app, name, prefix, kind, new, made)
+        return cls(app, name, prefix, kind, new, made, job_names)
 
     def here(self) -> AppState:
         """Return the state of this process: itself, or a new one in a forked child.
@@ -120,8 +124,8 @@ class AppState:
 
     def _made_anew(self) -> AppState:
         app = t.cast(Flask, self.app())
-        new = self.new_dispatcher
-        return AppState(app, self._name, self._prefix, self.kind, new, self._made)
+        facts = self._name, self._prefix, self.kind, self.new_dispatcher
+        return AppState(app, *facts, self._made, self._job_names)
 
     @property
     def settings(self) -> Settings:
@@ -138,12 +142,15 @@ class AppState:
             return made
         with self._lock:
             if self._futures is None:
-                self._futures = FutureCollection(
-                    self.settings.futures_max_length,
-                    ttl=self.settings.futures_ttl,
-                    app=self.app(),
-                )
+                self._futures = self._new_futures()
             return self._futures
+
+    def _new_futures(self) -> FutureCollection:
+        length, ttl = self.settings.futures_max_length, self.settings.futures_ttl
+        if self.settings.store is None:
+            return FutureCollection(length, ttl=ttl, app=self.app())
+        node = self.dispatcher.node
+        return t.cast(FutureCollection, node.new_futures(length, ttl))
 
     @property
     def dispatcher(self) -> Dispatcher:
@@ -154,12 +161,24 @@ class AppState:
         with self._lock:
             if self._dispatcher is not None:
                 return self._dispatcher
-            made = self._dispatcher = self.new_dispatcher(
-                self.settings, self._thread_name(), t.cast(Flask, self.app())
-            )
+            app, name = t.cast(Flask, self.app()), self._thread_name()
+            made = self.new_dispatcher(self.settings, name, app)
+            if self.settings.store is not None:
+                made.node = self._new_node(made, name)
+            self._dispatcher = made
         # Not under the lock: it may import modules of the app.
         self._made(made)
         return made
+
+    def serve(self) -> None:
+        """Run saved tasks of all processes in this one, which serves requests."""
+        self.dispatcher.node.serve()
+
+    def _new_node(self, dispatcher: Dispatcher, name: str) -> t.Any:
+        """Return what ties a dispatcher to the store that the config names."""
+        from .sharing import new_node
+
+        return new_node(dispatcher, self._job_names, name, self._name)
 
     def accept(
         self,
@@ -185,10 +204,16 @@ class AppState:
         if given or job is not None:
             options = dispatcher.options_of(job, given)
             key = options.key if key is NoKey else key
+            if dispatcher.node is not None and _is_saved(options, key):
+                call = Call(fn, args, kwargs)
+                return self._save(executor, dispatcher, call, options, key, job)
             job = None if job is None else job.declared
             if options.unique is not None:
                 call = Call(fn, args, kwargs)
                 return self._accept_unique(executor, call, options, key, job, held_by)
+        elif dispatcher.node is not None and _is_saved(options, key):
+            call = Call(fn, args, kwargs)
+            return self._save(executor, dispatcher, call, options, key, job)
         app: t.Any = self.app()
         future: TaskFuture[t.Any] = TaskFuture(app, None if key is NoKey else key)
         call = Call(fn, args, kwargs)
@@ -197,6 +222,23 @@ class AppState:
         else:
             self._submit_stored(executor, future, call, options, job, held_by)
         return future
+
+    def _save(
+        self,
+        executor: Keeper,
+        dispatcher: Dispatcher,
+        call: Call,
+        options: Options,
+        key: t.Any,
+        job: t.Any,
+    ) -> TaskFuture[t.Any]:
+        """Accept a call whose task other processes know."""
+        callbacks = executor._default_done_callbacks
+        if dispatcher.settings.propagate_exceptions:
+            callbacks = [*callbacks, propagate_exceptions_callback]
+        accept = dispatcher.node.accepting.accept
+        future = accept(call, options, key, job, callbacks)
+        return t.cast("TaskFuture[t.Any]", future)
 
     def _accept_unique(
         self,
@@ -293,7 +335,8 @@ class AppState:
         else:
             pools = [self._pool_class_for(fn)]
         options = Options().overlaid(given)
-        refusals = [unsupported(options, pool) for pool in pools]
+        stores = self.settings.store is not None
+        refusals = [unsupported(options, pool, has_store=stores) for pool in pools]
         if refusals[0] is not None and all(refusals):
             raise refusals[0]
 
@@ -342,3 +385,10 @@ def _kind(config: t.Mapping[str, t.Any], prefix: str) -> str:
         allowed = "one of " + ", ".join(map(repr, POOLS))
         raise InvalidSetting(key, config[key], allowed)
     return kind
+
+
+def _is_saved(options: Options, key: t.Any) -> bool:
+    """Return True if a task is kept in the store, where there is one."""
+    if key is not NoKey or options.unique is not None:
+        return True
+    return options.guarantee != "ephemeral"

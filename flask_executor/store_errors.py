@@ -151,3 +151,17 @@ class JobNotStorable(ValueError):
 
     def __reduce__(self) -> tuple[t.Any, ...]:
         return type(self), (self.name, self.reason)
+
+
+class TaskInterrupted(RuntimeError):
+    """The process that ran the task has died, and the task is not run again."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"The process that ran {name} has died. It is not run again, because its"
+            " guarantee is not 'at_least_once'."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.name,)

@@ -77,6 +77,7 @@ def test_values_are_understood(key: str, value: object, meant: object) -> None:
         ("START_METHOD", "teleport", "'spawn'"),
         ("APP", "no-colon", "'module:app'"),
         ("APP", 3, "'module:app'"),
+        ("TIMEOUT", 0, "seconds above 0"),
     ],
 )
 def test_values_are_refused(key: str, value: object, allowed: str) -> None:

@@ -48,6 +48,8 @@ class Dispatcher:
     :param clock: tells the time.
     """
 
+    node: t.Any = None
+    """What ties it to a store; None without ``EXECUTOR_STORE``."""
     periodic: t.Any = None
     """What submits the periodic jobs, once it is needed."""
 
@@ -196,7 +198,7 @@ class Dispatcher:
         if is_coroutine_function(call.fn):
             pool = task._pool = self._pool_for_coroutine(call)
         own = task.options is not self.defaults
-        if own and (refusal := unsupported(task.options, pool)):
+        if own and (refusal := self._unsupported(task.options, pool)):
             raise refusal
         if pool.serializes:
             try:
@@ -204,6 +206,9 @@ class Dispatcher:
             except ArgumentsNotPicklable as error:
                 return error
         return None
+
+    def _unsupported(self, options: Options, pool: Pool) -> Exception | None:
+        return unsupported(options, pool, has_store=self.node is not None)
 
     def _pool_for_coroutine(self, call: Call) -> Pool:
         if self.pool.runs_in_caller:
@@ -252,3 +257,5 @@ class Dispatcher:
     def leave(self) -> None:
         """End with the process; see :meth:`.Shutdown.leave`."""
         self.closing.leave(self.settings.drain_timeout, self.request_cancel)
+        if self.node is not None:
+            self.node.close()

@@ -41,7 +41,8 @@ class Runs:
                     # What took it has looked for it there before it was there.
                     place.limit.leave(place)
                 return None
-            attempt = self._table.start(task)
+            may_begin = task._saved is None or task._saved.begin()
+            attempt = self._table.start(task) if may_begin else None
             if attempt is not None:
                 self._events.started(attempt)
                 if task.options.timeout is not None:
@@ -116,6 +117,8 @@ class Runs:
         clear_locals(error)
         self._table.note_failed(task, error)
         self._events.retrying(task, made)
+        if task._saved is not None and not task._saved.retry(error, made.pause or 0.0):
+            return  # it is the store's now
         if task._place is not None:
             task._place = task._place.renewed()
         self._table.admit_again(task)

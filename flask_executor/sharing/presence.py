@@ -1,0 +1,129 @@
+"""The lease of this process: what tells all others that it is alive.
+
+A thread of its own renews it, so that nothing else can delay that. The same thread
+takes up what dead processes have left.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import socket
+import threading
+import time
+import typing as t
+
+from ..stores.errors import StoreUnavailable
+from ..threads import start_thread
+
+_REAP = 1.0
+"""Seconds between two looks for dead processes."""
+
+
+class Presence:
+    """One process, as the store knows it.
+
+    :param node: what belongs to the worker.
+    :param name: for threads and messages.
+    """
+
+    def __init__(self, node: t.Any, name: str) -> None:
+        self._node = node
+        self._name = name
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._is_away = False
+        self.me: str | None = None
+        """The id of this worker, random for each start; None if it has no lease."""
+
+    def join(self) -> str:
+        """Return the id of this worker; the first call takes a lease.
+
+        :raises StoreUnavailable: if the database is away.
+        """
+        with self._lock:
+            if self.me is None:
+                self._join()
+                start_thread(self._run, name=f"{self._name}_lease", daemon=True)
+            return t.cast(str, self.me)
+
+    def _join(self) -> None:
+        me = os.urandom(16).hex()
+        settings, store = self._node.settings, self._node.store
+        store.join(
+            me,
+            lease=settings.store_lease,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            info=self._node.info(),
+        )
+        self.me = me
+
+    def leave(self) -> None:
+        """End the lease, and hand back what has not begun."""
+        self._ended.set()
+        with self._lock:
+            me, self.me = self.me, None
+        if me is not None:
+            self._node.store.leave(me, max_lost=self._node.settings.store_max_lost)
+
+    def _run(self) -> None:
+        interval = self._node.settings.store_lease / 6
+        renew = time.monotonic() + interval
+        pause = min(_REAP, interval)
+        while not self._ended.wait(pause * random.uniform(0.9, 1.1)):
+            if time.monotonic() >= renew:
+                renew = time.monotonic() + interval
+                self._try(self._renew)
+            self._try(self._reap)
+
+    def _try(self, duty: t.Callable[[], object]) -> None:
+        """Do something with the store; say once that it is away."""
+        try:
+            duty()
+        except StoreUnavailable as error:
+            if not self._is_away:
+                self._node.log.write(logging.WARNING, "%s", error)
+            self._is_away = True
+        except Exception as error:
+            message = "A fault in the executor, which goes on"
+            self._node.log.write(logging.ERROR, message, error=error)
+        else:
+            self._is_away = False
+
+    def _renew(self) -> None:
+        settings, store, me = self._node.settings, self._node.store, self.me
+        if me is None or self._ended.is_set():
+            return
+        info = self._node.info()
+        if store.renew(me, lease=settings.store_lease, info=info) is None:
+            self._declared_dead(me)
+            return
+        store.reconcile(
+            me,
+            self._node.mine_ids(),
+            older=settings.store_lease / 3,
+            max_lost=settings.store_max_lost,
+        )
+        self._node.stop_what_was_asked()
+
+    def _declared_dead(self, me: str) -> None:
+        message = (
+            "Process %s did not renew its lease for %g seconds and was declared dead:"
+            " what it had waits for others, and its runs are asked to stop."
+        )
+        lease = self._node.settings.store_lease
+        self._node.log.write(logging.WARNING, message, os.getpid(), lease)
+        with self._lock:
+            if not self._ended.is_set():
+                self._join()
+        self._node.give_up(me)
+
+    def _reap(self) -> None:
+        reaped = self._node.store.reap(self._node.settings.store_max_lost)
+        for orphan in reaped.orphans:
+            message = "The process of task %s has died: it is %s now"
+            self._node.log.write(logging.WARNING, message, orphan.name, orphan.state)
+        if reaped.orphans:
+            self._node.wake()
