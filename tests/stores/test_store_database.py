@@ -339,3 +339,25 @@ def test_processes_that_write_at_once_all_succeed(
         children.append(child)
     assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
     assert store.counts()["waiting"] == 80
+
+
+WITHOUT = """
+import sys
+from flask import Flask
+from flask_executor import Executor
+Executor(Flask(__name__)).submit(print).result()
+ours = {name for name in sys.modules if name.startswith("flask_executor.stores.sql")}
+print(sorted(ours | ({"sqlalchemy", "psycopg", "sqlite3"} & {*sys.modules})))
+"""
+
+
+def test_without_a_store_none_of_it_is_imported() -> None:
+    """Neither the store nor a library of a database, also after a submit."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT],
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        timeout=2 * LIMIT,
+    )
+    assert done.stdout.strip() == "[]", done
