@@ -97,6 +97,7 @@ def test_values_are_understood(key: str, value: object, meant: object) -> None:
         ("STORE_KEEP", 60, "a dictionary of seconds, or None, by state: succeeded"),
         ("STORE_KEEP", {"running": 60}, "timed_out, interrupted"),
         ("STORE_KEEP", {"failed": -1}, "a dictionary of seconds"),
+        ("TIMEOUT", 0, "seconds above 0"),
     ],
 )
 def test_values_are_refused(key: str, value: object, allowed: str) -> None:

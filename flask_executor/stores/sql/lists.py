@@ -10,7 +10,7 @@ import json
 import typing as t
 from dataclasses import fields
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, column
 
 from ..records import OPEN, AttemptRecord, Record, Sealed
 from .claims import loaded, sealed
@@ -48,7 +48,12 @@ class Lists:
         self._sql = sql
         select = f"SELECT {COLUMNS} FROM {{task}} WHERE "
         self._select = select
-        self._one = {by: sql.text(f"{select}{by} = :value") for by in _BY}
+        # With its columns named, SQLAlchemy looks only once at what a row is made of,
+        # which takes longer than to read it.
+        columns: list[t.Any] = [column(name) for name in _NAMES]
+        self._one: dict[str, t.Any] = {
+            by: sql.text(f"{select}{by} = :value").columns(*columns) for by in _BY
+        }
         self._many = {
             by: sql.text(select + sql.among(by, "values", kind))
             for by, kind in _BY.items()

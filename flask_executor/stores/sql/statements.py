@@ -76,7 +76,7 @@ class Statements:
         """
         if rows is not None:
             values["rows"] = json.dumps(rows)
-        if self._clock is not None and ":clock" in statement.text:
+        if self._clock is not None and ":clock" in str(statement):
             values["clock"] = self._clock()
         result = db.execute(statement, values)
         return [*result] if result.returns_rows else []
