@@ -33,15 +33,18 @@ class Turn:
         self._path = path
 
     @contextlib.contextmanager
-    def take(self) -> t.Iterator[None]:
-        """Hold the turn within a ``with`` block; wait for it as long as it takes."""
+    def take(self, *, wait: bool = True) -> t.Iterator[bool]:
+        """Hold the turn within a ``with`` block.
+
+        :param wait: wait for it, as long as it takes. Otherwise the block gets False if
+            somebody else has the turn.
+        """
         file = _open(self._path) if fcntl is not None else None
         if file is None:
-            yield
+            yield True
             return
         try:
-            fcntl.flock(file.number, fcntl.LOCK_EX)
-            yield
+            yield file.lock(wait=wait)
         finally:
             file.release()
 
@@ -56,6 +59,14 @@ class _File:
     def __init__(self, number: int) -> None:
         self.number = number
         _open_files.add(self)
+
+    def lock(self, *, wait: bool) -> bool:
+        """Begin a turn; return False if somebody else has it."""
+        try:
+            fcntl.flock(self.number, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            return False
+        return True
 
     def release(self) -> None:
         """End the turn, unless this is a child that was forked within it."""
