@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import typing as t
 import weakref
 
@@ -30,14 +31,22 @@ class Turn:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        # By process: one from before a fork may stay locked for ever.
+        self._locks: dict[int, threading.Lock] = {}
 
     @contextlib.contextmanager
     def take(self) -> t.Iterator[None]:
         """Hold the turn within a ``with`` block; wait for it as long as it takes."""
-        file = _open(self._path) if fcntl is not None else None
-        if file is None:
-            yield
-            return
+        # First among ourselves: under gevent, a greenlet that waits for the kernel
+        # stops all others, the one that has the turn among them.
+        with self._locks.setdefault(os.getpid(), threading.Lock()):
+            file = _open(self._path) if fcntl is not None else None
+            if file is None:
+                yield
+            else:
+                yield from self._take(file)
+
+    def _take(self, file: _File) -> t.Iterator[None]:
         try:
             fcntl.flock(file.number, fcntl.LOCK_EX)
             yield
