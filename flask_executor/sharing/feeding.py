@@ -77,6 +77,7 @@ class Feeding:
         node = self._node
         if self._is_due("promote", _PROMOTE):
             node.store.promote()
+            node.note_pauses()
         node.stop_what_was_asked()
         if not node.runs or node.is_leaving:
             return
