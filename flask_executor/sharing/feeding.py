@@ -97,7 +97,7 @@ class Feeding:
         if self._is_due("flush", _FLUSH):
             node.store.flush()
         if node.runs and self._is_due("prune", _PRUNE):
-            while not self._ended and node.store.prune(node.settings.store_keep):
+            while not self._ended and node.store.prune(node.settings.keep_times):
                 pass
 
     def _is_due(self, what: str, interval: float) -> bool:

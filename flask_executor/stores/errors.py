@@ -1,4 +1,4 @@
-"""The errors of a store, where its own modules look for them."""
+"""The errors of a store; see :mod:`flask_executor.store_errors`."""
 
 from __future__ import annotations
 
