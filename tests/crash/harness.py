@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import random
@@ -16,7 +17,6 @@ import tempfile
 import threading
 import time
 import typing as t
-import urllib.error
 import urllib.request
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -85,7 +85,7 @@ class Site:
         try:
             with urllib.request.urlopen(asked, timeout=15) as answer:
                 return t.cast(str, answer.read().decode())
-        except (urllib.error.URLError, OSError, ValueError):
+        except (http.client.HTTPException, OSError, ValueError):
             return None
 
     def processes(self) -> list[int]:
