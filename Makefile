@@ -1,5 +1,5 @@
 # make demo   its uses in the terminal, then the page: make demo PORT=8000
-# make test   the tests, with coverage, six minutes on two cores
+# make test   the tests, with coverage, three minutes on two cores
 # make test-flask32   the tests of contexts, all, in the shape of the coming Flask 3.2
 # make lint   ruff, mypy, pyright
 # make docs   the documentation, warnings are errors
@@ -16,7 +16,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
 PORT ?=
-WORKERS ?= 2
+WORKERS ?= 3
 
 BIN := $(VENV)/bin
 FLASK32 = $(BIN)/python -W error -m pytest -p flask32 $(PYTEST_ARGS) \
@@ -36,8 +36,9 @@ demo: $(VENV)/.installed-example
 	$(BIN)/python example_app.py --demo
 	$(BIN)/python example_app.py $(if $(PORT),--port $(PORT))
 
-# Hundreds of processes are measured, whatever directory they run in, and some are
-# killed while they write: their files lie in one place, which goes with the run.
+# Tests wait for processes, servers and a browser, so there are more workers than cores.
+# Some of the processes that are measured are killed while they write: their files lie
+# in one place, which goes with the run.
 # With worksteal a worker has neighbouring tests, which share fixtures; loadgroup
 # hangs when a worker is lost.
 # A test of real servers, processes or a browser may fail for what runs beside it: it

@@ -13,12 +13,31 @@ from control import SIGNALS
 from flask import Flask
 from flask.globals import _cv_app
 from limits import LIMIT
+from scripts import measure_only_what_asks
 
 from flask_executor import Executor
 
+# Each worker process would import these by itself, which takes longer than most tests
+# of one. What is ours they import as everywhere.
+if "forkserver" in multiprocessing.get_all_start_methods():
+    multiprocessing.set_forkserver_preload(["__main__", "flask", "pebble", "coverage"])
+
 
 def pytest_collection_finish() -> None:
-    """Take what is imported out of every later collection: each test collects."""
+    """Measure from here on what asks for it, and freeze what was imported."""
+    measure_only_what_asks()
+    freeze()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Freeze what the tests of a module have imported."""
+    if nextitem is not None and nextitem.path != item.path:
+        freeze()
+
+
+def freeze() -> None:
+    """Take what is there out of every later collection: each test collects."""
     gc.collect()
     gc.freeze()
 

@@ -471,6 +471,30 @@ def test_a_coroutine_in_its_first_step(executor: Executor) -> None:
     assert ended[-1] == "cancelled"
 
 
+@pytest.mark.parametrize("limit", [None, 1])
+def test_a_coroutine_before_its_first_step(
+    app: Flask, executor: Executor, limit: int | None
+) -> None:
+    """One that a receiver of task_started asks to stop does not run a line; its limit
+    has room for the next one.
+    """
+    ran: list[int] = []
+
+    @executor.job(max_concurrency=limit)
+    async def run(number: int) -> None:
+        ran.append(number)
+
+    def ask(sender: Flask, task: t.Any) -> None:
+        task.future.request_cancel()
+
+    with signals.task_started.connected_to(ask, sender=app):
+        asked = run.submit(1)
+        wait([asked], LIMIT)
+    assert asked.cancelled()
+    run.submit(2).result(LIMIT)
+    assert ran == [2]
+
+
 def test_thousands_of_coroutines(executor: Executor) -> None:
     """All of them stop, and the loop goes on."""
 

@@ -72,7 +72,9 @@ if MERGED is None:
         done = subprocess.run(
             [*command, "-p", "flask32", "-p", "no:cacheprovider", *files],
             cwd=ROOT,
-            env=environment(FLASK32_SESSION=opens),
+            env=environment(
+                measured=True, FLASK32_SESSION=opens, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1"
+            ),
             capture_output=True,
             text=True,
             timeout=PATIENCE,

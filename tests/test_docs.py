@@ -54,6 +54,10 @@ FOR_TESTS = re.compile(
 """What belongs in a test, and not into code that a reader keeps."""
 PATIENCE = 120
 """Seconds that the examples of a page may take."""
+ALONE = ("-p", "no:cacheprovider")
+NO_PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+"""The plugins of our tests are not the reader's: they take a second to load, and
+pytest-flask pushes a context of its own."""
 
 
 class Example(t.NamedTuple):
@@ -100,7 +104,7 @@ def run(*words: str, folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", *words],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **NO_PLUGINS},
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -124,9 +128,7 @@ def test_examples_run(page: Path, tmp_path: Path) -> None:
     for file, code in (example for _, example in blocks(CHECK, page) if example.file):
         (tmp_path / t.cast(str, file)).write_text(code)
     if any(tmp_path.glob("test_*.py")):
-        # pytest-flask is not the reader's, and pushes a context of its own.
-        alone = ["-p", "no:cacheprovider", "-p", "no:flask", "-p", "no:xdist"]
-        run("-m", "pytest", "-q", "--rootdir=.", *alone, folder=tmp_path)
+        run("-m", "pytest", "-q", "--rootdir=.", *ALONE, folder=tmp_path)
     else:
         for path in sorted({*tmp_path.glob("*.py")} - {tmp_path / "gunicorn.conf.py"}):
             run(path.name, folder=tmp_path)
@@ -288,7 +290,9 @@ def test_only_contexts_knows_contexts_of_flask() -> None:
             outside |= of_flask(text)
         elif file != "contexts/flask_versions.py":
             assert not of_flask(text) & {"flask.ctx", "flask.globals"}, file
-    assert outside == {"flask.Flask", "flask.cli.ScriptInfo"}
+    assert outside == {
+        *("flask.Flask", "flask.cli.ScriptInfo", "flask.cli.with_appcontext"),
+    }
 
 
 def test_the_drawing_shows_the_rooms() -> None:
@@ -400,7 +404,7 @@ def test_each_key_has_its_paragraph() -> None:
 def test_every_error_is_explained() -> None:
     """The table of the page on failures has each exception of the package."""
     page = (DOCS / "howto/failures.rst").read_text()
-    for module in ("errors", "store_errors"):
+    for module in ("errors", "pool_errors", "store_errors"):
         listed = set(re.findall(rf":exc:`~flask_executor\.{module}\.(\w+)`", page))
         source = (PACKAGE / f"{module}.py").read_text()
         assert listed == set(re.findall(r"^class (\w+)", source, re.MULTILINE))

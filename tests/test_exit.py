@@ -79,7 +79,7 @@ def start(directory: Path, body: str, **env: str) -> subprocess.Popen[str]:
     options = ["-X", "faulthandler", "-W", "ignore:This process:DeprecationWarning"]
     return subprocess.Popen(
         [sys.executable, *options, str(path)],
-        env=environment(**env),
+        env=environment(measured=True, **env),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -303,7 +303,7 @@ if __name__ == "__main__":
 
 
 FORK = """
-def in_child(body):
+def fork(body):
     # Run in a forked child, which leaves as a script does.
     pid = os.fork()
     if not pid:
@@ -312,7 +312,15 @@ def in_child(body):
         except BaseException as error:
             say("child failed", repr(error))
         sys.exit(0)
+    return pid
+
+
+def code_of(pid):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def in_child(body):
+    return code_of(fork(body))
 
 """
 
@@ -377,11 +385,11 @@ if __name__ == "__main__":
     use()  # all is imported then, as it is before a server forks
     for thread in threads:
         thread.start()
-    codes = [in_child(use) for _ in range(8)]
+    children = [fork(use) for _ in range(8)]
     done.set()
     for thread in threads:
         thread.join()
-    say(codes.count(0))
+    say([code_of(child) for child in children].count(0))
 """,
         METHOD="forkserver",
     )

@@ -98,6 +98,107 @@ def test_a_pause_without_a_thread(executor: Executor, no_timer_threads: None) ->
     assert_tidy(executor)
 
 
+@pytest.fixture
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> t.Callable[[], None]:
+    """A function from whose call on no thread starts, as at the limit of processes."""
+
+    def refuse(thread: threading.Thread) -> t.NoReturn:
+        raise RuntimeError("can't start new thread")
+
+    return lambda: monkeypatch.setattr(threading.Thread, "start", refuse)
+
+
+def test_a_pool_without_a_thread(
+    executor: Executor,
+    no_threads: t.Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without any thread submit raises and leaves no trace; the next one starts one."""
+    no_threads()
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        executor.submit(abs, -1)
+    monkeypatch.undo()
+    assert executor.submit(abs, -1).result(LIMIT) == 1
+    assert_tidy(executor)
+
+
+def test_an_event_loop_without_a_thread(
+    executor: Executor,
+    no_threads: t.Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without a thread for coroutines submit raises, leaves no trace and no loop open;
+    the next one starts it.
+    """
+    no_threads()
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        executor.submit(asyncio.sleep, 0)
+    monkeypatch.undo()
+    assert executor.submit(asyncio.sleep, 0, 1).result(LIMIT) == 1
+    assert_tidy(executor)
+
+
+def test_a_pool_with_fewer_threads_than_it_may_have(
+    executor: Executor, gate: threading.Event, no_threads: t.Callable[[], None]
+) -> None:
+    """What is submitted then waits for a thread that there is."""
+    began = threading.Event()
+
+    def work() -> None:
+        began.set()
+        gate.wait(LIMIT)
+
+    executor.submit(work)
+    assert began.wait(LIMIT)
+    no_threads()
+    future = executor.submit(abs, -1)
+    gate.set()
+    assert future.result(LIMIT) == 1
+
+
+@pytest.fixture
+def one_worker(app: Flask, executor: Executor) -> Executor:
+    """The executor with one thread for calls and one for coroutines, both started."""
+    app.config["EXECUTOR_MAX_WORKERS"] = 1
+
+    async def nothing() -> None: ...
+
+    executor.submit(executor.submit, nothing).result(LIMIT).result(LIMIT)
+    return executor
+
+
+def test_a_wait_without_a_helper_thread(
+    one_worker: Executor, no_threads: t.Callable[[], None]
+) -> None:
+    """A worker whose code waits runs what it waits for if nobody else can."""
+    no_threads()
+    future = one_worker.submit(lambda: one_worker.submit(abs, -1).result(LIMIT))
+    assert future.result(LIMIT) == 1
+
+
+def test_nobody_can_run_what_is_awaited(
+    one_worker: Executor,
+    no_threads: t.Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A task for which all workers wait fails if no thread can run it; nobody hangs."""
+
+    slots = one_worker._state().dispatcher.pool._slots
+
+    async def awaits() -> int:
+        while not slots._lent:  # otherwise the thread that waits could run it
+            await asyncio.sleep(0.001)
+        return await one_worker.submit(abs, -1)
+
+    no_threads()
+    future = one_worker.submit(lambda: one_worker.submit(awaits).result(LIMIT))
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        future.result(LIMIT)
+    monkeypatch.undo()
+    assert one_worker.submit(abs, -1).result(LIMIT) == 1
+    assert_tidy(one_worker)
+
+
 class Policy(Retry):
     """Says what it is told to."""
 

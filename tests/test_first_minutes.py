@@ -161,7 +161,8 @@ class Served:
             with urllib.request.urlopen(asked, timeout=LIMIT) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
+            with error:  # Python 3.14 warns if nobody closes it
+                return error.code, error.read().decode()
 
 
 @pytest.fixture(scope="module")

@@ -207,7 +207,7 @@ def test_ctrl_c_twice() -> None:
     """The first Ctrl-C says what is waited for, the second one abandons it by name."""
     script = subprocess.Popen(
         [sys.executable, "-c", SCRIPT],
-        env=environment(),
+        env=environment(measured=True),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -7,6 +7,7 @@ import concurrent.futures
 import threading
 import typing as t
 
+import process_app
 import pytest
 from flask import Flask
 from limits import LIMIT
@@ -204,3 +205,22 @@ def test_a_receiver_waits_for_a_task_of_the_job_that_waits(
     with signals.task_succeeded.connected_to(receive, app):
         assert limited.submit(0).result(LIMIT) == 7
     assert heard == [5]
+
+
+def test_a_callback_waits_for_a_task_of_its_own_processes(app: Flask) -> None:
+    """A callback on the only thread of a pool of processes may wait for another task of
+    that pool.
+    """
+    app.config.update(EXECUTOR_TYPE="process", EXECUTOR_MAX_WORKERS=1)
+    executor = Executor(app)
+    heard: list[t.Any] = []
+    called = threading.Event()
+
+    def wait_for_another(future: object) -> None:
+        heard.append(executor.submit(process_app.echo, 2).result(LIMIT))
+        called.set()
+
+    executor.submit(process_app.echo, 1).add_done_callback(wait_for_another)
+    assert called.wait(LIMIT)
+    assert heard == [(2,)]
+    executor.shutdown()

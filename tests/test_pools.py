@@ -164,6 +164,14 @@ def test_shutdown_of_a_pool_that_never_started(pool: t.Any) -> None:
     pool.shutdown(wait=False, cancel_futures=True)
 
 
+def test_room(pool: t.Any) -> None:
+    """A pool says how many more tasks would begin at once; None: there is no limit."""
+    has_workers = pool.kind in IN_LINE
+    assert [pool.room(at_work) for at_work in (0, 1, 2)] == (
+        [1, 0, 0] if has_workers else [None] * 3
+    )
+
+
 @pytest.mark.parametrize("kind", [KINDS[name] for name in WAITING], ids=WAITING)
 @pytest.mark.holds("g-shutdown")
 def test_shutdown_waits(pool: t.Any, kind: Kind, gate: Door) -> None:
@@ -185,6 +193,7 @@ def test_shutdown_cancels_what_waits(pool: t.Any, kind: Kind, gate: Door) -> Non
     running = start(pool, kind.ask, gate.port)
     gate.reached()
     waiting = [start(pool, kind.echo) for _ in range(3)]
+    assert waiting[1].cancel()  # somebody was faster
     pool.shutdown(wait=False, cancel_futures=True)
     assert [future.cancelled() for future in (running, *waiting)] == [False] + [
         True

@@ -301,15 +301,15 @@ def test_delays_of_a_real_clock(executor: Executor) -> None:
     assert order == [1, 2, 0]
 
 
-def test_a_hundred_thousand_delayed_tasks(executor: Executor) -> None:
+def test_thousands_of_delayed_tasks(executor: Executor) -> None:
     """They wait without a thread each: one timer thread is all that there is."""
     before = set(threading.enumerate())
     view = executor.using(delay=3600)
-    futures = [view.submit(abs, n) for n in range(100_000)]
+    futures = [view.submit(abs, n) for n in range(20_000)]
     (extra,) = set(threading.enumerate()) - before
     assert extra.name == "executor_timer"
     assert all(future.task.state == "delayed" for future in futures)  # type: ignore[union-attr]
-    assert all(future.cancel() for future in futures[:50_000])
+    assert all(future.cancel() for future in futures[:10_000])
     executor.shutdown(wait=True, cancel_futures=True)
     assert all(future.cancelled() for future in futures)
     assert not extra.is_alive()

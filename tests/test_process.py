@@ -232,6 +232,50 @@ def test_arguments_that_do_not_pickle(executor: Executor) -> None:
     assert executor.submit(abs, -1).result(LIMIT) == 1
 
 
+class Speechless(Exception):
+    """Fails when it is asked for its message."""
+
+    def __str__(self) -> t.NoReturn:
+        raise ValueError
+
+
+class Stubborn:
+    """Refuses to be pickled, without giving a reason."""
+
+    def __reduce__(self) -> t.NoReturn:
+        raise Speechless
+
+
+def test_an_argument_whose_error_has_no_message(executor: Executor) -> None:
+    """The error names its kind then."""
+    error = executor.submit(print, Stubborn()).exception(LIMIT)
+    assert isinstance(error, CallNotPicklable)
+    assert "its arguments do not pickle (Speechless)" in str(error)
+
+
+def test_a_key_that_does_not_unpickle(executor: Executor) -> None:
+    """The task runs all the same; its code sees no key."""
+    key = process_app.OnlyIn(os.getpid())
+    assert executor.submit_stored(key, process_app.own_key).result(LIMIT) is None
+    assert executor.submit_stored("k", process_app.own_key).result(LIMIT) == "k"
+
+
+def test_a_log_handler_that_fails(
+    stranger: Flask, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A call keeps its result if the warning about it cannot be logged."""
+
+    def refuse(*args: object, **kwargs: object) -> t.NoReturn:
+        raise OSError("the disk is full")
+
+    monkeypatch.delenv("FLASK_APP", raising=False)
+    monkeypatch.setattr(stranger.logger, "handle", refuse)
+    executor = Executor(stranger)
+    assert executor.submit(process_app.echo, 1).result(LIMIT) == (1,)
+    executor.shutdown()
+    assert "the disk is full" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "fn",
     [process_app.lamb, process_app.raise_unpicklable, process_app.raise_unpackable],

@@ -39,10 +39,13 @@ def test_a_report_while_the_reply_is_sent(processes: Executor) -> None:
     assert [future.result(LIMIT) for future in futures] == list(range(20))
 
 
-def test_a_message_that_cannot_be_read(processes: Executor) -> None:
-    """It costs the worker that has sent it, and no other call."""
+@pytest.mark.parametrize("write", [noise.write_garbage, noise.answer_another_call])
+def test_a_message_that_cannot_be_read(processes: Executor, write: t.Any) -> None:
+    """It costs the worker that has sent it, and no other call; nor is what another call
+    would get taken for the result.
+    """
     with pytest.raises(WorkerLost):
-        processes.submit(noise.write_garbage).result(LIMIT)
+        processes.submit(write).result(LIMIT)
     futures = [processes.submit(noise.echo, n) for n in range(20)]
     assert [future.result(LIMIT) for future in futures] == list(range(20))
 

@@ -20,11 +20,11 @@ PATIENCE = 60
 """Seconds that a program may take."""
 
 
-def run(script: str) -> str:
+def run(script: str, *, measured: bool = False) -> str:
     """What a program prints, whose warnings are errors."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
-        env=environment(),
+        env=environment(measured=measured),
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -41,7 +41,8 @@ def test_each_task_has_a_scope_of_its_own(kind: str) -> None:
     A task has what its view had set, on threads and the event loop; its teardown
     functions report from its scope, too.
     """
-    events = json.loads(run(f"import sentry_app; sentry_app.main({kind!r})"))
+    script = f"import sentry_app; sentry_app.main({kind!r})"
+    events = json.loads(run(script, measured=kind == "thread"))
     by_message = {event["message"]: event for event in events}
     assert len(by_message) == len(events) == 2 * TASKS + 1
     of_view = {} if kind == "process" else {"view": "/"}

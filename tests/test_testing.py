@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
 import subprocess
 import sys
 import textwrap
@@ -13,11 +12,11 @@ import time
 import typing as t
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from flask import Flask, g, request
 from limits import LIMIT
+from scripts import environment
 from werkzeug.datastructures import FileStorage
 
 from flask_executor import (
@@ -44,7 +43,6 @@ from flask_executor.testing import (
     capture,
 )
 
-ROOT = Path(__file__).parent.parent
 PATIENCE = 60
 """Seconds that a pytest of its own may take."""
 
@@ -908,17 +906,54 @@ CONFTEST = """
 """
 
 
-PLAIN = ("-rA", "-p", "no:cacheprovider", "-p", "no:flask")
+PLAIN = ("-rA", "-p", "no:cacheprovider")
 
 
-def run_pytest(folder: Path, tests: str) -> str:
+TESTS = """
+    from conftest import executor, mail
+
+    def test_inline(executor_tasks):
+        assert executor.submit(int).done()
+        mail.using(delay=5).submit(str)
+        executor_tasks.clock.advance(5)
+        assert [one.fn for one in executor_tasks.submitted] == [int, str]
+
+    def test_held(executor_tasks):
+        executor_tasks.hold = True
+        future = executor.submit(int)
+        assert not future.done()
+        executor_tasks.release()
+        assert future.done()
+        assert len(executor_tasks.submitted) == 1
+
+    def test_without(app):
+        executor.submit(int).result(30)
+        assert type(executor._self).__name__ == "ThreadPool"
+
+    def remind():
+        pass
+
+    def test_forgetful(executor_tasks):
+        mail.using(delay=5).submit_stored("7", remind)
+
+    def test_next(executor_tasks):
+        executor.submit(int)
+
+    def test_no_executor(executor_tasks):
+        pass
+"""
+
+
+@pytest.fixture(scope="class")
+def said(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What pytest says of these tests, in a process of its own."""
+    folder = tmp_path_factory.mktemp("tests")
     (folder / "conftest.py").write_text(textwrap.dedent(CONFTEST))
-    (folder / "test_it.py").write_text(textwrap.dedent(tests))
+    (folder / "test_it.py").write_text(textwrap.dedent(TESTS))
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *PLAIN, "test_it.py"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=environment(measured=True, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1"),
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -927,65 +962,26 @@ def run_pytest(folder: Path, tests: str) -> str:
 
 
 class TestFixture:
-    def test_it_works(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("name", ["test_inline", "test_held", "test_without"])
+    def test_it_works(self, said: str, name: str) -> None:
         """It captures all executors of the app, for tests that ask for it."""
-        said = run_pytest(
-            tmp_path,
-            """
-            from conftest import executor, mail
+        assert f"PASSED test_it.py::{name}\n" in said
 
-            def test_inline(executor_tasks):
-                assert executor.submit(int).done()
-                mail.using(delay=5).submit(str)
-                executor_tasks.clock.advance(5)
-                assert [one.fn for one in executor_tasks.submitted] == [int, str]
-
-            def test_held(executor_tasks):
-                executor_tasks.hold = True
-                future = executor.submit(int)
-                assert not future.done()
-                executor_tasks.release()
-                assert future.done()
-                assert len(executor_tasks.submitted) == 1
-
-            def test_without(app):
-                executor.submit(int).result(30)
-                assert type(executor._self).__name__ == "ThreadPool"
-            """,
-        )
-        assert "3 passed" in said
-
-    def test_it_fails_a_test_that_leaves_tasks(self, tmp_path: Path) -> None:
+    def test_it_fails_a_test_that_leaves_tasks(self, said: str) -> None:
         """A test that leaves a task behind ends with an error that names it; the next
         one is not affected.
         """
-        said = run_pytest(
-            tmp_path,
-            """
-            from conftest import executor, mail
-
-            def remind():
-                pass
-
-            def test_forgetful(executor_tasks):
-                mail.using(delay=5).submit_stored("7", remind)
-
-            def test_next(executor_tasks):
-                executor.submit(int)
-            """,
-        )
         assert "ERROR test_it.py::test_forgetful" in said
         assert (
             "TasksLeftBehind: The test has left <Task test_it.remind (key '7')" in said
         )
-        assert "PASSED test_it.py::test_next" in said
-        assert "2 passed, 1 error" in said
+        assert "PASSED test_it.py::test_next\n" in said
 
-    def test_an_app_without_an_executor(self, tmp_path: Path) -> None:
+    def test_an_app_without_an_executor(self, said: str) -> None:
         """An app that has no executor is an error that says so."""
-        said = run_pytest(tmp_path, "def test_no_executor(executor_tasks): pass")
+        assert "ERROR test_it.py::test_no_executor" in said
         assert "ExecutorNotInitialized: This executor was not initialized" in said
-        assert "1 error" in said
+        assert "5 passed, 2 errors" in said
 
 
 def test_pytest_is_not_needed() -> None:

@@ -19,7 +19,7 @@ from ..options import NoKey, Options
 from ..stores.errors import StoreUnavailable
 from ..stores.keys import encode_key
 from ..stores.records import Inserted, NewTask, Sealed, Taken
-from ..task import name_of
+from ..task import Task, name_of
 from .futures import StoredFuture
 from .restoring import retry_numbers
 from .saved import SavedTask
@@ -72,7 +72,8 @@ class Accepting:
                 node.dispatcher.withdraw(task)
             return self._instead(outcome, options, key)
         if task is None:
-            return self._follow(future, uid, snapshot, callbacks)
+            future.task = self._elsewhere(uid, call, options, future)
+            return self._follow(future, snapshot, callbacks)
         if outcome is not None and outcome.fence is not None:
             label = name or task.name
             saved = SavedTask(node, task, outcome.fence, label, careful=False)
@@ -107,12 +108,13 @@ class Accepting:
         node, pool = self._node, self._node.dispatcher.pool
         if options.guarantee == "ephemeral" or pool.runs_in_caller:
             return True
+        node.work_if_allowed()
         if options.wait(node.dispatcher._time()):
             return False
         if running.get() is not None:  # a task that waits for it lends its worker
             return True
-        may_run = node.runs or node.settings.store_run
-        return bool(may_run and node.room() > 0)
+        # A script keeps what it submits: maybe there is no other process.
+        return bool(node.runs and (not node.serves or node.room() > 0))
 
     def _new(
         self,
@@ -179,21 +181,30 @@ class Accepting:
         holder = f"task {taken.uid}"
         raise NotUnique(options.unique, holder, taken.state, options.on_taken)
 
+    def _elsewhere(
+        self, uid: str, call: Call, options: Options, future: StoredFuture[t.Any]
+    ) -> Task:
+        """Return what is known of a task that runs elsewhere, or later."""
+        node, nothing = self._node, t.cast(t.Any, None)
+        now = node.dispatcher._time()
+        task = Task(future, nothing, node.remote_owner, options, future.key, now)
+        task._id, task._name = uid, options.name or name_of(call.fn)
+        task.state = "delayed" if options.wait(now) else "waiting"
+        return task
+
     def _follow(
         self,
         future: StoredFuture[t.Any],
-        uid: str,
         snapshot: Snapshot,
         callbacks: t.Sequence[Callback],
     ) -> StoredFuture[t.Any]:
-        """Return the future of a task that runs elsewhere, or later."""
-        node = self._node
+        """Return the future of a task that does not run here, or not yet."""
         for callback in callbacks:
             future.add_callback_in(snapshot, callback)
-        record = node.find("uid", uid)
-        node.following.follow(future, record)
-        node.following.add(uid, future)
+        node = self._node
+        node.following.add(t.cast(Task, future.task).id, future)
         node.feeding.start()
+        node.feeding.wake()
         return future
 
     def _submit(self, task: t.Any, callbacks: t.Sequence[Callback], job: t.Any) -> None:

@@ -22,7 +22,7 @@ from flask import (
     url_for,
 )
 
-from flask_executor import Executor
+from flask_executor import Executor, current_task
 
 app = Flask(__name__)
 app.secret_key = "tests"
@@ -128,6 +128,10 @@ def only_in(pid: int) -> OnlyIn:
 
 def only_there() -> OnlyIn:
     return OnlyIn(os.getpid())
+
+
+def own_key() -> t.Any:
+    return current_task.key
 
 
 def echo(*args: t.Any) -> t.Any:

@@ -15,9 +15,25 @@ ROOT = SUPPORT.parent.parent
 PYTHONPATH = os.pathsep.join((str(SUPPORT), str(ROOT)))
 
 
-def environment(**extra: str) -> dict[str, str]:
-    """This process's environment; the package and what lies here can be imported."""
-    return {**os.environ, "PYTHONPATH": PYTHONPATH, **extra}
+_COVERAGE = "COVERAGE_PROCESS_CONFIG"
+_coverage: dict[str, str] = {}
+
+
+def measure_only_what_asks() -> None:
+    """Measure no other interpreter unless its test asks: that takes as much CPU time as
+    what most of them do.
+    """
+    if config := os.environ.pop(_COVERAGE, None):
+        _coverage[_COVERAGE] = config
+
+
+def environment(*, measured: bool = False, **extra: str) -> dict[str, str]:
+    """This process's environment; the package and what lies here can be imported.
+
+    :param measured: for what runs nowhere but in a process of its own.
+    """
+    coverage = _coverage if measured else {}
+    return {**os.environ, **coverage, "PYTHONPATH": PYTHONPATH, **extra}
 
 
 def commands(folder: Path) -> Path:
