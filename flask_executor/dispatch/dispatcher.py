@@ -53,6 +53,8 @@ class Dispatcher:
     """What ties it to a store; None without ``EXECUTOR_STORE``."""
     periodic: t.Any = None
     """What submits the periodic jobs, once it is needed."""
+    pauses: t.Any = None
+    """Which jobs are paused, once one was."""
 
     def __init__(
         self,

@@ -96,6 +96,7 @@ class Feeding:
         node = self._node
         if self._is_due("promote", _PROMOTE):
             node.store.promote()
+            node.note_pauses()
         node.stop_what_was_asked()
         if not node.runs or node.dispatcher.table.closed:
             return

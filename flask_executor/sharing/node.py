@@ -21,11 +21,14 @@ from ..stores.keys import encode_key
 from ..stores.payloads import Payloads, failure_of
 from ..stores.records import Claimed, Fence, Finish, Record
 from ..task import Task
+from ..verbs.here import own_info
+from ..verbs.pauses import Pauses
 from .accepting import Accepting
 from .deliveries import Deliveries
 from .feeding import Feeding
 from .following import Following
 from .futures import SharedFutures, StoredFuture
+from .known import SharedTasks
 from .leaving import Leaving
 from .presence import Presence
 from .remote import RemoteOwner
@@ -64,6 +67,7 @@ class Node:
         self.leaving: Leaving = Leaving(self, name)
         self.serves: bool = False
         """True if it serves requests, or is a worker: others do, too, or will."""
+        self.verbs: SharedTasks = SharedTasks(self)
         self.runs: bool = False
         """True if this process claims tasks of others."""
         self.label: str = ""
@@ -116,14 +120,13 @@ class Node:
 
     def info(self) -> dict[str, t.Any]:
         """Return what this worker shows of itself."""
-        table = self.dispatcher.table
-        return {
-            "name": self.label,
-            "executor": self.dispatcher.pool.kind,
-            "slots": self.settings.max_workers or _slots(self.dispatcher.pool),
-            "busy": len(table.running),
-            "queue": len(table.pending),
-        }
+        info = own_info(self.dispatcher, self.names)
+        runs = self.runs and not self.is_leaving
+        return {**info, "name": self.label, "runs": runs}
+
+    def note_pauses(self) -> None:
+        """Note which jobs are paused for everyone."""
+        Pauses.of(self.dispatcher).set(self.store.paused)
 
     @property
     def is_reachable(self) -> bool:
@@ -170,6 +173,13 @@ class Node:
     def hand_over(self, saved: SavedTask) -> None:
         """Let the next attempt of a task run anywhere."""
         self.go_on_elsewhere(saved, None)
+
+    def give_back(self, saved: SavedTask) -> bool:
+        """Let any process run a task that has not begun here; its job is paused."""
+        if self.dispatcher.table.take_pending(saved.task):
+            self.store.release(saved.fence)
+            self.go_on_elsewhere(saved, None)
+        return True
 
     def is_stale(self, saved: SavedTask) -> None:
         """Drop an end that the store has refused."""
@@ -283,8 +293,3 @@ class Node:
     def wake(self) -> None:
         """Look at once for what has changed."""
         self.feeding.wake()
-
-
-def _slots(pool: t.Any) -> int | None:
-    """Return how many calls a pool runs at once, if it says so."""
-    return t.cast("int | None", getattr(pool, "_max_workers", None))

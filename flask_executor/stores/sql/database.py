@@ -124,11 +124,14 @@ class Database:
                 time.sleep(random.uniform(0, 0.002 * number))
         raise AssertionError
 
-    @contextlib.contextmanager
-    def turn(self) -> t.Iterator[None]:
-        """Hold this process's turn to write, if the database needs turns."""
-        with self._turn.take() if self._turn is not None else contextlib.nullcontext():
-            yield
+    def turn(self, *, wait: bool = True) -> t.ContextManager[bool]:
+        """Hold this process's turn to write, if the database needs turns.
+
+        :param wait: see :meth:`.Turn.take`.
+        """
+        if self._turn is None:
+            return contextlib.nullcontext(True)
+        return self._turn.take(wait=wait)
 
     @contextlib.contextmanager
     def transaction(
@@ -139,7 +142,7 @@ class Database:
         :param has_turn: this thread is inside :meth:`turn`.
         """
         if self.dialect == "sqlite":
-            with contextlib.nullcontext() if has_turn else self.turn():
+            with contextlib.nullcontext(True) if has_turn else self.turn():
                 yield from self._sqlite_transaction(synced)
         else:
             yield from self._postgresql_transaction(synced)

@@ -36,21 +36,32 @@ class Turn:
         self._locks: dict[int, threading.Lock] = {}
 
     @contextlib.contextmanager
-    def take(self) -> t.Iterator[None]:
-        """Hold the turn within a ``with`` block; wait for it as long as it takes."""
+    def take(self, *, wait: bool = True) -> t.Iterator[bool]:
+        """Hold the turn within a ``with`` block.
+
+        :param wait: wait for it, as long as it takes. Otherwise the block gets False if
+            somebody else has the turn.
+        """
         # First among ourselves: under gevent, a greenlet that waits for the kernel
         # stops all others, the one that has the turn among them.
-        with self._locks.setdefault(os.getpid(), threading.Lock()):
-            file = _open(self._path) if fcntl is not None else None
-            if file is None:
-                yield
-            else:
-                yield from self._take(file)
-
-    def _take(self, file: _File) -> t.Iterator[None]:
+        lock = self._locks.setdefault(os.getpid(), threading.Lock())
+        if not lock.acquire(blocking=wait):
+            yield False
+            return
         try:
-            fcntl.flock(file.number, fcntl.LOCK_EX)
-            yield
+            with self._of_all_processes(wait) as has_turn:
+                yield has_turn
+        finally:
+            lock.release()
+
+    @contextlib.contextmanager
+    def _of_all_processes(self, wait: bool) -> t.Iterator[bool]:
+        file = _open(self._path) if fcntl is not None else None
+        if file is None:
+            yield True
+            return
+        try:
+            yield file.lock(wait=wait)
         finally:
             file.release()
 
@@ -65,6 +76,14 @@ class _File:
     def __init__(self, number: int) -> None:
         self.number = number
         _open_files.add(self)
+
+    def lock(self, *, wait: bool) -> bool:
+        """Begin a turn; return False if somebody else has it."""
+        try:
+            fcntl.flock(self.number, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            return False
+        return True
 
     def release(self) -> None:
         """End the turn, unless this is a child that was forked within it."""
