@@ -73,7 +73,7 @@ class ByHand:
         self._engine = create_engine(databases.url_of(kind))
         if kind == "sqlite":
             event.listen(self._engine, "connect", _synced)
-        texts = "uid key job name state guarantee owner source unique_key".split()
+        texts = ("uid", "key", "job", "name", "state", "guarantee", "owner", "source")
         self._table = Table(
             "task",
             MetaData(),

@@ -166,6 +166,13 @@ def hint_at_options(error: BaseException, kwargs: t.Mapping[str, t.Any]) -> None
             )
 
 
+def is_saved(options: Options, key: t.Any) -> bool:
+    """Return True if a task is kept in the store, where there is one."""
+    if key is not NoKey or options.unique is not None:
+        return True
+    return options.guarantee != "ephemeral"
+
+
 def unsupported(
     options: Options, pool: t.Any, *, has_store: bool = False
 ) -> UnsupportedOption | None:

@@ -7,6 +7,8 @@ becomes of it. All others are rows, which futures follow.
 
 from __future__ import annotations
 
+import logging
+import time
 import typing as t
 
 from flask import Flask
@@ -21,17 +23,22 @@ from ..stores.keys import encode_key
 from ..stores.payloads import Payloads, failure_of
 from ..stores.records import Claimed, Fence, Finish, Record
 from ..task import Task
+from ..verbs.here import own_info
+from ..verbs.pauses import Pauses
 from .accepting import Accepting
 from .deliveries import Deliveries
 from .feeding import Feeding
 from .following import Following
 from .futures import SharedFutures, StoredFuture
+from .known import SharedTasks
 from .presence import Presence
 from .remote import RemoteOwner
 from .restoring import restored
 from .saved import SavedTask
 
 _PAGE = 500
+_PATIENCE = 5.0
+"""Seconds that the end of a process waits for the database, for each of its steps."""
 _AGAIN = 1.0
 """Seconds before a task begins again that could not begin because of the database."""
 
@@ -60,8 +67,13 @@ class Node:
         self.feeding: Feeding = Feeding(self, name)
         self.remote_owner: RemoteOwner = RemoteOwner(store.cancel)
         self.accepting: Accepting = Accepting(self)
+        self.verbs: SharedTasks = SharedTasks(self)
         self.runs: bool = False
         """True if this process claims tasks of others."""
+        self.label: str = ""
+        """What people call this process."""
+        self._name = name
+        self._is_closed = False
         self._mine: dict[int, SavedTask] = {}
 
     @property
@@ -85,11 +97,50 @@ class Node:
         self.feeding.start()
         self.feeding.wake()
 
+    def hand_back(self) -> None:
+        """Let other processes run what has not begun here; called before a drain.
+
+        A process that runs none but its own tasks keeps them: maybe there is no other.
+        Tasks that a task of this process waits for are kept, too, and its own ones.
+        """
+        self.feeding.wake()
+        alive = {task.id for task in self.dispatcher.table.live.copy()}
+        for saved in [*self._mine.copy().values()] if self.runs else ():
+            task = saved.task
+            if saved.is_ephemeral or task._wanted or saved.parent in alive:
+                continue
+            if self.dispatcher.table.take_pending(task):
+                task._pool.remove(task)
+                self.store.release(saved.fence)
+                self._go_on_elsewhere(saved, None)
+
+    def give_up_writing(self) -> None:
+        """End tasks whose ends cannot be written, if the process leaves.
+
+        Otherwise it would stay for as long as the database is away. Called on the
+        thread of the lease, every second.
+        """
+        for saved in [*self._mine.copy().values()] if self.is_leaving else ():
+            since = saved.ended_at
+            if since is not None and time.monotonic() - since > _PATIENCE:
+                reason = f"the database does not answer for {_PATIENCE:g} seconds"
+                self.deliveries.run(saved.give_up_writing, self.store.away or reason)
+
     def close(self) -> None:
-        """Write what is left, and disconnect; called when the process ends."""
+        """Write what is left, and disconnect; called when the process ends.
+
+        It takes some seconds at most, also if the database is away.
+        """
+        if self._is_closed:
+            return
+        self._is_closed = True
         self.feeding.stop()
+        written = self.store.settle(_PATIENCE)
         self.presence.leave()
-        self.store.close(10.0)
+        if not (self.store.close(_PATIENCE if written else 0.0) and written):
+            message = "Executor %s could not write all that it has to write: %s"
+            reason = self.store.away or "the database does not answer"
+            self.log.write(logging.WARNING, message, self._name, reason)
 
     def new_futures(self, max_length: int | None, ttl: float | None) -> SharedFutures:
         """Return ``executor.futures`` for this process."""
@@ -107,12 +158,18 @@ class Node:
 
     def info(self) -> dict[str, t.Any]:
         """Return what this worker shows of itself."""
-        table = self.dispatcher.table
-        return {
-            "executor": self.dispatcher.pool.kind,
-            "busy": len(table.running),
-            "queue": len(table.pending),
-        }
+        info = own_info(self.dispatcher, self.names)
+        runs = self.runs and not self.is_leaving
+        return {**info, "name": self.label, "runs": runs}
+
+    def note_pauses(self) -> None:
+        """Note which jobs are paused for everyone."""
+        Pauses.of(self.dispatcher).set(self.store.paused)
+
+    @property
+    def is_reachable(self) -> bool:
+        """False if the database was away when this process last needed it."""
+        return self.store.away is None and not self.presence.is_away
 
     def mine_ids(self) -> list[int]:
         """Return the ids of the saved tasks that this process has."""
@@ -150,6 +207,13 @@ class Node:
     def hand_over(self, saved: SavedTask) -> None:
         """Let the next attempt of a task run anywhere."""
         self._go_on_elsewhere(saved, None)
+
+    def give_back(self, saved: SavedTask) -> bool:
+        """Let any process run a task that has not begun here; its job is paused."""
+        if self.dispatcher.table.take_pending(saved.task):
+            self.store.release(saved.fence)
+            self._go_on_elsewhere(saved, None)
+        return True
 
     def is_stale(self, saved: SavedTask) -> None:
         """Drop an end that the store has refused."""

@@ -269,6 +269,10 @@ class Upkeep(ABC):
     def flush(self) -> None:
         """Write the statistics collected so far. Queued; called every few seconds."""
 
+    def settle(self, timeout: float) -> bool:
+        """Wait until what was queued so far is written; False if it took too long."""
+        return True  # a store without a queue has written it
+
     @abstractmethod
     def watch(self, changed: t.Callable[[], object]) -> t.Callable[[], None]:
         """Call ``changed`` soon after something has changed, and now and then.

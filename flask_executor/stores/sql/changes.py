@@ -85,7 +85,7 @@ class Changes:
             self._closed, thread = True, self._thread
         if thread is not None and thread is not threading.current_thread():
             self._wake()
-            thread.join(PATIENCE)  # the database may be hanging
+            thread.join(PATIENCE)  # it may stand in a query that gets no answer
 
     def _start(self, changed: Changed | None = None) -> None:
         if self._pid != os.getpid():  # all of it is the parent's

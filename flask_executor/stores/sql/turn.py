@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import typing as t
 import weakref
 
@@ -31,6 +32,8 @@ class Turn:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        # By process: one from before a fork may stay locked for ever.
+        self._locks: dict[int, threading.Lock] = {}
 
     @contextlib.contextmanager
     def take(self, *, wait: bool = True) -> t.Iterator[bool]:
@@ -39,6 +42,20 @@ class Turn:
         :param wait: wait for it, as long as it takes. Otherwise the block gets False if
             somebody else has the turn.
         """
+        # First among ourselves: under gevent, a greenlet that waits for the kernel
+        # stops all others, the one that has the turn among them.
+        lock = self._locks.setdefault(os.getpid(), threading.Lock())
+        if not lock.acquire(blocking=wait):
+            yield False
+            return
+        try:
+            with self._of_all_processes(wait) as has_turn:
+                yield has_turn
+        finally:
+            lock.release()
+
+    @contextlib.contextmanager
+    def _of_all_processes(self, wait: bool) -> t.Iterator[bool]:
         file = _open(self._path) if fcntl is not None else None
         if file is None:
             yield True
