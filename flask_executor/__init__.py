@@ -56,6 +56,8 @@ from .store_errors import PayloadRefused as PayloadRefused
 from .store_errors import PayloadTooLarge as PayloadTooLarge
 from .store_errors import ResultNotStorable as ResultNotStorable
 from .store_errors import SchemaMismatch as SchemaMismatch
+from .store_errors import SessionRefused as SessionRefused
+from .store_errors import StoreLocked as StoreLocked
 from .store_errors import StoreRefused as StoreRefused
 from .store_errors import StoreUnavailable as StoreUnavailable
 from .store_errors import TaskInterrupted as TaskInterrupted
@@ -104,6 +106,8 @@ __all__ = [
     "ResultNotStorable",
     "Retry",
     "SchemaMismatch",
+    "SessionRefused",
+    "StoreLocked",
     "StoreRefused",
     "StoreUnavailable",
     "Task",

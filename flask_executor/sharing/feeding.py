@@ -63,6 +63,7 @@ class Feeding:
             self._changed.wait(_PROMOTE)
             self._changed.clear()
             try:
+                self._node.committing.settle()
                 self._node.following.update_all()
                 self._feed()
                 self._tidy()
@@ -78,7 +79,7 @@ class Feeding:
         if self._is_due("promote", _PROMOTE):
             node.store.promote()
         node.stop_what_was_asked()
-        if not node.runs or node.is_leaving:
+        if node.is_leaving or not (node.runs or node.runs_own()):
             return
         room = node.room()
         if room <= 0 or not node.store.tasks(state="waiting", limit=1):
