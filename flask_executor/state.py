@@ -166,6 +166,34 @@ class AppState:
         self._made(made)
         return made
 
+    @property
+    def stores(self) -> bool:
+        """True if the config names a store; no other key is read for that."""
+        app = t.cast(Flask, self.app())
+        return read_key(app.config, self._prefix, "store") is not None
+
+    def key(self, field: str) -> str:
+        """Return the config key of a field of the settings."""
+        return config_key(self._prefix, field)
+
+    def override(self, given: t.Mapping[str, t.Any]) -> None:
+        """Let values count more than the config, before there is a dispatcher.
+
+        :param given: values by the field of the settings.
+        :raises RuntimeError: if there is one that has other values.
+        """
+        app = t.cast(Flask, self.app())
+        for field, value in given.items():
+            app.config[self.key(field)] = value
+            there = self._dispatcher
+            if there is not None and getattr(there.settings, field) != value:
+                raise RuntimeError(
+                    f"{self.key(field)} cannot become {value!r} any more: the app used"
+                    " the executor while it was imported. Set it in the config."
+                )
+        if self._dispatcher is None:
+            self._settings = None  # a declared job has read them
+
     def serve(self) -> None:
         """Run saved tasks of all processes in this one, which serves requests."""
         self.dispatcher.node.serve()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import typing as t
@@ -256,6 +257,12 @@ class Dispatcher:
 
     def leave(self) -> None:
         """End with the process; see :meth:`.Shutdown.leave`."""
+        if self.node is None:
+            self.closing.leave(self.settings.drain_timeout, self.request_cancel)
+            return
+        self.node.hand_back()
         self.closing.leave(self.settings.drain_timeout, self.request_cancel)
-        if self.node is not None:
+        if self.closing.unfinished():  # then Python waits for its threads
+            atexit.register(self.node.close)
+        else:
             self.node.close()

@@ -11,8 +11,8 @@ import dataclasses
 import logging
 import os
 import threading
-import time
 import typing as t
+import weakref
 from functools import partial
 
 from ..calls import Call
@@ -20,15 +20,11 @@ from ..contexts import Snapshot
 from ..errors import ExecutorShutDown, UnsupportedOption
 from ..futures import Callback
 from ..options import NoKey, Options
-from ..stores.errors import StoreUnavailable
 from ..stores.records import Record, Taken
 from ..task import Task, name_of
 from .accepting import Accepting
 from .futures import StoredFuture
 from .remote import RemoteOwner
-
-_AGAIN = 0.5
-"""Seconds until the database is asked again, if it is away."""
 
 
 class Pending:
@@ -42,12 +38,16 @@ class Pending:
         self.future: StoredFuture[t.Any] = future
         self.has_ended: bool = False
         """True after the end of the session's transaction."""
-        self._connection = connection
+        # Weak: if the session is dropped, its transaction ends with the connection.
+        self._connection = weakref.ref(connection)
 
     @property
     def goes_on(self) -> bool:
         """True while a transaction around that of the session has not ended."""
-        return not self._connection.closed and self._connection.in_transaction()
+        connection = self._connection()
+        if connection is None or connection.closed:
+            return False
+        return t.cast(bool, connection.in_transaction())
 
 
 class Committing(Accepting):
@@ -127,19 +127,8 @@ class Committing(Accepting):
     def _ended(self, uid: str) -> None:
         """Note the end of a transaction; on the thread of the session."""
         self._pending[uid].has_ended = True
-        try:
-            self._node.feeding.start()
-        except StoreUnavailable:
-            self._node.deliveries.run(self._start_feeding)
+        self._node.feeding.start()
         self._node.wake()
-
-    def _start_feeding(self) -> None:
-        while not self._node.is_leaving:
-            try:
-                self._node.feeding.start()
-                return
-            except StoreUnavailable:
-                time.sleep(_AGAIN)
 
     def settle(self) -> None:
         """Look what became of the tasks whose transactions have ended.

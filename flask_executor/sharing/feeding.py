@@ -17,6 +17,8 @@ _PRUNE = 60.0
 """Seconds between two removals of what has ended long ago."""
 _FLUSH = 5.0
 """Seconds between two writes of the statistics."""
+_PATIENCE = 2.0
+"""Seconds that the end of a process waits for a claim that is on its way."""
 _MOST = 100
 """How many tasks are claimed at once for a pool without a limit."""
 
@@ -33,53 +35,72 @@ class Feeding:
         self._name = name
         self._lock = threading.Lock()
         self._changed = threading.Event()
-        self._started = False
+        self._thread: threading.Thread | None = None
+        self._watches = False
+        self._stop_watching: t.Callable[[], object] = bool
+        self._said: str | None = None
         self._ended = False
         self._due: dict[str, float] = {}
 
     def start(self) -> None:
-        """Start the thread, once.
-
-        :raises StoreUnavailable: if the database is away.
-        """
+        """Start the thread, once."""
         with self._lock:
-            if not self._started:
-                wake = weakref.WeakMethod(self.wake)
-                self._stop_watching = self._node.store.watch(lambda: _call(wake))
-                self._started = True
-                start_thread(self._run, name=f"{self._name}_feed", daemon=True)
+            if self._thread is None and not self._ended:
+                name = f"{self._name}_feed"
+                self._thread = start_thread(self._run, name=name, daemon=True)
 
     def wake(self) -> None:
         """Look at once: something has changed, or there is room."""
         self._changed.set()
 
     def stop(self) -> None:
-        """Take no more."""
+        """Take no more; a claim that is on its way is waited for, a few seconds."""
         self._ended = True
         self._changed.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_PATIENCE)
 
     def _run(self) -> None:
         while not self._ended:
             self._changed.wait(_PROMOTE)
             self._changed.clear()
             try:
-                self._node.committing.settle()
-                self._node.following.update_all()
-                self._feed()
-                self._tidy()
-            except StoreUnavailable:
-                time.sleep(_PROMOTE)  # the lease says that it is away
+                self._look()
+                self._said = None
+            except StoreUnavailable as error:
+                self._say(logging.WARNING, error)
             except Exception as error:
-                message = "A fault in the executor, which goes on"
-                self._node.log.write(logging.ERROR, message, error=error)
+                self._say(logging.ERROR, error)
         self._stop_watching()
+
+    def _look(self) -> None:
+        if not self._watches:
+            wake = weakref.WeakMethod(self.wake)
+            self._stop_watching = self._node.store.watch(lambda: _call(wake))
+            self._watches = True
+        if self._node.runs:
+            self._node.presence.join()  # which takes up what the dead left, too
+        self._node.committing.settle()
+        self._node.following.update_all()
+        self._feed()
+        self._tidy()
+
+    def _say(self, level: int, error: Exception) -> None:
+        """Log a problem once, and wait a moment: it may pass."""
+        if self._said != str(error) and not self._ended:
+            message = "The executor looks for tasks again and again, because: %s"
+            fault = error if level == logging.ERROR else None
+            self._node.log.write(level, message, error, error=fault)
+        self._said = str(error)
+        time.sleep(0.0 if self._ended else _PROMOTE)
 
     def _feed(self) -> None:
         node = self._node
         if self._is_due("promote", _PROMOTE):
             node.store.promote()
         node.stop_what_was_asked()
-        if node.is_leaving or not (node.runs or node.runs_own()):
+        if node.dispatcher.table.closed or not (node.runs or node.runs_own()):
             return
         room = node.room()
         if room <= 0 or not node.store.tasks(state="waiting", limit=1):

@@ -7,6 +7,8 @@ becomes of it. All others are rows, which futures follow.
 
 from __future__ import annotations
 
+import logging
+import time
 import typing as t
 
 from flask import Flask
@@ -34,6 +36,8 @@ from .restoring import restored
 from .saved import SavedTask
 
 _PAGE = 500
+_PATIENCE = 5.0
+"""Seconds that the end of a process waits for the database, for each of its steps."""
 _AGAIN = 1.0
 """Seconds before a task begins again that could not begin because of the database."""
 
@@ -65,6 +69,10 @@ class Node:
         self.committing: Committing = Committing(self)
         self.runs: bool = False
         """True if this process claims tasks of others."""
+        self.label: str = ""
+        """What people call this process."""
+        self._name = name
+        self._is_closed = False
         self._mine: dict[int, SavedTask] = {}
 
     @property
@@ -92,11 +100,50 @@ class Node:
         """Return True if this process must claim a task that it has committed."""
         return self.settings.store_run and self.committing.has_waiting()
 
+    def hand_back(self) -> None:
+        """Let other processes run what has not begun here; called before a drain.
+
+        A process that runs none but its own tasks keeps them: maybe there is no other.
+        Tasks that a task of this process waits for are kept, too, and its own ones.
+        """
+        self.feeding.wake()
+        alive = {task.id for task in self.dispatcher.table.live.copy()}
+        for saved in [*self._mine.copy().values()] if self.runs else ():
+            task = saved.task
+            if saved.is_ephemeral or task._wanted or saved.parent in alive:
+                continue
+            if self.dispatcher.table.take_pending(task):
+                task._pool.remove(task)
+                self.store.release(saved.fence)
+                self._go_on_elsewhere(saved, None)
+
+    def give_up_writing(self) -> None:
+        """End tasks whose ends cannot be written, if the process leaves.
+
+        Otherwise it would stay for as long as the database is away. Called on the
+        thread of the lease, every second.
+        """
+        for saved in [*self._mine.copy().values()] if self.is_leaving else ():
+            since = saved.ended_at
+            if since is not None and time.monotonic() - since > _PATIENCE:
+                reason = f"the database does not answer for {_PATIENCE:g} seconds"
+                self.deliveries.run(saved.give_up_writing, self.store.away or reason)
+
     def close(self) -> None:
-        """Write what is left, and disconnect; called when the process ends."""
+        """Write what is left, and disconnect; called when the process ends.
+
+        It takes some seconds at most, also if the database is away.
+        """
+        if self._is_closed:
+            return
+        self._is_closed = True
         self.feeding.stop()
+        written = self.store.settle(_PATIENCE)
         self.presence.leave()
-        self.store.close(10.0)
+        if not (self.store.close(_PATIENCE if written else 0.0) and written):
+            message = "Executor %s could not write all that it has to write: %s"
+            reason = self.store.away or "the database does not answer"
+            self.log.write(logging.WARNING, message, self._name, reason)
 
     def new_futures(self, max_length: int | None, ttl: float | None) -> SharedFutures:
         """Return ``executor.futures`` for this process."""
@@ -129,10 +176,17 @@ class Node:
         """Return what this worker shows of itself."""
         table = self.dispatcher.table
         return {
+            "name": self.label,
             "executor": self.dispatcher.pool.kind,
+            "slots": self.settings.max_workers or _slots(self.dispatcher.pool),
             "busy": len(table.running),
             "queue": len(table.pending),
         }
+
+    @property
+    def is_reachable(self) -> bool:
+        """False if the database was away when this process last needed it."""
+        return self.store.away is None and not self.presence.is_away
 
     def mine_ids(self) -> list[int]:
         """Return the ids of the saved tasks that this process has."""
@@ -282,3 +336,8 @@ class Node:
     def wake(self) -> None:
         """Look at once for what has changed."""
         self.feeding.wake()
+
+
+def _slots(pool: t.Any) -> int | None:
+    """Return how many calls a pool runs at once, if it says so."""
+    return t.cast("int | None", getattr(pool, "_max_workers", None))

@@ -223,9 +223,9 @@ def test_keys_and_unique_values(shop: Shop) -> None:
         assert third.result(LIMIT) == 3 and until(second.cancelled)
 
 
-def test_others_run_it(shop: Shop, process: NewProcess) -> None:
+def test_others_run_it(process: NewProcess, url: str) -> None:
     """A process that runs no saved tasks leaves it to those that do."""
-    shop.app.config["EXECUTOR_STORE_RUN"] = False
+    shop = Shop(process(EXECUTOR_STORE_RUN=False), url)
     other = process().serve()
     other.job(lambda number: -number, name="send")
     with shop.app.app_context():
@@ -301,11 +301,9 @@ def test_after_shutdown(shop: Shop) -> None:
 # SQLite has one writer
 
 
-def test_a_submit_that_would_wait_for_itself(
-    process: NewProcess, sqlite_url: str
-) -> None:
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_a_submit_that_would_wait_for_itself(shop: Shop) -> None:
     """A submit without session= in a transaction that writes says what to do."""
-    shop = Shop(process(), sqlite_url)
     with shop.app.app_context():
         assert shop.session.query(Order).count() == 0  # reads only
         assert shop.send.submit(1).result(LIMIT) == 1
@@ -325,6 +323,7 @@ def test_a_submit_that_would_wait_for_itself(
         assert future.result(LIMIT) == 3
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_the_first_use_in_a_transaction(process: NewProcess, tmp_path: Path) -> None:
     """The tables are made within the transaction if it has the only lock."""
     url = f"sqlite:///{tmp_path / 'new.db'}"

@@ -89,7 +89,7 @@ class Core:
             try:
                 self._setup()
             except StoreUnavailable as error:
-                original = getattr(error.__cause__, "orig", None)
+                original = getattr(error.__cause__, "orig", error.__cause__)
                 name = getattr(original, "sqlite_errorname", "")
                 if name.startswith("SQLITE_READONLY"):
                     raise self._read_only() from error
@@ -170,6 +170,17 @@ class Core:
             f"nothing could be written for {2 * PATIENCE:g} seconds",
         )
 
+    def settle(self, timeout: float) -> bool:
+        """Wait until what was queued so far is written; False if it took too long."""
+        if not self._is_ready:
+            return True
+        last = self._writer.submit(Item(_write_nothing, None))
+        try:
+            last.result(timeout)
+        except (StoreUnavailable, TimeoutError):
+            return False
+        return True
+
     def close(self, timeout: float | None = None) -> bool:
         """Write what is queued, and disconnect."""
         in_time = self._writer.close(timeout)
@@ -179,3 +190,7 @@ class Core:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.database.shown}>"
+
+
+def _write_nothing(db: Connection, values: t.Sequence[t.Any]) -> list[None]:
+    return [None] * len(values)

@@ -112,7 +112,11 @@ class SqlWork(SqlWorkers, Work):
 
     def insert(self, tasks: t.Sequence[NewTask]) -> Future[list[Outcome]]:
         """Insert tasks in one transaction."""
-        future = self._queue(self._insert_all, tasks, synced=True, announced=True)
+        # Nobody else can do anything about what this process holds.
+        told = any(task.owner is None for task in tasks)
+        future = self._queue(
+            self._insert_all, tasks, synced=True, announced=told, awaited=True
+        )
         uids = [task.uid for task in tasks]
         future.add_done_callback(lambda done: self._withdraw(done, uids))
         return future
@@ -193,7 +197,7 @@ class SqlWork(SqlWorkers, Work):
     def cancel(self, uid: str) -> State | None:
         """Cancel a task from anywhere."""
         cancelled: Future[State | None] = self._queue(
-            self._ends.cancel, uid, synced=True, announced=True
+            self._ends.cancel, uid, synced=True, announced=True, awaited=True
         )
         return self.wait(cancelled)
 
@@ -204,6 +208,6 @@ class SqlWork(SqlWorkers, Work):
     def pop(self, key: str) -> Record | None:
         """Free a key, and return its task; None for all except one caller."""
         popped: Future[Record | None] = self._queue(
-            self._queues.pop, key, synced=True, announced=True
+            self._queues.pop, key, synced=True, announced=True, awaited=True
         )
         return self.wait(popped)
