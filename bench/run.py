@@ -74,6 +74,31 @@ CONTRACT = [
     Row("one request, an upload", "request_upload", "ours", "hand", 1.2, 1.0, 15, 3),
 ]
 
+STORE = [
+    *(
+        row
+        for kind, name in (("sqlite", "SQLite"), ("postgresql", "PostgreSQL"))
+        for row in (
+            Row(
+                f"durable submit, {name}, against an INSERT",
+                *("durable", f"{kind}-ours", f"{kind}-hand", 1.5, 1.2, 9),
+            ),
+            Row(
+                f"the same from 32 threads, against one, {name}",
+                *("durable_32", f"{kind}-many", f"{kind}-one", 0.2, 0.1, 7),
+            ),
+            Row(
+                f"status by key, {name}, against a point read",
+                *("durable_read", f"{kind}-ours", f"{kind}-hand", 2.0, 1.25, 9),
+            ),
+        )
+    ),
+    Row(
+        "submit of what is not saved, with a store",
+        *("beside_store", "store", "none", 1.02, 1.0, 30, 3),
+    ),
+]
+
 OPTIONS = [
     Row("priority", "option", "priority", "plain", rounds=9),
     Row("timeout", "option", "timeout", "plain", rounds=9),
@@ -114,7 +139,7 @@ PEERS = [
     Row("Pebble's ProcessPool, against pebble", "pebble", "ours", "pebble", rounds=7),
 ]
 
-TABLES = {"contract": CONTRACT, "options": OPTIONS, "peers": PEERS}
+TABLES = {"contract": CONTRACT, "store": STORE, "options": OPTIONS, "peers": PEERS}
 
 
 class Contender:

@@ -164,15 +164,12 @@ def _url(value: object) -> str:
 
 def _keep(value: object) -> dict[str, float | None]:
     allowed = f"a dictionary of seconds, or None, by state: {', '.join(KEEP)}"
-    if value is None:
-        return dict(KEEP)
     if not isinstance(value, t.Mapping) or not KEEP.keys() >= value.keys():
         raise _Refused(allowed)
     try:
-        given = {state: _optional(_seconds)(kept) for state, kept in value.items()}
+        return {state: _optional(_seconds)(kept) for state, kept in value.items()}
     except _Refused:
         raise _Refused(allowed) from None
-    return {**KEEP, **given}
 
 
 def _start_method(value: object) -> str:
@@ -239,7 +236,7 @@ class Settings:
     """Seconds after which a process that does not renew its lease counts as dead."""
     store_max_lost: int = _key(3, _positive_int)
     """How many processes may die with a task before it has failed."""
-    store_keep: t.Mapping[str, float | None] | None = _key(None, _keep)
+    store_keep: t.Mapping[str, float | None] | None = _key(None, _optional(_keep))
     """Seconds for which tasks that have ended are remembered, by state, where they are
     not those of :data:`KEEP`; None for a state keeps its tasks."""
     store_max_bytes: int = _key(1_000_000, _positive_int)
@@ -250,6 +247,11 @@ class Settings:
 
     periodic: t.Mapping[str, t.Any] | None = _key(None, _optional(_jobs))
     """Periodic jobs by name, each a dictionary; see :doc:`/howto/periodic`."""
+
+    @property
+    def keep_times(self) -> dict[str, float | None]:
+        """Seconds for which tasks that have ended are remembered, for every state."""
+        return {**KEEP, **(self.store_keep or {})}
 
     @property
     def g_carried(self) -> str:

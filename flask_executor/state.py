@@ -6,21 +6,26 @@ import os
 import threading
 import typing as t
 import weakref
-from concurrent.futures import Future
-from dataclasses import fields
 from functools import partial
 
 from flask import Flask
 
+from .app_config import (
+    done_callbacks,
+    kind_of,
+    read_settings,
+    refuse_unsupported,
+    show_defaults,
+)
+from .app_config import propagate_exceptions_callback as propagate_exceptions_callback
 from .calls import Call, is_coroutine_function
 from .contexts import Snapshot, current_app, keep_uploads
 from .dispatch import Dispatcher
-from .errors import InvalidSetting
 from .futures import Callback, FutureCollection, TaskFuture
 from .jobs import ExecutorJob
-from .options import Given, NoKey, Options, unsupported
-from .pools import POOLS, CoroutinePool, pool_module
-from .settings import Settings, config_key, misspelt, prefix_of, read_key
+from .options import Given, NoKey, Options
+from .pools import CoroutinePool, pool_module
+from .settings import Settings, prefix_of
 from .task import Task
 
 
@@ -34,15 +39,6 @@ class Keeper(t.Protocol):
 
 
 NewDispatcher = t.Callable[[Settings, str, Flask], Dispatcher]
-
-
-def propagate_exceptions_callback(future: Future[t.Any]) -> None:
-    """Raise what a task raised.
-
-    It is a default done-callback if ``EXECUTOR_PROPAGATE_EXCEPTIONS`` is true.
-    """
-    if not future.cancelled() and (error := future.exception()) is not None:
-        raise error
 
 
 class AppState:
@@ -103,9 +99,8 @@ class AppState:
             is read at first use.
         """
         prefix = prefix_of(name)
-        kind = _kind(app.config, prefix)
-        for spec in fields(Settings):
-            app.config.setdefault(config_key(prefix, spec.name), spec.default)
+        kind = kind_of(app.config, prefix)
+        show_defaults(app.config, prefix)
         return cls(app, name, prefix, kind, new, made, job_names)
 
     def here(self) -> AppState:
@@ -132,7 +127,8 @@ class AppState:
         """The settings, read from the config at first use."""
         with self._lock:
             if self._settings is None:
-                self._settings = self._read_settings()
+                app = t.cast(Flask, self.app())
+                self._settings = read_settings(app, self._prefix, self.kind)
             return self._settings
 
     @property
@@ -170,6 +166,11 @@ class AppState:
         self._made(made)
         return made
 
+    def read_again(self) -> None:
+        """Read the settings again if only a declared job has read them."""
+        if self._dispatcher is None:
+            self._settings = None
+
     def serve(self) -> None:
         """Run saved tasks of all processes in this one, which serves requests."""
         self.dispatcher.node.serve()
@@ -204,24 +205,27 @@ class AppState:
         if given or job is not None:
             options = dispatcher.options_of(job, given)
             key = options.key if key is NoKey else key
-            if dispatcher.node is not None and _is_saved(options, key):
+            if dispatcher.node is not None and dispatcher.node.saves(options, key):
                 call = Call(fn, args, kwargs)
                 return self._save(executor, call, options, key, job, held_by)
             job = None if job is None else job.declared
             if options.unique is not None:
                 call = Call(fn, args, kwargs)
                 return self._accept_unique(executor, call, options, key, job, held_by)
-        elif dispatcher.node is not None and _is_saved(options, key):
+        elif dispatcher.node is not None and dispatcher.node.saves(options, key):
             call = Call(fn, args, kwargs)
             return self._save(executor, call, options, key, job, held_by)
-        app: t.Any = self.app()
-        future: TaskFuture[t.Any] = TaskFuture(app, None if key is NoKey else key)
+        future = self._new_future(key)
         call = Call(fn, args, kwargs)
         if key is NoKey:
             self._submit(executor, future, call, options, job)
         else:
             self._submit_stored(executor, future, call, options, job, held_by)
         return future
+
+    def _new_future(self, key: t.Any) -> TaskFuture[t.Any]:
+        app: t.Any = self.app()
+        return TaskFuture(app, None if key is NoKey else key)
 
     def _save(
         self,
@@ -234,10 +238,8 @@ class AppState:
     ) -> TaskFuture[t.Any]:
         """Accept a call whose task other processes know."""
         dispatcher = self._dispatcher or self._make_dispatcher()
-        callbacks = executor._default_done_callbacks
-        if dispatcher.settings.propagate_exceptions:
-            callbacks = [*callbacks, propagate_exceptions_callback]
-        accept = dispatcher.node.accepting.accept
+        callbacks = done_callbacks(executor, dispatcher.settings)
+        accept = dispatcher.node.accepting_for(options).accept
         future = accept(call, options, key, job, callbacks, held_by)
         return t.cast("TaskFuture[t.Any]", future)
 
@@ -256,8 +258,7 @@ class AppState:
         the keys.
         """
         dispatcher = self._dispatcher or self._make_dispatcher()
-        app: t.Any = self.app()
-        future: TaskFuture[t.Any] = TaskFuture(app, None if key is NoKey else key)
+        future = self._new_future(key)
         found = dispatcher.uniques.register(dispatcher.register, future, call, options)
         if found is not future:
             return found
@@ -317,9 +318,7 @@ class AppState:
                 if call.args or call.kwargs:
                     call.args = keep_uploads(call.args)
                     call.kwargs = keep_uploads(call.kwargs)
-            callbacks = executor._default_done_callbacks
-            if dispatcher.settings.propagate_exceptions:
-                callbacks = [*callbacks, propagate_exceptions_callback]
+            callbacks = done_callbacks(executor, dispatcher.settings)
             dispatcher.submit(task, callbacks, job=job)
         except BaseException:
             dispatcher.withdraw(task)
@@ -335,11 +334,7 @@ class AppState:
             pools = [self.pool_class, CoroutinePool]
         else:
             pools = [self._pool_class_for(fn)]
-        options = Options().overlaid(given)
-        stores = self.settings.store is not None
-        refusals = [unsupported(options, pool, has_store=stores) for pool in pools]
-        if refusals[0] is not None and all(refusals):
-            raise refusals[0]
+        refuse_unsupported(given, pools, self.settings)
 
     def _pool_class_for(self, fn: t.Any) -> t.Any:
         if is_coroutine_function(fn):
@@ -355,41 +350,5 @@ class AppState:
         if self._dispatcher is not None:
             self._dispatcher.shutdown(wait=False, cancel_futures=False)
 
-    def _read_settings(self) -> Settings:
-        app = t.cast(Flask, self.app())
-        for key, nearest in misspelt(app.config, self._prefix).items():
-            app.logger.warning(
-                "%s is not a setting of Flask-Executor: did you mean %s?", key, nearest
-            )
-        settings = Settings.read(app.config, self._prefix)
-        if settings.type == self.kind:
-            return settings
-        key = config_key(self._prefix, "type")
-        app.logger.warning(
-            "%s was changed to %r after init_app; it stays %r. Set it before, or call"
-            " init_app again.",
-            key,
-            settings.type,
-            self.kind,
-        )
-        return Settings.read({**app.config, key: self.kind}, self._prefix)
-
     def _thread_name(self) -> str:
         return f"{self._name}-executor" if self._name else "executor"
-
-
-def _kind(config: t.Mapping[str, t.Any], prefix: str) -> str:
-    """Read which pool the type names."""
-    kind: str = read_key(config, prefix, "type")
-    if kind not in POOLS:
-        key = config_key(prefix, "type")
-        allowed = "one of " + ", ".join(map(repr, POOLS))
-        raise InvalidSetting(key, config[key], allowed)
-    return kind
-
-
-def _is_saved(options: Options, key: t.Any) -> bool:
-    """Return True if a task is kept in the store, where there is one."""
-    if key is not NoKey or options.unique is not None:
-        return True
-    return options.guarantee != "ephemeral"

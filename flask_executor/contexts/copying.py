@@ -91,7 +91,8 @@ def _own_copy_of_subclass(value: t.Any, memo: dict[int, t.Any]) -> t.Any:
         return value
     if isinstance(own, dict):
         # Not through the class's own methods: they may note a change, or refuse one.
-        values = dict.copy(own)
+        # dict.copy() uses them, for some: a MultiDict would lose values on Python 3.14.
+        values = dict(dict.items(own))
         _own_values(values, memo)
         dict.update(own, values)
     elif isinstance(own, list):

@@ -25,7 +25,8 @@ class SessionCopy:
         self._attributes = attributes = vars(session).copy()
         own_values(attributes)
         # Not through the class's own methods: they note that it was looked at.
-        self._data = dict.copy(session) if isinstance(session, dict) else {}
+        # dict.copy() may use them.
+        self._data = dict(dict.items(session)) if isinstance(session, dict) else {}
         own_values(self._data)
 
     def open(self, app: Flask, request: t.Callable[[], Request]) -> SessionMixin:

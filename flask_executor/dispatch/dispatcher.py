@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import typing as t
@@ -52,6 +53,8 @@ class Dispatcher:
     """What ties it to a store; None without ``EXECUTOR_STORE``."""
     periodic: t.Any = None
     """What submits the periodic jobs, once it is needed."""
+    pauses: t.Any = None
+    """Which jobs are paused, once one was."""
 
     def __init__(
         self,
@@ -257,19 +260,23 @@ class Dispatcher:
         """Accept nothing more; see :meth:`.Shutdown.shutdown`."""
         self.closing.shutdown(wait=wait, cancel_futures=cancel_futures)
         if self.node is not None and wait and not self.is_inside():
-            self.node.rest()
+            self.node.leaving.rest()
 
     def drain(self, timeout: float | None) -> Drained:
         """Accept nothing more and wait; see :meth:`.Shutdown.drain`."""
+        if self.node is not None:
+            self.node.leaving.limit_wait_for_ends()
         return self.closing.drain(timeout)
 
     def leave(self) -> None:
         """End with the process; see :meth:`.Shutdown.leave`."""
-        self.closing.leave(self.settings.drain_timeout, self._ask_to_leave)
-        if self.node is not None:
-            self.node.close()
-
-    def _ask_to_leave(self, task: Task) -> None:
-        if task._saved is not None:
-            task._saved.is_left = True  # so it is not cancelled for everybody
-        self.request_cancel(task)
+        if self.node is None:
+            self.closing.leave(self.settings.drain_timeout, self.request_cancel)
+            return
+        self.node.leaving.hand_back()
+        self.node.leaving.limit_wait_for_ends()
+        self.closing.leave(self.settings.drain_timeout, self.node.leaving.ask)
+        if self.closing.unfinished():  # then Python waits for its threads
+            atexit.register(self.node.leaving.close)
+        else:
+            self.node.leaving.close()

@@ -6,9 +6,9 @@ submits it holds it from the start if it has room, so the usual case needs no cl
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import typing as t
-from dataclasses import dataclass
 
 from ..calls import Call
 from ..contexts import Snapshot, current_app, keep_uploads
@@ -17,7 +17,7 @@ from ..current import running
 from ..errors import DuplicateKey, NotUnique
 from ..futures import Callback
 from ..options import NoKey, Options
-from ..stores.errors import StoreUnavailable
+from ..stores.errors import StoreLocked, StoreUnavailable
 from ..stores.keys import encode_key
 from ..stores.records import Inserted, NewTask, Sealed, Taken
 from ..task import Task, name_of
@@ -26,7 +26,7 @@ from .restoring import retry_numbers
 from .saved import SavedTask
 
 
-@dataclass
+@dataclasses.dataclass
 class Submission:
     """A call that is being accepted."""
 
@@ -75,6 +75,7 @@ class Accepting:
         :raises NotUnique: if the ``unique`` value is taken, and stays so.
         :raises StoreUnavailable: if the database is away, unless it is ephemeral.
         """
+        self._refuse_own_lock(call)
         one = self._submission(call, options, key, job, callbacks)
         futures = self._node.futures
         if key is NoKey or futures is None:
@@ -84,6 +85,17 @@ class Accepting:
             return self._accept(one)
         finally:
             futures.discard_reserved(key, one.future)
+
+    def _refuse_own_lock(self, call: Call) -> None:
+        """Refuse a call if saving it would wait for this thread's own transaction."""
+        node = self._node
+        extension = node.app.extensions.get("sqlalchemy")
+        if extension is None or current_app() is not node.app:
+            return
+        from ..stores.sql import sessions
+
+        if sessions.has_write_lock(extension, node.store.database):
+            raise StoreLocked(name_of(call.fn), node.store.database.shown)
 
     def _accept(self, one: Submission) -> StoredFuture[t.Any]:
         if self._holds(one.options):
@@ -107,7 +119,6 @@ class Accepting:
         future: StoredFuture[t.Any] = StoredFuture(
             node.app, None if key is NoKey else key
         )
-        future.is_ours = True
         uid = os.urandom(16).hex()
         one = Submission(uid, call, options, key, job, callbacks, snapshot, future)
         call.snapshot = snapshot
@@ -134,12 +145,13 @@ class Accepting:
         node, pool = self._node, self._node.dispatcher.pool
         if options.guarantee == "ephemeral" or pool.runs_in_caller:
             return True
+        node.work_if_allowed()
         if options.wait(node.dispatcher._time()):
             return False
         if running.get() is not None:  # a task that waits for it lends its worker
             return True
-        may_run = node.runs or node.settings.store_run
-        return bool(may_run and node.holding.room() > 0)
+        # A script keeps what it submits: maybe there is no other process.
+        return bool(node.runs and (not node.serves or node.holding.room() > 0))
 
     def _hold(self, one: Submission) -> StoredFuture[t.Any]:
         """Save a task that this process has from the start, and run it."""
@@ -238,15 +250,18 @@ class Accepting:
         node, future = self._node, one.future
         for callback in one.callbacks:
             future.add_callback_in(one.snapshot, callback)
-        now = node.dispatcher._time()
-        like = Task(future, one.call, None, one.options, future.key, now)  # type: ignore[arg-type]
-        like._id, like.state = one.uid, "waiting"
-        if one.options.wait(now):
-            like.state = "delayed"
-        like._release()  # what it needs is saved
-        node.following.follow(future, like)
-        node.dispatcher.events.submitted(future.task)
+        node.following.follow(future, self._like(one))
+        node.feeding.wake()
         return future
+
+    def _like(self, one: Submission) -> Task:
+        """Return what is known of a task that does not run here, or not yet."""
+        now, nothing = self._node.dispatcher._time(), t.cast(t.Any, None)
+        options = dataclasses.replace(one.options, session=None)  # it is not to be kept
+        like = Task(one.future, nothing, nothing, options, one.future.key, now)
+        like._id, like._name = one.uid, options.name or name_of(one.call.fn)
+        like.state = "delayed" if options.wait(now) else "waiting"
+        return like
 
     def _instead(self, taken: Taken, one: Submission) -> StoredFuture[t.Any]:
         """Return the future of the task that is there instead, or refuse this one."""

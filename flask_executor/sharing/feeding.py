@@ -50,20 +50,19 @@ class Feeding:
         self._thread: threading.Thread | None = None
         self._due: dict[str, float] = {}
         self._open: dict[str, Record] = {}
+        self._said: str | None = None
+        self._watch = _Watch()
 
     def start(self) -> None:
-        """Start the thread, unless it runs.
-
-        :raises StoreUnavailable: if the database is away.
-        """
+        """Start the thread, unless it runs."""
         self._needed_until = time.monotonic() + _IDLE
         with self._lock:
             if self._is_started or self._is_ended:
                 return
             # Weak: no thread keeps an app alive that nobody uses any more.
-            told = weakref.WeakMethod(self._told)
-            end = self._node.store.watch(lambda: _call(told))
-            loop = _Loop(weakref.WeakMethod(self.step), self._changed, end)
+            self._watch = _Watch()
+            step = weakref.WeakMethod(self.step)
+            loop = _Loop(step, self._changed, self._watch)
             name = f"{self._name}_feed"
             self._thread = start_thread(loop.run, name=name, daemon=True)
             self._is_started = True
@@ -92,24 +91,41 @@ class Feeding:
         if not self._is_needed():
             return None
         try:
-            self._update()
-            self._feed()
-            self._tidy()
-        except StoreUnavailable:
-            time.sleep(_PROMOTE)  # the lease says that it is away
+            self._look()
+            self._said = None
+        except StoreUnavailable as error:
+            self._say(logging.WARNING, error)
         except Exception as error:
-            message = "A fault in the executor, which goes on"
-            self._node.log.write(logging.ERROR, message, error=error)
-            time.sleep(_PROMOTE)
+            self._say(logging.ERROR, error)
         return self._pause()
+
+    def _look(self) -> None:
+        if self._watch.end is None:
+            told = weakref.WeakMethod(self._told)
+            self._watch.end = self._node.store.watch(lambda: _call(told))
+        if self._claims:
+            self._node.presence.join()  # which takes up what the dead left, too
+        self._node.committing.settle()
+        self._update()
+        self._feed()
+        self._tidy()
+
+    def _say(self, level: int, error: Exception) -> None:
+        """Log a problem once, and wait a moment: it may pass."""
+        if self._said != str(error) and not self._is_ended:
+            message = "The executor looks for tasks again and again, because: %s"
+            fault = error if level == logging.ERROR else None
+            self._node.log.write(level, message, error, error=fault)
+        self._said = str(error)
+        time.sleep(0.0 if self._is_ended else _PROMOTE)
 
     def _pause(self) -> float:
         until_news = self._news_after - time.monotonic()
         return max(0.0, min(_PROMOTE, until_news)) if self._has_news else _PROMOTE
 
     def _is_needed(self) -> bool:
-        node, now = self._node, time.monotonic()
-        if self._claims or node.holding or node.following.open():
+        now = time.monotonic()
+        if self._is_busy:
             self._needed_until = now + _IDLE
         with self._lock:
             if now > self._needed_until or self._is_ended:
@@ -117,9 +133,16 @@ class Feeding:
             return self._is_started
 
     @property
+    def _is_busy(self) -> bool:
+        node = self._node
+        pending = node.holding or node.committing.has_pending()
+        return bool(self._claims or pending or node.following.open())
+
+    @property
     def _claims(self) -> bool:
         node = self._node
-        return bool(node.runs and not node.dispatcher.table.closed)
+        may_run = node.runs or node.runs_own()
+        return bool(may_run and not node.dispatcher.table.closed)
 
     def _update(self) -> None:
         """Tell futures of what has happened, if something has.
@@ -141,6 +164,7 @@ class Feeding:
             due = node.store.next_due()
             if due is not None and due <= 0:
                 node.store.promote()
+            node.note_pauses()
         node.holding.stop_what_was_asked()
         if node.is_leaving:
             return
@@ -161,25 +185,18 @@ class Feeding:
         self._claim(coroutines, holding.room_for_coroutines())
 
     def _claim_awaited(self) -> None:
-        """Claim tasks that code here needs, and that nobody else may run.
+        """Claim the tasks that a task of this process waits for.
 
-        Those that a task of this process waits for: it has lent its worker, so there is
-        room. And, in a process that runs only its own, those that it has submitted.
+        It has lent its worker, so there is room for them.
         """
-        node = self._node
-        own = node.settings.store_run and not self._claims
-        wanted, ours = [], []
+        node, wanted = self._node, []
         for uid, record in self._open.items():
             future = node.following.known(uid)
             if future is None or future.done() or record.state != "waiting":
                 continue
             if future.task._wanted:
                 wanted.append(uid)
-            elif own and future.is_ours:
-                ours.append(uid)
-        known = node.names.known()
-        self._claim(known, len(wanted), wanted)
-        self._claim(known, node.holding.room(), ours)
+        self._claim(node.names.known(), len(wanted), wanted)
 
     def _claim(
         self, jobs: list[str], limit: int, only: list[str] | None = None
@@ -201,7 +218,7 @@ class Feeding:
             node.store.flush()
         if not self._claims or not self._is_due("prune", _PRUNE):
             return
-        while not self._is_ended and node.store.prune(node.settings.store_keep):
+        while not self._is_ended and node.store.prune(node.settings.keep_times):
             pass
         node.store.forsake(node.names.known(), older=_FORSAKEN)
 
@@ -213,12 +230,18 @@ class Feeding:
         return True
 
 
+class _Watch:
+    """What ends that the store tells of changes, once it does."""
+
+    end: t.Callable[[], object] | None = None
+
+
 class _Loop(t.NamedTuple):
     """What the thread runs: it refers to the rest only while it does something."""
 
     step: t.Callable[[], t.Callable[[], float | None] | None]
     changed: threading.Event
-    end: t.Callable[[], object]
+    watch: _Watch
 
     def run(self) -> None:
         """Take one step after each change, and now and then."""
@@ -230,7 +253,8 @@ class _Loop(t.NamedTuple):
                     return
                 self.changed.wait(pause)
         finally:
-            self.end()
+            if self.watch.end is not None:
+                self.watch.end()
 
 
 def _call(method: t.Any) -> None:

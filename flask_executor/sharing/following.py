@@ -78,10 +78,7 @@ class Following:
         other = remote.RemoteTask(
             future, t.cast(t.Any, None), owner, like.options, like.key
         )
-        other._id, other._name = like.id, like.name
-        other._submitted, other._started = like._submitted, like._started
-        other.state, other.attempt = like.state, like.attempt
-        other._wanted = like._wanted
+        copy(like, other)
         with self._lock:
             future.task, future.kept_in = other, self._kept
             self._futures[like.id] = future
@@ -176,3 +173,11 @@ class Following:
 
     def _task_of(self, record: Record, future: StoredFuture[t.Any]) -> Task:
         return remote.remote_task(record, future, self._node.remote_owner)
+
+
+def copy(task: Task, other: Task) -> None:
+    """Copy what is known of a task to another object for it."""
+    other._id, other._name = task.id, task.name
+    other._submitted, other._started = task._submitted, task._started
+    other.state, other.attempt = task.state, task.attempt
+    other._wanted = task._wanted

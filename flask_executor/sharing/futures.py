@@ -47,8 +47,6 @@ class StoredFuture(TaskFuture[T]):
     that asks.
     """
 
-    is_ours: bool = False
-    """True if it was submitted in this process."""
     kept_in: set[StoredFuture[t.Any]] | None = None
     """Where it is kept until its callbacks have run, if nothing else may hold it."""
     _load: t.Callable[[], Outcome] | None = None

@@ -38,6 +38,10 @@ class Holding:
         """Return the ids of the saved tasks that this process has now."""
         return iter([*self._mine.copy()])
 
+    def mine(self) -> list[SavedTask]:
+        """Return the saved tasks of this process."""
+        return [*self._mine.copy().values()]
+
     def __bool__(self) -> bool:
         return bool(self._mine)
 
@@ -51,7 +55,7 @@ class Holding:
         # Those that wait for a place of their job are in no queue.
         waiting = sum(
             saved.task.state == "waiting" and saved.task._pool is pool
-            for saved in self._mine.copy().values()
+            for saved in self.mine()
         )
         return self._allowed(_SEVERAL if room is None else room - waiting)
 
@@ -110,6 +114,13 @@ class Holding:
             self.go_on_elsewhere(saved)
         return False
 
+    def give_back(self, saved: SavedTask) -> bool:
+        """Let any process run a task that has not begun here; its job is paused."""
+        if self._dispatcher.table.take_pending(saved.task):
+            self._node.store.release(saved.fence)
+            self.go_on_elsewhere(saved)
+        return True
+
     def stop(self, saved: SavedTask) -> None:
         """Ask a run to stop that ought not to have begun."""
         self._dispatcher.request_cancel(saved.task)
@@ -125,7 +136,7 @@ class Holding:
 
     def give_up(self, me: str) -> None:
         """Stop what an earlier life of this process had, which others run now."""
-        for saved in [*self._mine.copy().values()]:
+        for saved in self.mine():
             if saved.fence.owner != me:
                 continue
             if self._dispatcher.table.take_pending(saved.task):
@@ -145,7 +156,7 @@ class Holding:
     def end_without_store(self) -> None:
         """End the ephemeral tasks whose ends cannot be written now."""
         if self._node.store.away is not None:
-            for saved in [*self._mine.copy().values()]:
+            for saved in self.mine():
                 if saved.is_ephemeral:
                     saved.deliver()
 

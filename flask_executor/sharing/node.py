@@ -7,35 +7,34 @@ becomes of it. All others are rows, which futures follow.
 
 from __future__ import annotations
 
-import logging
-import os
 import typing as t
 import weakref
-from concurrent.futures import Future, wait
 
 from flask import Flask
 
 from ..dispatch import Dispatcher
 from ..futures import TaskFuture
 from ..log import Log
+from ..options import NoKey, Options
 from ..stores.base import Store
-from ..stores.errors import StoreUnavailable
 from ..stores.payloads import Payloads
 from ..stores.records import Record
-from ..threads import start_thread
+from ..verbs.here import own_info
+from ..verbs.pauses import Pauses
 from .accepting import Accepting
 from .claiming import Claiming
+from .committing import Committing
 from .deliveries import Deliveries
 from .feeding import Feeding
 from .following import Following
 from .futures import SharedFutures
 from .holding import Holding
-from .presence import Lease, Presence
+from .known import SharedTasks
+from .leaving import Leaving, say_goodbye
+from .presence import Presence
 from .remote import RemoteOwner
 
 _PAGE = 500
-_GOODBYE = 10.0
-"""Seconds for which the end of a process waits for the database, twice at most."""
 
 
 class Node:
@@ -64,15 +63,23 @@ class Node:
         self.presence: Presence = Presence(self, name)
         self.feeding: Feeding = Feeding(self, name)
         self.accepting: Accepting = Accepting(self)
+        self.committing: Committing = Committing(self)
+        self.leaving: Leaving = Leaving(self, name)
+        self.verbs: SharedTasks = SharedTasks(self)
         self.futures: SharedFutures | None = None
         """``executor.futures``, once somebody has asked for it."""
+        self.serves: bool = False
+        """True if it serves requests, or is a worker: others do, too, or will."""
         self.runs: bool = False
         """True if this process claims tasks of others."""
+        self.label: str = ""
+        """What people call this process."""
         self._rest_when_empty()
-        self._farewell = weakref.finalize(
-            self, _forget, store, self.presence.lease, self.settings.store_max_lost
+        self.farewell: t.Any = weakref.finalize(
+            self, say_goodbye, store, self.presence.lease, self.settings.store_max_lost
         )
-        self._farewell.atexit = False  # the dispatcher leaves then
+        """Ends what is left of a node that nobody uses any more."""
+        self.farewell.atexit = False  # the dispatcher leaves then
 
     def _rest_when_empty(self) -> None:
         """End the lease when the dispatcher has ended its last task."""
@@ -82,7 +89,7 @@ class Node:
         def on_empty() -> None:
             before()
             if (node := mine()) is not None:
-                run(node.rest)
+                run(node.leaving.rest)
 
         table.on_empty = on_empty
 
@@ -97,7 +104,16 @@ class Node:
         return self.dispatcher.table.leaving
 
     def serve(self) -> None:
-        """Claim tasks from now on, if the config lets this process run any."""
+        """Note that this process serves requests, and claim tasks if it may."""
+        self.serves = True
+        self.work_if_allowed()
+
+    def work_if_allowed(self) -> None:
+        """Claim tasks from now on, if the config lets this process run any.
+
+        It does so from its first request on, or from the first submit with a guarantee.
+        A process that only reads runs none.
+        """
         if self.settings.store_run and not self.runs:
             self.work()
 
@@ -107,49 +123,42 @@ class Node:
         self.feeding.start()
         self.feeding.wake()
 
-    def rest(self) -> None:
-        """Run no tasks any more: nothing is left that was accepted."""
-        self.runs = False
-        try:
-            self.presence.leave()
-        except StoreUnavailable as error:  # the lease runs out
-            self.log.write(logging.WARNING, "%s", error)
-
-    def close(self) -> None:
-        """Write what is left, and disconnect, in a limited time.
-
-        The process ends, so everything that can wait for the database is done on other
-        threads.
-        """
-        self._farewell.detach()
-        self.runs = False
-        self.feeding.stop(_GOODBYE)
-        left: Future[None] = Future()
-        self.deliveries.run(self._rest_then, left)
-        wait([left], _GOODBYE)
-        self.presence.stop(1.0)
-        self.deliveries.close()
-        self.store.close(_GOODBYE)
-
-    def _rest_then(self, left: Future[None]) -> None:
-        try:
-            self.rest()
-        finally:
-            left.set_result(None)
+    def runs_own(self) -> bool:
+        """Return True if this process must claim a task that it has committed."""
+        return self.settings.store_run and self.committing.has_waiting()
 
     def new_futures(self, max_length: int | None, ttl: float | None) -> SharedFutures:
         """Return ``executor.futures`` for this process."""
         self.futures = SharedFutures(self, max_length, ttl=ttl, app=self.app)
         return self.futures
 
+    def saves(self, options: Options, key: t.Any) -> bool:
+        """Return True if a task with these options is kept in the store."""
+        if options.session is not None:
+            # In a test with 'sync' a call runs at once, in the session of its caller.
+            return not self.dispatcher.pool.runs_in_caller
+        if key is not NoKey or options.unique is not None:
+            return True
+        return options.guarantee != "ephemeral"
+
+    def accepting_for(self, options: Options) -> Accepting:
+        """Return what accepts a call with these options."""
+        return self.accepting if options.session is None else self.committing
+
     def info(self) -> dict[str, t.Any]:
         """Return what this worker shows of itself."""
-        table = self.dispatcher.table
-        return {
-            "executor": self.dispatcher.pool.kind,
-            "busy": len(table.running),
-            "queue": len(table.pending),
-        }
+        info = own_info(self.dispatcher, self.names)
+        runs = self.runs and not self.is_leaving
+        return {**info, "name": self.label, "runs": runs}
+
+    def note_pauses(self) -> None:
+        """Note which jobs are paused for everyone."""
+        Pauses.of(self.dispatcher).set(self.store.paused)
+
+    @property
+    def is_reachable(self) -> bool:
+        """False if the database was away when this process last needed it."""
+        return self.store.away is None and not self.presence.is_away
 
     # What is known
 
@@ -179,19 +188,6 @@ class Node:
             yield from sorted(page, key=lambda record: record.id)
             after = max(record.id for record in page)
 
-
-def _forget(store: t.Any, lease: Lease, max_lost: int) -> None:
-    """End the connections and the lease of a node that nobody uses any more."""
-
-    def leave() -> None:
-        try:
-            if lease.me is not None:
-                store.leave(lease.me, max_lost=max_lost)
-        except StoreUnavailable:  # it runs out
-            pass
-        finally:
-            lease.ended.set()
-            store.close(_GOODBYE)
-
-    if lease.pid == os.getpid():  # not in a forked child, whose parent goes on
-        start_thread(leave, name="farewell", daemon=True)
+    def wake(self) -> None:
+        """Look at once for what has changed."""
+        self.feeding.wake()

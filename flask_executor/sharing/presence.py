@@ -15,7 +15,6 @@ import time
 import typing as t
 import weakref
 
-from ..errors import ExecutorShutDown
 from ..stores.errors import StoreUnavailable
 from ..threads import start_thread
 
@@ -46,7 +45,8 @@ class Presence:
         self._name = name
         self._lock = threading.Lock()
         self.lease: Lease = Lease()
-        self._is_away = False
+        self.is_away: bool = False
+        """True if the database was away at the last renewal."""
         self._renew_at = 0.0
         self._thread: threading.Thread | None = None
 
@@ -58,21 +58,20 @@ class Presence:
     def join(self) -> str:
         """Return the id of this worker; the first call takes a lease.
 
-        :raises StoreUnavailable: if the database is away.
-        :raises ExecutorShutDown: after :meth:`leave`.
+        :raises StoreUnavailable: if the database is away, or the process ends.
         """
         if (me := self.me) is not None:
             return me
         with self._lock:
             if self.lease.ended.is_set():
-                raise ExecutorShutDown(self._name)
+                raise StoreUnavailable("of this process", "the process ends")
             if self.me is None:
                 self._join()
                 self._plan_renewal()
                 # Weak: the thread must not keep an app alive that nobody uses.
-                step = weakref.WeakMethod(self._step)
                 pause = min(_REAP, self._node.settings.store_lease / 6)
-                loop = _Loop(step, self.lease.ended, pause)
+                step, leave = map(weakref.WeakMethod, (self._step, self._leave))
+                loop = _Loop(step, leave, self.lease.ended, pause)
                 name = f"{self._name}_lease"
                 self._thread = start_thread(loop.run, name=name, daemon=True)
             return t.cast(str, self.me)
@@ -89,23 +88,37 @@ class Presence:
         )
         self.lease.me = me
 
-    def leave(self) -> None:
+    def leave(self, timeout: float) -> None:
         """End the lease for ever, and hand back what has not begun.
 
-        :raises StoreUnavailable: if the database is away; then the lease runs out.
+        That happens on the thread of the lease, so that a database that does not answer
+        cannot keep the process.
+
+        :param timeout: seconds to wait for it.
         """
         self.lease.ended.set()
-        with self._lock:  # of two threads, the second waits for the first
-            me, self.lease.me = self.me, None
-            if me is not None:
-                most = self._node.settings.store_max_lost
-                self._node.store.leave(me, max_lost=most)
+        thread = self._thread
+        if thread is None or thread is threading.current_thread():
+            return
+        thread.join(timeout)
+        if thread.is_alive():
+            self._say_not_left("the database does not answer")
 
-    def stop(self, timeout: float) -> None:
-        """Wait for the end of the thread."""
-        self.lease.ended.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout)
+    def _leave(self) -> None:
+        with self._lock:
+            me, self.lease.me = self.me, None
+        try:
+            self._node.store.leave(me, max_lost=self._node.settings.store_max_lost)
+        except Exception as error:
+            self._say_not_left(error)
+
+    def _say_not_left(self, reason: object) -> None:
+        message = (
+            "Process %s could not end its lease: %s. Others take up what it had when"
+            " the lease is over, in %g seconds at most."
+        )
+        values = os.getpid(), reason, self._node.settings.store_lease
+        self._node.log.write(logging.WARNING, message, *values)
 
     def _step(self) -> None:
         if time.monotonic() >= self._renew_at:
@@ -122,14 +135,14 @@ class Presence:
         try:
             duty()
         except StoreUnavailable as error:
-            if not self._is_away:
+            if not self.is_away:
                 self._node.log.write(logging.WARNING, "%s", error)
-            self._is_away = True
+            self.is_away = True
         except Exception as error:
             message = "A fault in the executor, which goes on"
             self._node.log.write(logging.ERROR, message, error=error)
         else:
-            self._is_away = False
+            self.is_away = False
 
     def _renew(self) -> None:
         settings, store, me = self._node.settings, self._node.store, self.me
@@ -175,6 +188,7 @@ class _Loop(t.NamedTuple):
     """What the thread runs: it refers to the rest only while it does something."""
 
     step: t.Callable[[], t.Callable[[], object] | None]
+    leave: t.Callable[[], t.Callable[[], object] | None]
     ended: threading.Event
     pause: float
 
@@ -185,3 +199,5 @@ class _Loop(t.NamedTuple):
                 return
             step()
             del step
+        if (leave := self.leave()) is not None:
+            leave()

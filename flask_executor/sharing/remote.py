@@ -86,6 +86,21 @@ class RemoteOwner:
         return t.cast("Wait | None", nested.start_awaiting_elsewhere(has_timeout))
 
 
+class UncommittedOwner(RemoteOwner):
+    """The owner of tasks whose transaction has not ended.
+
+    They cannot be cancelled: their rows are locked, or nobody else sees them.
+    """
+
+    def cancel(self, task: Task) -> bool:
+        """Return False."""
+        return False
+
+    def request_cancel(self, task: Task) -> bool:
+        """Return False."""
+        return False
+
+
 def key_of(record: Record) -> t.Hashable | None:
     """Return the key of a task; None if it has none, or none that is known here."""
     if record.key is None:

@@ -11,13 +11,14 @@ The promises to users rest on three orders:
 
 from __future__ import annotations
 
+import logging
 import time
 import typing as t
 from concurrent.futures import Future
 
 from ..attempt import Attempt
 from ..calls import Outcome
-from ..current import Progress
+from ..current import Progress, running
 from ..dispatch.verdict import Verdict
 from ..stores.errors import StoreUnavailable
 from ..stores.payloads import Failure, failure_of
@@ -47,11 +48,15 @@ class SavedTask:
         self.fence: Fence = fence
         self._node = node
         self._job = job
+        self.parent: str | None = None if (by := running.get()) is None else by.id
+        """The id of the task of this process that submitted it, or None."""
         self._careful = careful or task.options.guarantee == "at_most_once"
         self._is_unsure = False
         self._reported = 0.0
         self._unwritten: Progress | None = None
-        self._undelivered: list[tuple[Verdict, t.Any, Deliver]] = []
+        self._ended: list[tuple[Verdict, t.Any, Deliver]] = []
+        self.ended_at: float | None = None
+        """When its end was decided; seconds of the monotonic clock."""
         self.is_new: bool = False
         """True until the dispatcher has accepted it."""
         self.is_left: bool = False
@@ -93,6 +98,12 @@ class SavedTask:
         """Stop a run that began before its begin was refused."""
         if done.exception() is None and done.result() is None:
             self._node.deliveries.run(self._node.holding.stop, self)
+
+    def give_back(self) -> bool:
+        """Let any process run the task; False if nobody else can."""
+        return not self.is_ephemeral and t.cast(
+            bool, self._node.holding.give_back(self)
+        )
 
     def retry(self, error: BaseException, pause: float) -> bool:
         """Note a failed attempt; return False if the next one may run anywhere."""
@@ -136,7 +147,6 @@ class SavedTask:
             return
         self._write_progress()
         verdict, value, result, failure = self._sealed(verdict, value)
-        self._undelivered.append((verdict, value, deliver))
         state: t.Any = verdict.kind
         finish = Finish(
             fence=self.fence,
@@ -146,6 +156,8 @@ class SavedTask:
             error_text=failure and failure.text,
             traceback=failure and failure.traceback,
         )
+        self._ended.append((verdict, value, deliver))
+        self.ended_at = time.monotonic()
         written = self._node.store.finish(finish)
         run = self._node.deliveries.run
         written.add_done_callback(lambda done: run(self._written, done))
@@ -185,23 +197,36 @@ class SavedTask:
     def _written(self, done: Future[bool]) -> None:
         """End the future, once the end is committed."""
         error = done.exception()
-        if error is None and not done.result() and self._undelivered:
-            self._undelivered.clear()
-            self._node.holding.settle_stale(self)
-            return
         if error is not None:
-            message = "The end of task %s could not be written"
-            self._node.log.write(40, message, self.task._label, error=error)
+            self.give_up_writing(error)
+        elif not done.result() and self._take_end() is not None:
+            self._node.holding.settle_stale(self)
         self.deliver()
         self._node.holding.forget(self)
 
-    def deliver(self) -> None:
-        """End the future, once: when the end is written, or cannot be."""
-        try:
-            verdict, value, deliver = self._undelivered.pop()
-        except IndexError:  # it was delivered, or has not ended
-            return
+    def give_up_writing(self, reason: object) -> None:
+        """End the future although the end is not written; the log says so."""
+        label = self.task._label
+        if (kind := self.deliver()) is not None:
+            message = "Task %s has ended as %s, which could not be written: %s"
+            self._node.log.write(logging.WARNING, message, label, kind, reason)
+
+    def deliver(self) -> str | None:
+        """End the future, and return as what; None if somebody else has done that."""
+        if (end := self._take_end()) is None:
+            return None
+        verdict, value, deliver = end
         deliver(self.task, verdict, value)
+        return verdict.kind
+
+    def _take_end(self) -> tuple[Verdict, t.Any, Deliver] | None:
+        """Return the end for the one caller that does something about it."""
+        try:
+            end = self._ended.pop()
+        except IndexError:
+            return None
+        self.ended_at = None
+        return end
 
 
 def _as_json(progress: Progress) -> t.Any:

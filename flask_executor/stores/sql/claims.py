@@ -27,7 +27,7 @@ from ..records import Begun, Claimed, Fence, Sealed
 from .statements import Statements
 
 _READY = """
-    SELECT id FROM {task}
+    SELECT id FROM {task} {ready}
     WHERE state = 'waiting' AND %s AND %s AND %s
         AND job NOT IN (SELECT job FROM {schedule} WHERE paused)
     ORDER BY priority DESC, id LIMIT :n
@@ -56,7 +56,8 @@ _SQLITE_ROWS = """
 # What has an owner and has not begun; an ephemeral task stays with its owner when it is
 # delayed, or waits for its next attempt.
 _BEGIN = """
-    UPDATE {task} AS t SET state = 'running', begun = {now}, attempt = t.attempt + 1,
+    UPDATE {task} AS t {by_id} SET state = 'running', begun = {now}, attempt = t.attempt
+    + 1,
         progress = NULL
     FROM %s
     WHERE t.id = g.task_id AND t.owner = g.held_by AND t.epoch = g.at_epoch
@@ -84,22 +85,23 @@ class Claims:
     def __init__(self, sql: Statements) -> None:
         self._sql = sql
         self._rows = sql.text(_SQLITE_ROWS % sql.among("t.id", "ids", "int"))
-        self._claim = self._claiming("TRUE")
-        self._claim_only = self._claiming(sql.among("uid", "only"))
+        self._claim = self._claiming("TRUE", sql.indexed_by("task_ready"))
+        self._claim_only = self._claiming(sql.among("uid", "only"), "")
         self._begin = sql.text(_BEGIN % sql.given(**FENCE))
 
-    def _claiming(self, which: str) -> t.Any:
+    def _claiming(self, which: str, index: str) -> t.Any:
         """Return the statement that claims some of the waiting tasks."""
         known = self._sql.among("job", "known")
         if self._sql.is_sqlite:
             is_alive = (
                 "EXISTS (SELECT 1 FROM {worker} WHERE id = :me AND state = 'alive')"
             )
-            ready = _READY % (known, which, is_alive)
-            return self._sql.text(SQLITE % (_CLAIMED, ready))
-        ready = _READY % (known, which, "EXISTS (SELECT 1 FROM me)")
-        claimed = _CLAIMED.replace("= epoch", "= t.epoch")
-        return self._sql.text(POSTGRESQL % (ready, claimed))
+            statement = SQLITE % (_CLAIMED, _READY % (known, which, is_alive))
+        else:
+            ready = _READY % (known, which, "EXISTS (SELECT 1 FROM me)")
+            claimed = _CLAIMED.replace("= epoch", "= t.epoch")
+            statement = POSTGRESQL % (ready, claimed)
+        return self._sql.text(statement, ready=index)
 
     def claim(
         self, db: Connection, requests: t.Sequence[ClaimRequest]

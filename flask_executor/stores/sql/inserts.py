@@ -1,4 +1,4 @@
-"""Inserting tasks: each key and each unique task once, whoever else inserts.
+"""Inserting tasks: each key and each unique task once.
 
 An insert never looks first. The unique indexes decide: ``ON CONFLICT DO NOTHING`` waits
 for a transaction that is inserting the same, and inserts nothing if that commits. Only
@@ -90,11 +90,16 @@ class Inserts:
         self._by_key = sql.text(find + "key = :key")
         open_one = "unique_key = :unique_key AND finished IS NULL"
         self._by_unique = sql.text(find + open_one)
-        # Nobody has it: whoever claims it now waits for this, and finds it cancelled.
+        # Nobody has it. Who claims it now waits for this, and finds it cancelled.
         self._replace = sql.text(
             "UPDATE {task} SET state = 'cancelled', finished = {now}, cancel = 1"
             f" WHERE {open_one} AND owner IS NULL RETURNING {ENDED}"
         )
+        self._free_key = sql.text(
+            "UPDATE {task} SET key = NULL WHERE uid = :retried_from AND key = :key"
+            " AND finished IS NOT NULL RETURNING id"
+        )
+        self._give_back_key = sql.text("UPDATE {task} SET key = :key WHERE uid = :uid")
         self._joined = sql.text(
             "UPDATE {grp} SET total = total + :n WHERE id = :group_id"
         )
@@ -103,52 +108,55 @@ class Inserts:
         self, db: Connection, tasks: t.Sequence[NewTask]
     ) -> list[Inserted | Taken]:
         """Insert tasks; return for each what became of it, in order."""
-        found: dict[str, Inserted | Taken] = {}
-        left = list(tasks)
-        for _ in range(_TRIES):
-            ids = self._try(db, left)
-            found |= {
-                task.uid: _inserted(ids[task.uid], task)
-                for task in left
-                if task.uid in ids
-            }
-            refused = [task for task in left if task.uid not in ids]
-            left = []
-            for task in refused:
-                if (holder := self._holder(db, task)) is None:
-                    left.append(task)
-                else:
-                    found[task.uid] = holder
-            if not left:
-                break
-        else:
-            raise RuntimeError(
-                f"{left[0].name} could not be inserted: who has its key or its place"
-                " is not visible in this transaction; use READ COMMITTED."
-            )
+        freed = [task for task in tasks if task.retried_from and self._frees(db, task)]
+        found = self._insert_all(db, tasks)
+        for task in freed:
+            if isinstance(found[task.uid], Taken):
+                values = {"key": task.key, "uid": task.retried_from}
+                self._sql.run(db, self._give_back_key, None, **values)
         return [found[task.uid] for task in tasks]
 
+    def _frees(self, db: Connection, task: NewTask) -> bool:
+        """Return True if the task that is run again had its key until now."""
+        # Of two that do so at once, the second waits, and finds that key taken.
+        values = {"key": task.key, "retried_from": task.retried_from}
+        return bool(self._sql.run(db, self._free_key, None, **values))
+
+    def _insert_all(
+        self, db: Connection, tasks: t.Sequence[NewTask]
+    ) -> dict[str, Inserted | Taken]:
+        found: dict[str, Inserted | Taken] = {}
+        for _ in range(_TRIES):
+            left = [task for task in tasks if task.uid not in found]
+            if not left:
+                return found
+            ids = self._try(db, left)
+            for task in left:
+                if task.uid in ids:
+                    found[task.uid] = _inserted(ids[task.uid], task)
+                elif (holder := self._holder(db, task)) is not None:
+                    found[task.uid] = holder
+        raise RuntimeError(
+            f"{left[0].name} could not be inserted: who has its key or its place is not"
+            " visible in this transaction; use READ COMMITTED."
+        )
+
     def _try(self, db: Connection, tasks: t.Sequence[NewTask]) -> dict[str, int]:
+        """Insert what nothing prevents; return the ids by uid."""
         rows = [_row(number, task) for number, task in enumerate(tasks)]
-        ids: dict[str, int]
+        values = {} if self._sql.is_sqlite else _payload_columns(tasks)
+        inserted = self._sql.run(db, self._insert, rows, **values)
+        ids: dict[str, int] = {row.uid: row.id for row in inserted}
+        there = [task for task in tasks if task.uid in ids]
         if self._sql.is_sqlite:
-            ids = {uid: id for id, uid in self._sql.run(db, self._insert, rows)}
             payloads = [
                 {"task_id": ids[task.uid], **task.payload._asdict()}
-                for task in tasks
-                if task.uid in ids and task.payload is not None
+                for task in there
+                if task.payload is not None
             ]
             if payloads:
-                db.execute(self._payload, payloads)
-        else:
-            sealed = [(task.uid, *task.payload) for task in tasks if task.payload]
-            uids, formats, datas, signatures = (
-                map(list, zip(*sealed, strict=True)) if (sealed) else ([], [], [], [])
-            )
-            values = {"uids": uids, "formats": formats}
-            values |= {"datas": datas, "signatures": signatures}
-            ids = {u: i for i, u in self._sql.run(db, self._insert, rows, **values)}
-        self._count(db, [task for task in tasks if task.uid in ids])
+                self._sql.run_for_each(db, self._payload, payloads)
+        self._count(db, there)
         return ids
 
     def _count(self, db: Connection, tasks: t.Iterable[NewTask]) -> None:
@@ -188,6 +196,13 @@ def _row(number: int, task: NewTask) -> dict[str, t.Any]:
         if row[name] is not None:
             row[name] = json.dumps(row[name])
     return row | {"n": number, "delay": task.delay, "due": task.due}
+
+
+def _payload_columns(tasks: t.Iterable[NewTask]) -> dict[str, list[t.Any]]:
+    """Return the payloads as PostgreSQL takes them: a list for each column."""
+    sealed = [(task.uid, *task.payload) for task in tasks if task.payload is not None]
+    names = "uids", "formats", "datas", "signatures"
+    return {name: [row[n] for row in sealed] for n, name in enumerate(names)}
 
 
 def _inserted(id: int, task: NewTask) -> Inserted:
