@@ -14,11 +14,11 @@ import weakref
 from functools import partial
 
 from ..calls import Call
-from ..errors import ExecutorShutDown, UnsupportedOption
+from ..errors import UnsupportedOption
 from ..futures import Callback
 from ..options import Options
 from ..stores.records import Record, Taken
-from ..task import Task, name_of
+from ..task import Task
 from . import following
 from .accepting import Accepting, Submission
 from .futures import StoredFuture
@@ -83,10 +83,8 @@ class Committing(Accepting):
         if options.guarantee == "ephemeral":
             instead = "use guarantee='at_least_once' or 'at_most_once'"
             raise UnsupportedOption("session", "a task without a guarantee", instead)
-        if node.dispatcher.table.closed:
-            raise ExecutorShutDown(name_of(call.fn))
-        session = sessions.session_of(options.session)
         one = self._submission(call, options, key, job, callbacks)
+        session = sessions.session_of(options.session)
         connection = sessions.connection_of(session, node.store.database)
         [outcome] = node.store.insert_with(connection, [self._new(one, None)])
         if isinstance(outcome, Taken):

@@ -12,6 +12,7 @@ from databases import Server
 from limits import LIMIT
 from processes import NewProcess, Process, reached, until
 
+from flask_executor.sharing import leaving
 from flask_executor.store_errors import StoreUnavailable
 from flask_executor.stores.sql import database
 
@@ -49,6 +50,7 @@ def outage(
     request: pytest.FixtureRequest, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> t.Iterator[Outage]:
     monkeypatch.setattr(database, "PATIENCE", QUICK)
+    monkeypatch.setattr(leaving, "_PATIENCE", QUICK)
     is_sqlite = url.startswith("sqlite")
     server = None if is_sqlite else request.getfixturevalue("server")
     outage = Outage(url, server)
@@ -61,9 +63,18 @@ def one(outage: Outage, process: NewProcess) -> Process:
     return process(EXECUTOR_MAX_WORKERS=4).serve()
 
 
-def test_what_goes_on_while_the_database_is_away(one: Process, outage: Outage) -> None:
-    """Ephemeral work goes on, saved work waits, and nothing is lost or repeated."""
+@pytest.fixture
+def gates(one: Process) -> t.Iterator[dict[str, threading.Event]]:
     gates = {name: threading.Event() for name in ("key", "once", "again")}
+    yield gates
+    for gate in gates.values():
+        gate.set()
+
+
+def test_what_goes_on_while_the_database_is_away(
+    one: Process, outage: Outage, gates: dict[str, threading.Event]
+) -> None:
+    """Ephemeral work goes on, saved work waits, and nothing is lost or repeated."""
     ran: list[str] = []
 
     def work(name: str) -> str:
@@ -106,9 +117,10 @@ def test_what_goes_on_while_the_database_is_away(one: Process, outage: Outage) -
     assert again.submit("again").result(LIMIT) == "again"
 
 
-def test_at_most_once_waits_for_the_database(one: Process, outage: Outage) -> None:
+def test_at_most_once_waits_for_the_database(
+    one: Process, outage: Outage, gate: threading.Event
+) -> None:
     """What has not begun does not begin while the database is away, but after it."""
-    gate = threading.Event()
     fill = [one.executor.submit(reached, gate) for _ in range(4)]
     ran: list[int] = []
     job = one.job(lambda: ran.append(1), guarantee="at_most_once")
@@ -128,10 +140,10 @@ def test_at_most_once_waits_for_the_database(one: Process, outage: Outage) -> No
 
 
 def test_what_was_followed_is_told_later(
-    one: Process, outage: Outage, process: NewProcess
+    one: Process, outage: Outage, process: NewProcess, gate: threading.Event
 ) -> None:
     """A future of a task elsewhere ends after the database has come back."""
-    other, gate = process(EXECUTOR_STORE_RUN=False), threading.Event()
+    other = process(EXECUTOR_STORE_RUN=False)
     one.job(lambda: reached(gate) or 7)
     future = other.job(lambda: 8).submit()
     until(future.running)
@@ -143,9 +155,10 @@ def test_what_was_followed_is_told_later(
     assert future.result(LIMIT) == 7
 
 
-def test_a_drain_while_the_database_is_away(one: Process, outage: Outage) -> None:
+def test_a_drain_while_the_database_is_away(
+    one: Process, outage: Outage, gate: threading.Event
+) -> None:
     """It ends in seconds, whatever was running."""
-    gate = threading.Event()
     job = one.job(lambda: reached(gate))
     future = job.submit()
     until(future.running)
