@@ -58,6 +58,7 @@ class Presence:
             pid=os.getpid(),
             info=self._node.info(),
         )
+        self._node.note_pauses()  # before the first task begins
         self.me = me
 
     def leave(self) -> None:
