@@ -23,6 +23,7 @@ from .job_names import JobNames, checked_aliases
 from .jobs import ExecutorJob as ExecutorJob
 from .options import MISSING, Given, JobOptions, NoKey, TaskOptions, checked
 from .periodic import HasPeriodicJobs, Planning
+from .serving import Serving
 from .state import AppState, NewDispatcher
 from .state import propagate_exceptions_callback as propagate_exceptions_callback
 from .submitter import Submitter
@@ -61,6 +62,7 @@ class Executor(HasPeriodicJobs, HasTasks):
         self._states: weakref.WeakKeyDictionary[Flask, AppState] = (
             weakref.WeakKeyDictionary()
         )
+        self._serving: Serving = Serving(self)
         self._last_app: Flask | None = None
         self._last_state: AppState | None = None
         self._job_names = JobNames()
@@ -88,6 +90,7 @@ class Executor(HasPeriodicJobs, HasTasks):
         self._last_app = app
         app.extensions[self.name + "executor"] = self
         self._planning.init_app(app)
+        self._serving.init_app(app)
         if replaced is not None:
             replaced.here().retire()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import typing as t
@@ -254,10 +255,19 @@ class Dispatcher:
 
     def drain(self, timeout: float | None) -> Drained:
         """Accept nothing more and wait; see :meth:`.Shutdown.drain`."""
+        if self.node is not None:
+            self.node.leaving.limit_wait_for_ends()
         return self.closing.drain(timeout)
 
     def leave(self) -> None:
         """End with the process; see :meth:`.Shutdown.leave`."""
+        if self.node is None:
+            self.closing.leave(self.settings.drain_timeout, self.request_cancel)
+            return
+        self.node.leaving.hand_back()
+        self.node.leaving.limit_wait_for_ends()
         self.closing.leave(self.settings.drain_timeout, self.request_cancel)
-        if self.node is not None:
-            self.node.close()
+        if self.closing.unfinished():  # then Python waits for its threads
+            atexit.register(self.node.leaving.close)
+        else:
+            self.node.leaving.close()

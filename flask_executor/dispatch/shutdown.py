@@ -146,7 +146,7 @@ class Shutdown:
         :param ask: asks a task to stop.
         """
         self._table.closed = True
-        unfinished = self._unfinished()
+        unfinished = self.unfinished()
         if not unfinished:
             self._table.note_empty()  # so that its worker processes end
             return
@@ -167,12 +167,13 @@ class Shutdown:
 
     def abandon(self) -> None:
         """Log which tasks are lost because somebody did not wait for them."""
-        if unfinished := self._unfinished():
+        if unfinished := self.unfinished():
             message = "Executor %s abandons %s: %s"
             values = self._name, _count(unfinished), _names(unfinished)
             self._log.write(logging.WARNING, message, *values)
 
-    def _unfinished(self) -> list[Task]:
+    def unfinished(self) -> list[Task]:
+        """Return the tasks that have not ended, and those that overrun."""
         late = [attempt.task for attempt in self._table.late.copy()]
         return [*dict.fromkeys([*self._table.live.copy(), *late])]
 
@@ -248,22 +249,23 @@ def _abandon_at_interrupt(dispatchers: list[t.Any]) -> None:
     def abandon(number: int, frame: object) -> None:
         for one in dispatchers:
             one.closing.abandon()
-        _end_now()
+        end_now(128 + number)
 
     is_main = threading.current_thread() is threading.main_thread()
     if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, abandon)
 
 
-def _end_now() -> None:
+def end_now(code: int) -> t.NoReturn:
     """End the process without waiting for any thread.
 
-    128 + SIGINT is the exit code that a shell expects after Ctrl-C.
+    :param code: 128 and the number of a signal is what a shell expects after that.
     """
+    _all.clear()  # multiprocessing has a function among these that waits for them
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    os._exit(130)
+    os._exit(code)
 
 
 # Before the standard library's pools refuse tasks that come back, as after a pause:

@@ -33,45 +33,65 @@ class Feeding:
         self._name = name
         self._lock = threading.Lock()
         self._changed = threading.Event()
-        self._started = False
+        self._thread: threading.Thread | None = None
+        self._watches = False
+        self._stop_watching: t.Callable[[], object] = bool
+        self._said: str | None = None
         self._ended = False
         self._due: dict[str, float] = {}
 
     def start(self) -> None:
-        """Start the thread, once.
-
-        :raises StoreUnavailable: if the database is away.
-        """
+        """Start the thread, once."""
         with self._lock:
-            if not self._started:
-                wake = weakref.WeakMethod(self.wake)
-                self._stop_watching = self._node.store.watch(lambda: _call(wake))
-                self._started = True
-                start_thread(self._run, name=f"{self._name}_feed", daemon=True)
+            if self._thread is None and not self._ended:
+                name = f"{self._name}_feed"
+                self._thread = start_thread(self._run, name=name, daemon=True)
 
     def wake(self) -> None:
         """Look at once: something has changed, or there is room."""
         self._changed.set()
 
-    def stop(self) -> None:
-        """Take no more."""
+    def stop(self, timeout: float) -> None:
+        """Take no more, and wait for a claim that is on its way."""
         self._ended = True
         self._changed.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
 
     def _run(self) -> None:
         while not self._ended:
             self._changed.wait(_PROMOTE)
             self._changed.clear()
             try:
-                self._node.following.update_all()
-                self._feed()
-                self._tidy()
-            except StoreUnavailable:
-                time.sleep(_PROMOTE)  # the lease says that it is away
+                self._look()
+                self._said = None
+            except StoreUnavailable as error:
+                self._say(logging.WARNING, error)
             except Exception as error:
-                message = "A fault in the executor, which goes on"
-                self._node.log.write(logging.ERROR, message, error=error)
+                self._say(logging.ERROR, error)
         self._stop_watching()
+
+    def _look(self) -> None:
+        if not self._watches:
+            wake = weakref.WeakMethod(self.wake)
+            self._stop_watching = self._node.store.watch(lambda: _call(wake))
+            self._watches = True
+        if self._node.runs:
+            self._node.presence.join()  # which takes up what the dead left, too
+        self._node.committing.settle()
+        self._node.following.update_all()
+        self._feed()
+        self._tidy()
+
+    def _say(self, level: int, error: Exception) -> None:
+        """Log a problem once, and wait a moment: it may pass."""
+        if self._said != str(error) and not self._ended:
+            message = "The executor looks for tasks again and again, because: %s"
+            fault = error if level == logging.ERROR else None
+            self._node.log.write(level, message, error, error=fault)
+        self._said = str(error)
+        time.sleep(0.0 if self._ended else _PROMOTE)
 
     def _feed(self) -> None:
         node = self._node
@@ -79,7 +99,7 @@ class Feeding:
             node.store.promote()
             node.note_pauses()
         node.stop_what_was_asked()
-        if not node.runs or node.is_leaving:
+        if node.dispatcher.table.closed or not (node.runs or node.runs_own()):
             return
         room = node.room()
         if room <= 0 or not node.store.tasks(state="waiting", limit=1):

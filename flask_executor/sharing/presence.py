@@ -33,19 +33,25 @@ class Presence:
         self._name = name
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._is_away = False
+        self.is_away: bool = False
+        """True if the database was away at the last renewal."""
+        self._thread: threading.Thread | None = None
         self.me: str | None = None
         """The id of this worker, random for each start; None if it has no lease."""
 
     def join(self) -> str:
         """Return the id of this worker; the first call takes a lease.
 
-        :raises StoreUnavailable: if the database is away.
+        :raises StoreUnavailable: if the database is away, or the process ends.
         """
         with self._lock:
             if self.me is None:
+                if self._ended.is_set():
+                    raise StoreUnavailable("of this process", "the process ends")
                 self._join()
-                start_thread(self._run, name=f"{self._name}_lease", daemon=True)
+                self._thread = start_thread(
+                    self._run, name=f"{self._name}_lease", daemon=True
+                )
             return t.cast(str, self.me)
 
     def _join(self) -> None:
@@ -61,13 +67,37 @@ class Presence:
         self._node.note_pauses()  # before the first task begins
         self.me = me
 
-    def leave(self) -> None:
-        """End the lease, and hand back what has not begun."""
+    def leave(self, timeout: float) -> None:
+        """End the lease, and hand back what has not begun.
+
+        That happens on the thread of the lease, so that a database that does not answer
+        cannot keep the process.
+
+        :param timeout: seconds to wait for it.
+        """
         self._ended.set()
+        thread = self._thread
+        if thread is None or thread is threading.current_thread():
+            return
+        thread.join(timeout)
+        if thread.is_alive():
+            self._say_not_left("the database does not answer")
+
+    def _leave(self) -> None:
         with self._lock:
             me, self.me = self.me, None
-        if me is not None:
+        try:
             self._node.store.leave(me, max_lost=self._node.settings.store_max_lost)
+        except Exception as error:
+            self._say_not_left(error)
+
+    def _say_not_left(self, reason: object) -> None:
+        message = (
+            "Process %s could not end its lease: %s. Others take up what it had when"
+            " the lease is over, in %g seconds at most."
+        )
+        values = os.getpid(), reason, self._node.settings.store_lease
+        self._node.log.write(logging.WARNING, message, *values)
 
     def _run(self) -> None:
         interval = self._node.settings.store_lease / 6
@@ -78,20 +108,21 @@ class Presence:
                 renew = time.monotonic() + interval
                 self._try(self._renew)
             self._try(self._reap)
+        self._leave()
 
     def _try(self, duty: t.Callable[[], object]) -> None:
         """Do something with the store; say once that it is away."""
         try:
             duty()
         except StoreUnavailable as error:
-            if not self._is_away:
+            if not self.is_away:
                 self._node.log.write(logging.WARNING, "%s", error)
-            self._is_away = True
+            self.is_away = True
         except Exception as error:
             message = "A fault in the executor, which goes on"
             self._node.log.write(logging.ERROR, message, error=error)
         else:
-            self._is_away = False
+            self.is_away = False
 
     def _renew(self) -> None:
         settings, store, me = self._node.settings, self._node.store, self.me

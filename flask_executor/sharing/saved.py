@@ -11,12 +11,13 @@ The promises to users rest on three orders:
 
 from __future__ import annotations
 
+import logging
 import time
 import typing as t
 from concurrent.futures import Future
 
 from ..calls import Outcome
-from ..current import Progress
+from ..current import Progress, running
 from ..dispatch.verdict import Verdict
 from ..stores.errors import StoreUnavailable
 from ..stores.payloads import Failure, failure_of
@@ -46,9 +47,14 @@ class SavedTask:
         self.fence: Fence = fence
         self._node = node
         self._job = job
+        self.parent: str | None = None if (by := running.get()) is None else by.id
+        """The id of the task of this process that submitted it, or None."""
         self._careful = careful or task.options.guarantee == "at_most_once"
         self._reported = 0.0
         self._unwritten: Progress | None = None
+        self._ended: list[tuple[Verdict, t.Any, Deliver]] = []
+        self.ended_at: float | None = None
+        """When its end was decided; seconds of the monotonic clock."""
 
     @property
     def is_ephemeral(self) -> bool:
@@ -124,15 +130,14 @@ class SavedTask:
             error_text=failure and failure.text,
             traceback=failure and failure.traceback,
         )
+        self._ended.append((verdict, value, deliver))
+        self.ended_at = time.monotonic()
         written = self._node.store.finish(finish)
         if self.is_ephemeral and self._node.store.away is not None:
-            self._node.forget(self)
-            deliver(self.task, verdict, value)
+            self._deliver()
             return
         run = self._node.deliveries.run
-        written.add_done_callback(
-            lambda done: run(self._written, done, verdict, value, deliver)
-        )
+        written.add_done_callback(lambda done: run(self._written, done))
 
     def _goes_back(self, verdict: Verdict) -> bool:
         """Return True if the process leaves, and another one can run the task."""
@@ -158,15 +163,32 @@ class SavedTask:
         failed = Verdict("failed", saved.outcome.error)
         return failed, None, saved.sealed, saved.failure
 
-    def _written(
-        self, done: Future[bool], verdict: Verdict, value: t.Any, deliver: Deliver
-    ) -> None:
+    def _written(self, done: Future[bool]) -> None:
         """End the future, once the end is committed."""
-        if done.exception() is None and not done.result():
+        error = done.exception()
+        if error is not None:
+            self.give_up_writing(error)
+        elif done.result():
+            self._deliver()
+        elif self._ended:
             self._node.is_stale(self)
-            return
+
+    def give_up_writing(self, reason: object) -> None:
+        """End the future although the end is not written; the log says so."""
+        label = self.task._label
+        if (kind := self._deliver()) is not None:
+            message = "Task %s has ended as %s, which could not be written: %s"
+            self._node.log.write(logging.WARNING, message, label, kind, reason)
+
+    def _deliver(self) -> str | None:
+        """End the future, and return as what; None if somebody else has done that."""
+        try:
+            verdict, value, deliver = self._ended.pop()
+        except IndexError:
+            return None
         self._node.forget(self)
         deliver(self.task, verdict, value)
+        return verdict.kind
 
 
 def _as_json(progress: Progress) -> t.Any:

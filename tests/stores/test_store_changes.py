@@ -8,7 +8,7 @@ import typing as t
 import pytest
 from databases import Server
 from limits import LIMIT
-from stores import insert, new
+from stores import insert, join, new
 
 from flask_executor.stores.sql import SqlStore, changes
 
@@ -87,6 +87,19 @@ def test_who_does_not_watch_any_more_is_not_called(
     insert(other, new())
     assert other_one.more_than(count)
     assert ended.count == before
+
+
+def test_what_a_process_holds_concerns_nobody_else(
+    postgresql_url: str, stores: t.Callable[..., SqlStore]
+) -> None:
+    """A task that is held from the start is not announced; one that waits is."""
+    store, told = stores(postgresql_url), Heard()
+    join(store, "me")
+    store._writer._announce = told
+    insert(store, new(owner="me"))
+    assert told.count == 0
+    insert(store, new())
+    assert told.count == 1
 
 
 def test_a_lost_listen_is_renewed(

@@ -76,6 +76,37 @@ def test_what_comes_meanwhile_is_committed_together(
     assert len(commits) == 2
 
 
+def test_who_waits_writes_while_nobody_else_does(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A submit is written on its own thread; beside others it is left to the writer."""
+    threads: list[threading.Thread] = []
+    insert_all = store._inserts.insert
+
+    def noted(*given: t.Any) -> t.Any:
+        threads.append(threading.current_thread())
+        return insert_all(*given)
+
+    monkeypatch.setattr(store._inserts, "insert", noted)
+    assert store.insert([new()]).done()
+    with held_up(store):
+        queued = store.insert([new()])
+    assert done(queued)
+    assert threads[0] is threading.current_thread() is not threads[1]
+
+
+def test_nobody_waits_in_a_submit_for_the_turn_of_others(
+    stores: NewStore, sqlite_url: str
+) -> None:
+    """If another process has its turn, the writer waits for it, and not the submit."""
+    store, other = stores(sqlite_url), stores(sqlite_url)
+    store.setup()
+    with other.database.turn():
+        future = store.insert([new()])
+        assert not future.done()
+    assert done(future)
+
+
 def test_a_commit_is_synced_if_one_of_its_writes_is(
     store: SqlStore, commits: list[bool]
 ) -> None:

@@ -44,8 +44,13 @@ class Stop:
         return self._reached.is_set()
 
     def wait(self, is_over: t.Callable[[], bool]) -> None:
-        """Return when a thread has come there, or its way was over before."""
+        """Return when a thread has come there, or its way was over before.
+
+        In that case no thread stops any more: it would with what the test does next.
+        """
         until(lambda: self.is_reached or is_over())
+        if not self.is_reached:
+            self.go_on()
 
     def go_on(self) -> None:
         """Let the thread go on, and others not stop any more."""

@@ -20,7 +20,7 @@ import time
 import typing as t
 
 from ...threads import start_thread
-from .database import Database
+from .database import PATIENCE, Database
 from .forks import Uses
 
 Changed = t.Callable[[], object]
@@ -31,8 +31,8 @@ _AWAKE = 2.0
 """Seconds after a change for which the looks stay frequent."""
 _BACKSTOP = 1.0
 """Seconds after which PostgreSQL counts as changed without a notification."""
-_BETWEEN = 0.002
-"""Seconds between two notifications that we send."""
+_BETWEEN = 0.005
+"""Seconds between two notifications that we send: each one is a transaction."""
 _AGAIN = 0.25
 """Seconds before the next attempt to connect."""
 
@@ -85,7 +85,7 @@ class Changes:
             self._closed, thread = True, self._thread
         if thread is not None and thread is not threading.current_thread():
             self._wake()
-            thread.join()
+            thread.join(PATIENCE)  # it may stand in a query that gets no answer
 
     def _start(self, changed: Changed | None = None) -> None:
         if self._pid != os.getpid():  # all of it is the parent's

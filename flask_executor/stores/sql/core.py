@@ -102,7 +102,7 @@ class Core:
             self._create()
         self.database.read(lambda db: schema.require(self.schema, db, where))
         # Somebody else may have made the tables: this tells if we may write to them.
-        self.database.write(lambda db: None, synced=False)
+        self.database.try_to_write()
 
     def _create(self) -> None:
         try:
@@ -115,6 +115,17 @@ class Core:
     def _create_if_missing(self, db: Connection) -> None:
         if schema.version(self.schema, db) is None:
             schema.create(self.schema, db)
+
+    def _setup_with(self, db: Connection) -> None:
+        """Make the tables in somebody else's transaction, where we must.
+
+        On SQLite that transaction may have the write lock; we would wait for ourselves.
+        """
+        if self._is_ready or self.database.dialect != "sqlite":
+            self.setup()
+        else:
+            self._create_if_missing(db)
+            schema.require(self.schema, db, self.database.shown)
 
     def _read_only(self) -> StoreRefused:
         return StoreRefused(
@@ -159,6 +170,17 @@ class Core:
             f"nothing could be written for {2 * PATIENCE:g} seconds",
         )
 
+    def settle(self, timeout: float) -> bool:
+        """Wait until what was queued so far is written; False if it took too long."""
+        if not self._is_ready:
+            return True
+        last = self._writer.submit(Item(_write_nothing, None))
+        try:
+            last.result(timeout)
+        except (StoreUnavailable, TimeoutError):
+            return False
+        return True
+
     def close(self, timeout: float | None = None) -> bool:
         """Write what is queued, and disconnect."""
         in_time = self._writer.close(timeout)
@@ -168,3 +190,7 @@ class Core:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.database.shown}>"
+
+
+def _write_nothing(db: Connection, values: t.Sequence[t.Any]) -> list[None]:
+    return [None] * len(values)

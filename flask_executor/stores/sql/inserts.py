@@ -155,7 +155,7 @@ class Inserts:
                 if task.payload is not None
             ]
             if payloads:
-                db.execute(self._payload, payloads)
+                self._sql.run_for_each(db, self._payload, payloads)
         self._count(db, there)
         return ids
 

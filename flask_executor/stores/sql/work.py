@@ -112,7 +112,11 @@ class SqlWork(SqlWorkers, Work):
 
     def insert(self, tasks: t.Sequence[NewTask]) -> Future[list[Outcome]]:
         """Insert tasks in one transaction."""
-        future = self._queue(self._insert_all, tasks, synced=True, announced=True)
+        # Nobody else can do anything about what this process holds.
+        told = any(task.owner is None for task in tasks)
+        future = self._queue(
+            self._insert_all, tasks, synced=True, announced=told, awaited=True
+        )
         uids = [task.uid for task in tasks]
         future.add_done_callback(lambda done: self._withdraw(done, uids))
         return future
@@ -121,9 +125,15 @@ class SqlWork(SqlWorkers, Work):
         """Insert tasks in the transaction of somebody else's connection.
 
         They are there when that commits. Nobody is told: call :meth:`announce` then.
+
+        :raises StoreUnavailable: if the database is away, or somebody else has the lock
+            for too long.
         """
-        self.setup()
-        return self._inserts.insert(db, tasks)
+        try:
+            self._setup_with(db)
+            return self._inserts.insert(db, tasks)
+        except Exception as error:
+            raise self.database.explained(error) from error
 
     def _insert_all(
         self, db: Connection, values: t.Sequence[t.Sequence[NewTask]]
@@ -187,7 +197,7 @@ class SqlWork(SqlWorkers, Work):
     def cancel(self, uid: str) -> State | None:
         """Cancel a task from anywhere."""
         cancelled: Future[State | None] = self._queue(
-            self._ends.cancel, uid, synced=True, announced=True
+            self._ends.cancel, uid, synced=True, announced=True, awaited=True
         )
         return self.wait(cancelled)
 
@@ -198,6 +208,6 @@ class SqlWork(SqlWorkers, Work):
     def pop(self, key: str) -> Record | None:
         """Free a key, and return its task; None for all except one caller."""
         popped: Future[Record | None] = self._queue(
-            self._queues.pop, key, synced=True, announced=True
+            self._queues.pop, key, synced=True, announced=True, awaited=True
         )
         return self.wait(popped)
