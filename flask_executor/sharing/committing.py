@@ -124,6 +124,11 @@ class Committing(Accepting):
             return pending.future
         return super()._instead(taken, options, key)
 
+    def pending(self, uid: str) -> StoredFuture[t.Any] | None:
+        """Return the future of a task whose transaction has not ended, or None."""
+        one = self._pending.get(uid)
+        return None if one is None else one.future
+
     def _ended(self, uid: str) -> None:
         """Note the end of a transaction; on the thread of the session."""
         self._pending[uid].has_ended = True
