@@ -62,7 +62,7 @@ class Executor(HasPeriodicJobs, HasTasks):
         self._states: weakref.WeakKeyDictionary[Flask, AppState] = (
             weakref.WeakKeyDictionary()
         )
-        self._serving: Serving = Serving(self._states)
+        self._serving: Serving = Serving(self)
         self._last_app: Flask | None = None
         self._last_state: AppState | None = None
         self._job_names = JobNames()
