@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+import time
 import typing as t
 
 import pytest
@@ -102,6 +104,24 @@ def test_what_a_process_holds_concerns_nobody_else(
     assert told.count == 1
 
 
+def test_changes_that_follow_each_other_are_told_together(
+    store: SqlStore, other: SqlStore
+) -> None:
+    """While others write without a pause, the callback comes now and then."""
+    times: list[float] = []
+    heard = Heard()
+
+    def noted() -> None:
+        times.append(time.monotonic())
+        heard()
+
+    store.watch(noted)
+    while heard.count < 4:
+        insert(other, new())
+    pauses = [after - before for before, after in itertools.pairwise(times[1:])]
+    assert min(pauses) >= changes._REST * 0.9
+
+
 def test_a_lost_listen_is_renewed(
     server: Server, postgresql_url: str, stores: t.Callable[..., SqlStore]
 ) -> None:
@@ -141,6 +161,7 @@ def test_an_idle_file_is_looked_at_less_often(
 ) -> None:
     """The pauses grow while nothing happens, up to a limit, and shrink after that."""
     monkeypatch.setattr(changes, "_AWAKE", 0.0)
+    monkeypatch.setattr(changes, "_REST", 0.0)
     store, other = stores(sqlite_url), stores(sqlite_url)
     pauses: list[float] = []
     is_long = threading.Event()
