@@ -177,7 +177,7 @@ def test_an_idle_file_is_looked_at_less_often(
     heard = Heard()
     store.watch(heard)
     assert is_long.wait(LIMIT)
-    assert pauses[0] == changes._SHORTEST
+    assert pauses[0] <= 2 * changes._SHORTEST
     assert pauses[:5] == sorted(pauses[:5])
     before, count = heard.count, len(pauses)
     insert(other, new())
