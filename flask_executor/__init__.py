@@ -58,6 +58,8 @@ from .store_errors import PayloadTooLarge as PayloadTooLarge
 from .store_errors import ResultNotStorable as ResultNotStorable
 from .store_errors import RetryRefused as RetryRefused
 from .store_errors import SchemaMismatch as SchemaMismatch
+from .store_errors import SessionRefused as SessionRefused
+from .store_errors import StoreLocked as StoreLocked
 from .store_errors import StoreRefused as StoreRefused
 from .store_errors import StoreUnavailable as StoreUnavailable
 from .store_errors import TaskInterrupted as TaskInterrupted
@@ -111,6 +113,8 @@ __all__ = [
     "Retry",
     "RetryRefused",
     "SchemaMismatch",
+    "SessionRefused",
+    "StoreLocked",
     "StoreRefused",
     "StoreUnavailable",
     "Task",

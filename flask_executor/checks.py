@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import typing as t
 from datetime import timedelta
 
@@ -57,6 +58,12 @@ def is_hashable(value: t.Any) -> bool:
     except TypeError:
         return False
     return True
+
+
+def is_session(value: t.Any) -> bool:
+    """Return True for a session of SQLAlchemy, which this does not import."""
+    orm = sys.modules.get("sqlalchemy.orm")
+    return orm is not None and isinstance(value, orm.Session | orm.scoped_session)
 
 
 def is_json(value: t.Any, longest: int) -> bool:

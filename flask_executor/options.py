@@ -10,7 +10,7 @@ import typing as t
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 
-from .checks import check, is_count, is_hashable, is_json, seconds
+from .checks import check, is_count, is_hashable, is_json, is_session, seconds
 from .errors import InvalidOption, TaskTimeout, UnknownOption, UnsupportedOption
 from .retry import Retry as Retry
 from .settings import GUARANTEES, Settings
@@ -62,6 +62,10 @@ class TaskOptions(t.TypedDict, total=False):
     store, and for jobs."""
     meta: t.Any
     """A small JSON value that is kept with it, such as its owner."""
+    session: t.Any
+    """A session of SQLAlchemy, such as ``db.session``: the task is a row of its
+    transaction, so it runs if, and when, that commits; only with a store, and for tasks
+    with a guarantee. None: it is saved at once."""
     request: t.Literal["safe", "all", "none"]
     """What a saved task sees of the request; only with a store."""
     unique: t.Hashable
@@ -94,6 +98,7 @@ class Options:
     key: t.Any = NoKey
     guarantee: str = "ephemeral"
     meta: t.Any = None
+    session: t.Any = None
     request: str | None = None
     unique: t.Hashable = None
     on_taken: str = "raise"
@@ -166,13 +171,6 @@ def hint_at_options(error: BaseException, kwargs: t.Mapping[str, t.Any]) -> None
             )
 
 
-def is_saved(options: Options, key: t.Any) -> bool:
-    """Return True if a task is kept in the store, where there is one."""
-    if key is not NoKey or options.unique is not None:
-        return True
-    return options.guarantee != "ephemeral"
-
-
 def unsupported(
     options: Options, pool: t.Any, *, has_store: bool = False
 ) -> UnsupportedOption | None:
@@ -181,7 +179,9 @@ def unsupported(
     :param pool: the pool or its class; its flags say what it supports.
     :param has_store: True if tasks can be saved.
     """
-    for name in () if has_store or pool.runs_in_caller else ("guarantee", "request"):
+    for name in (
+        () if has_store or pool.runs_in_caller else ("guarantee", "request", "session")
+    ):
         if getattr(options, name) != getattr(_NONE, name):
             where = "an executor without a store"
             return UnsupportedOption(name, where, "set EXECUTOR_STORE")
@@ -270,6 +270,11 @@ def _meta(name: str, value: t.Any) -> t.Any:
     return check(name, value, lambda v: is_json(v, 2_000), allowed)
 
 
+def _session(name: str, value: t.Any) -> t.Any:
+    allowed = "None, or a Session or scoped_session of SQLAlchemy, as db.session"
+    return check(name, value, lambda v: v is None or is_session(v), allowed)
+
+
 def _request(name: str, value: t.Any) -> str:
     allowed = "'safe', 'all' or 'none'"
     check(name, value, lambda v: v in ("safe", "all", "none"), allowed)
@@ -313,6 +318,7 @@ _CHECKS: dict[str, t.Callable[[str, t.Any], t.Any]] = {
     "key": _key,
     "guarantee": _guarantee,
     "meta": _meta,
+    "session": _session,
     "request": _request,
     "unique": _unique,
     "on_taken": _on_taken,

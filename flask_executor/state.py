@@ -24,7 +24,7 @@ from .contexts import Snapshot, current_app, keep_uploads
 from .dispatch import Dispatcher
 from .futures import Callback, FutureCollection, TaskFuture
 from .jobs import ExecutorJob
-from .options import Given, NoKey, Options, is_saved
+from .options import Given, NoKey, Options
 from .pools import CoroutinePool, pool_module
 from .settings import Settings, prefix_of
 from .task import Task
@@ -201,14 +201,14 @@ class AppState:
         if given or job is not None:
             options = dispatcher.options_of(job, given)
             key = options.key if key is NoKey else key
-            if dispatcher.node is not None and is_saved(options, key):
+            if dispatcher.node is not None and dispatcher.node.saves(options, key):
                 call = Call(fn, args, kwargs)
                 return self._save(executor, dispatcher, call, options, key, job)
             job = None if job is None else job.declared
             if options.unique is not None:
                 call = Call(fn, args, kwargs)
                 return self._accept_unique(executor, call, options, key, job, held_by)
-        elif dispatcher.node is not None and is_saved(options, key):
+        elif dispatcher.node is not None and dispatcher.node.saves(options, key):
             call = Call(fn, args, kwargs)
             return self._save(executor, dispatcher, call, options, key, job)
         future = self._new_future(key)
@@ -234,7 +234,7 @@ class AppState:
     ) -> TaskFuture[t.Any]:
         """Accept a call whose task other processes know."""
         callbacks = done_callbacks(executor, dispatcher.settings)
-        accept = dispatcher.node.accepting.accept
+        accept = dispatcher.node.accepting_for(options).accept
         future = accept(call, options, key, job, callbacks)
         return t.cast("TaskFuture[t.Any]", future)
 

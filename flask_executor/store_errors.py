@@ -198,6 +198,39 @@ class StoreRefused(ValueError):
         return type(self), (self.where, self.reason)
 
 
+class StoreLocked(RuntimeError):
+    """The view's own transaction has the file of the store, which is SQLite."""
+
+    def __init__(self, name: str, where: str) -> None:
+        self.name = name
+        self.where = where
+        super().__init__(
+            f"{name} was not accepted: the session of this view has written to {where}"
+            " and has not committed, so saving the task would wait for itself. Commit"
+            " before it, or save the task in the same transaction, with"
+            " using(session=db.session); that needs a job with a guarantee."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.name, self.where)
+
+
+class SessionRefused(ValueError):
+    """The session of the option ``session`` does not belong to the store."""
+
+    def __init__(self, where: str, session: str, reason: str) -> None:
+        self.where = where
+        self.session = session
+        self.reason = reason
+        super().__init__(
+            f"The session of {session} cannot save a task: the store is {where}, and"
+            f" {reason}."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.where, self.session, self.reason)
+
+
 class SchemaMismatch(RuntimeError):
     """The tables of the store are of another version than this code."""
 

@@ -186,6 +186,16 @@ CASES: list[tuple[Exception, type[Exception], list[str]]] = [
         ["EXECUTOR_STORE = 'mysql://x' cannot be used: mysql is not supported"],
     ),
     (
+        store_errors.StoreLocked("m.f", "sqlite:///t.db"),
+        RuntimeError,
+        ["m.f was not accepted", "sqlite:///t.db", "Commit", "session=db.session"],
+    ),
+    (
+        store_errors.SessionRefused("sqlite:///t.db", "sqlite:///u.db", "it differs"),
+        ValueError,
+        ["session of sqlite:///u.db", "the store is sqlite:///t.db", "it differs"],
+    ),
+    (
         store_errors.SchemaMismatch("sqlite:///t.db", 1, 2),
         RuntimeError,
         ["sqlite:///t.db have version 1", "version 2", "flask executor store upgrade"],

@@ -16,7 +16,7 @@ from ..current import running
 from ..errors import DuplicateKey, NotUnique
 from ..futures import Callback
 from ..options import NoKey, Options
-from ..stores.errors import StoreUnavailable
+from ..stores.errors import StoreLocked, StoreUnavailable
 from ..stores.keys import encode_key
 from ..stores.records import Inserted, NewTask, Sealed, Taken
 from ..task import Task, name_of
@@ -51,6 +51,7 @@ class Accepting:
         :raises StoreUnavailable: if the database is away, unless it is ephemeral.
         """
         node, uid = self._node, os.urandom(16).hex()
+        self._refuse_own_lock(call)
         snapshot = Snapshot.take(node.app, copy_g=node.dispatcher.g_carried)
         name, payload = self._seal(uid, call, options, job, snapshot)
         future: StoredFuture[t.Any] = StoredFuture(
@@ -82,6 +83,17 @@ class Accepting:
             node.feeding.start()
         self._submit(task, callbacks, job)
         return future
+
+    def _refuse_own_lock(self, call: Call) -> None:
+        """Refuse a call if saving it would wait for this thread's own transaction."""
+        node = self._node
+        extension = node.app.extensions.get("sqlalchemy")
+        if extension is None or current_app() is not node.app:
+            return
+        from ..stores.sql import sessions
+
+        if sessions.has_write_lock(extension, node.store.database):
+            raise StoreLocked(name_of(call.fn), node.store.database.shown)
 
     def _seal(
         self, uid: str, call: Call, options: Options, job: t.Any, snapshot: Snapshot

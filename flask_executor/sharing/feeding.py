@@ -79,6 +79,7 @@ class Feeding:
             self._watches = True
         if self._node.runs:
             self._node.presence.join()  # which takes up what the dead left, too
+        self._node.committing.settle()
         self._node.following.update_all()
         self._feed()
         self._tidy()
@@ -98,7 +99,7 @@ class Feeding:
             node.store.promote()
             node.note_pauses()
         node.stop_what_was_asked()
-        if not node.runs or node.dispatcher.table.closed:
+        if node.dispatcher.table.closed or not (node.runs or node.runs_own()):
             return
         room = node.room()
         if room <= 0 or not node.store.tasks(state="waiting", limit=1):

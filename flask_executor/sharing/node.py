@@ -15,6 +15,7 @@ from ..dispatch import Dispatcher
 from ..errors import ExecutorShutDown, QueueFull
 from ..futures import TaskFuture
 from ..log import Log
+from ..options import NoKey, Options
 from ..store_errors import PayloadRefused
 from ..stores.base import Store
 from ..stores.keys import encode_key
@@ -24,6 +25,7 @@ from ..task import Task
 from ..verbs.here import own_info
 from ..verbs.pauses import Pauses
 from .accepting import Accepting
+from .committing import Committing
 from .deliveries import Deliveries
 from .feeding import Feeding
 from .following import Following
@@ -68,6 +70,7 @@ class Node:
         self.serves: bool = False
         """True if it serves requests, or is a worker: others do, too, or will."""
         self.verbs: SharedTasks = SharedTasks(self)
+        self.committing: Committing = Committing(self)
         self.runs: bool = False
         """True if this process claims tasks of others."""
         self.label: str = ""
@@ -104,9 +107,26 @@ class Node:
         self.feeding.start()
         self.feeding.wake()
 
+    def runs_own(self) -> bool:
+        """Return True if this process must claim a task that it has committed."""
+        return self.settings.store_run and self.committing.has_waiting()
+
     def new_futures(self, max_length: int | None, ttl: float | None) -> SharedFutures:
         """Return ``executor.futures`` for this process."""
         return SharedFutures(self, max_length, ttl=ttl, app=self.app)
+
+    def saves(self, options: Options, key: t.Any) -> bool:
+        """Return True if a task with these options is kept in the store."""
+        if options.session is not None:
+            # In a test with 'sync' a call runs at once, in the session of its caller.
+            return not self.dispatcher.pool.runs_in_caller
+        if key is not NoKey or options.unique is not None:
+            return True
+        return options.guarantee != "ephemeral"
+
+    def accepting_for(self, options: Options) -> Accepting:
+        """Return what accepts a call with these options."""
+        return self.accepting if options.session is None else self.committing
 
     # What runs here
 

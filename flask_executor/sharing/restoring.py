@@ -54,6 +54,7 @@ def _options(node: t.Any, claimed: Claimed, job: t.Any) -> Options:
         delay=None,
         run_at=None,
         unique=None,
+        session=None,
     )
 
 

@@ -102,7 +102,7 @@ class Core:
             self._create()
         self.database.read(lambda db: schema.require(self.schema, db, where))
         # Somebody else may have made the tables: this tells if we may write to them.
-        self.database.write(lambda db: None, synced=False)
+        self.database.try_to_write()
 
     def _create(self) -> None:
         try:
@@ -115,6 +115,17 @@ class Core:
     def _create_if_missing(self, db: Connection) -> None:
         if schema.version(self.schema, db) is None:
             schema.create(self.schema, db)
+
+    def _setup_with(self, db: Connection) -> None:
+        """Make the tables in somebody else's transaction, where we must.
+
+        On SQLite that transaction may have the write lock; we would wait for ourselves.
+        """
+        if self._is_ready or self.database.dialect != "sqlite":
+            self.setup()
+        else:
+            self._create_if_missing(db)
+            schema.require(self.schema, db, self.database.shown)
 
     def _read_only(self) -> StoreRefused:
         return StoreRefused(

@@ -124,6 +124,31 @@ class Database:
                 time.sleep(random.uniform(0, 0.002 * number))
         raise AssertionError
 
+    def try_to_write(self) -> None:
+        """Find out if this process may write; wait for nobody.
+
+        On SQLite this thread may be the one for which we would wait.
+
+        :raises StoreUnavailable: if it may not.
+        """
+        if self.dialect != "sqlite":
+            self.write(lambda db: None, synced=False)
+            return
+        try:
+            with self.use(), self.engine.connect() as db:
+                db.exec_driver_sql("PRAGMA busy_timeout = 0")
+                try:
+                    db.exec_driver_sql("BEGIN IMMEDIATE")
+                    db.exec_driver_sql("ROLLBACK")
+                finally:
+                    patience = int(PATIENCE * 1000)
+                    db.exec_driver_sql(f"PRAGMA busy_timeout = {patience}")
+        except Exception as error:
+            original = getattr(error, "orig", None)
+            # Somebody writes, so the file can be written.
+            if not getattr(original, "sqlite_errorname", "").startswith("SQLITE_BUSY"):
+                raise self.explained(error) from error
+
     def turn(self, *, wait: bool = True) -> t.ContextManager[bool]:
         """Hold this process's turn to write, if the database needs turns.
 

@@ -125,9 +125,15 @@ class SqlWork(SqlWorkers, Work):
         """Insert tasks in the transaction of somebody else's connection.
 
         They are there when that commits. Nobody is told: call :meth:`announce` then.
+
+        :raises StoreUnavailable: if the database is away, or somebody else has the lock
+            for too long.
         """
-        self.setup()
-        return self._inserts.insert(db, tasks)
+        try:
+            self._setup_with(db)
+            return self._inserts.insert(db, tasks)
+        except Exception as error:
+            raise self.database.explained(error) from error
 
     def _insert_all(
         self, db: Connection, values: t.Sequence[t.Sequence[NewTask]]

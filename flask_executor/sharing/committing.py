@@ -1,0 +1,177 @@
+"""Tasks in the transaction of a session: they exist if, and when, that commits.
+
+What the end of a transaction was, only the database knows for certain: a savepoint may
+have been rolled back, an outer transaction may go on, the reply to a commit may be
+lost. So after the end of the session's transaction we look if the row is there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import threading
+import typing as t
+import weakref
+from functools import partial
+
+from ..calls import Call
+from ..contexts import Snapshot
+from ..errors import ExecutorShutDown, UnsupportedOption
+from ..futures import Callback
+from ..options import NoKey, Options
+from ..stores.records import Record, Taken
+from ..task import Task, name_of
+from .accepting import Accepting
+from .futures import StoredFuture
+from .remote import RemoteOwner
+
+
+class Pending:
+    """A task whose transaction has not ended.
+
+    :param future: its future.
+    :param connection: that of the session.
+    """
+
+    def __init__(self, future: StoredFuture[t.Any], connection: t.Any) -> None:
+        self.future: StoredFuture[t.Any] = future
+        self.has_ended: bool = False
+        """True after the end of the session's transaction."""
+        # Weak: if the session is dropped, its transaction ends with the connection.
+        self._connection = weakref.ref(connection)
+
+    @property
+    def goes_on(self) -> bool:
+        """True while a transaction around that of the session has not ended."""
+        connection = self._connection()
+        if connection is None or connection.closed:
+            return False
+        return t.cast(bool, connection.in_transaction())
+
+
+class Committing(Accepting):
+    """Accepts the calls whose tasks are saved by a session of the app.
+
+    :param node: has the store, and the dispatcher that runs them.
+    """
+
+    def __init__(self, node: t.Any) -> None:
+        super().__init__(node)
+        self._lock = threading.Lock()
+        self._pending: dict[str, Pending] = {}
+        self._committed: dict[str, StoredFuture[t.Any]] = {}
+        # What is not committed cannot be cancelled: its row is locked, or not seen.
+        self._owner: t.Any = RemoteOwner(lambda uid: None)
+
+    def accept(
+        self,
+        call: Call,
+        options: Options,
+        key: t.Any,
+        job: t.Any,
+        callbacks: t.Sequence[Callback],
+    ) -> StoredFuture[t.Any]:
+        """Save a call in the transaction of a session, and return its future.
+
+        It raises what :meth:`.Accepting.accept` raises.
+
+        :raises SessionRefused: if the session belongs to another database.
+        :raises UnsupportedOption: if the task has no guarantee.
+        """
+        from ..stores.sql import sessions
+
+        node, uid, name = self._node, os.urandom(16).hex(), name_of(call.fn)
+        if options.guarantee == "ephemeral":
+            instead = "use guarantee='at_least_once' or 'at_most_once'"
+            raise UnsupportedOption("session", "a task without a guarantee", instead)
+        if node.dispatcher.table.closed:
+            raise ExecutorShutDown(name)
+        session = sessions.session_of(options.session)
+        options = dataclasses.replace(options, session=None)  # it is not to be kept
+        snapshot = Snapshot.take(node.app, copy_g=node.dispatcher.g_carried)
+        job_name, payload = self._seal(uid, call, options, job, snapshot)
+        new = self._new(uid, call, options, key, job_name, payload, snapshot, None)
+        connection = sessions.connection_of(session, node.store.database)
+        [outcome] = node.store.insert_with(connection, [new])
+        if isinstance(outcome, Taken):
+            return self._instead(outcome, options, key)
+        future = self._new_future(uid, new.name, options, key)
+        for callback in callbacks:
+            future.add_callback_in(snapshot, callback)
+        self._pending[uid] = Pending(future, connection)
+        sessions.at_end(session, partial(self._ended, uid))
+        return future
+
+    def _new_future(
+        self, uid: str, name: str, options: Options, key: t.Any
+    ) -> StoredFuture[t.Any]:
+        node, known = self._node, None if key is NoKey else key
+        future: StoredFuture[t.Any] = StoredFuture(node.app, known)
+        now = node.dispatcher._time()
+        task = Task(future, t.cast(t.Any, None), self._owner, options, known, now)
+        task._id, task._name = uid, name
+        if options.wait(now):
+            task.state = "delayed"
+        future.task = task
+        return future
+
+    def _instead(
+        self, taken: Taken, options: Options, key: t.Any
+    ) -> StoredFuture[t.Any]:
+        pending = self._pending.get(taken.uid)
+        if pending and taken.what == "unique" and options.on_taken == "return":
+            return pending.future
+        return super()._instead(taken, options, key)
+
+    def _ended(self, uid: str) -> None:
+        """Note the end of a transaction; on the thread of the session."""
+        self._pending[uid].has_ended = True
+        self._node.feeding.start()
+        self._node.wake()
+
+    def settle(self) -> None:
+        """Look what became of the tasks whose transactions have ended.
+
+        :raises StoreUnavailable: if the database is away; then call it again.
+        """
+        ended = {uid: one for uid, one in self._pending.copy().items() if one.has_ended}
+        if not ended:
+            return
+        found = self._node.store.get_many("uid", [*ended])
+        records: dict[str, Record] = {record.uid: record for record in found}
+        for uid, one in ended.items():
+            if uid in records:
+                self._follow_committed(records[uid], one)
+            elif not one.goes_on:
+                self._cancel(uid, one)
+        if records:
+            self._node.store.announce()
+
+    def _follow_committed(self, record: Record, one: Pending) -> None:
+        following = self._node.following
+        following.add(record.uid, one.future)
+        following.follow(one.future, record)
+        self._committed[record.uid] = one.future
+        del self._pending[record.uid]
+
+    def _cancel(self, uid: str, one: Pending) -> None:
+        del self._pending[uid]
+        future, task = one.future, t.cast(Task, one.future.task)
+        task.state, task._finished = "cancelled", self._node.dispatcher._time()
+        if future.end_elsewhere(None, failed=False):
+            task.future = None
+            message = "Task %s was not submitted: its transaction was rolled back"
+            self._node.log.write(logging.DEBUG, message, task._label)
+            self._node.deliveries.run(future.run_callbacks)
+
+    def has_waiting(self) -> bool:
+        """Return True while tasks of this process that were committed wait.
+
+        A process that serves no requests runs its own tasks, too.
+        """
+        for uid, future in self._committed.copy().items():
+            task = future.task
+            if task is None or task.state not in ("waiting", "delayed"):
+                self._committed.pop(uid, None)
+        return bool(self._committed)

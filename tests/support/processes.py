@@ -1,0 +1,75 @@
+"""Apps on one store: each stands for a process of its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+import typing as t
+
+from flask import Flask
+from limits import LIMIT
+
+from flask_executor import Executor
+
+NewProcess = t.Callable[..., "Process"]
+
+
+class Process:
+    """An app with an executor on a store that others share."""
+
+    def __init__(self, url: str, **config: t.Any) -> None:
+        self.app = Flask("tests")
+        self.app.config.update(
+            {
+                "TESTING": True,
+                "SECRET_KEY": "tests",
+                "EXECUTOR_MAX_WORKERS": 2,
+                "EXECUTOR_STORE": url,
+                "EXECUTOR_LOG_EXCEPTIONS": False,
+            }
+            | config
+        )
+        self.executor = Executor(self.app)
+
+    @property
+    def node(self) -> t.Any:
+        return self.executor._state().dispatcher.node
+
+    @property
+    def store(self) -> t.Any:
+        return self.node.store
+
+    @property
+    def futures(self) -> t.Any:
+        return self.executor.futures
+
+    def serve(self) -> Process:
+        """Claim tasks from now on."""
+        self.node.serve()
+        return self
+
+    def job(self, fn: t.Callable[..., t.Any], **options: t.Any) -> t.Any:
+        """Declare a job that runs at least once, unless the options say otherwise."""
+        options = {"name": "job", "guarantee": "at_least_once"} | options
+        return self.executor.job(**options)(fn)
+
+    def record(self, future: t.Any) -> t.Any:
+        return self.store.get("uid", future.task.id)
+
+    def close(self) -> None:
+        """End as a process does."""
+        self.executor.shutdown(wait=True)
+        self.node.close()
+
+
+def until(condition: t.Callable[[], t.Any], limit: float = LIMIT) -> t.Any:
+    """Return what a condition returns, as soon as that is true."""
+    deadline = time.monotonic() + limit
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.005)
+    return found
+
+
+def reached(event: threading.Event) -> None:
+    assert event.wait(LIMIT)
