@@ -12,6 +12,7 @@ from flask import Flask
 
 from .app_config import (
     done_callbacks,
+    has_store,
     kind_of,
     read_settings,
     refuse_unsupported,
@@ -165,11 +166,6 @@ class AppState:
         # Not under the lock: it may import modules of the app.
         self._made(made)
         return made
-
-    def read_again(self) -> None:
-        """Read the settings again if only a declared job has read them."""
-        if self._dispatcher is None:
-            self._settings = None
 
     def serve(self) -> None:
         """Run saved tasks of all processes in this one, which serves requests."""
@@ -334,7 +330,9 @@ class AppState:
             pools = [self.pool_class, CoroutinePool]
         else:
             pools = [self._pool_class_for(fn)]
-        refuse_unsupported(given, pools, self.settings)
+        # The settings are read at first use, and to declare a job is no use.
+        stores = has_store(t.cast(Flask, self.app()), self._prefix)
+        refuse_unsupported(given, pools, stores=stores)
 
     def _pool_class_for(self, fn: t.Any) -> t.Any:
         if is_coroutine_function(fn):
