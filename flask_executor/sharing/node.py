@@ -140,6 +140,7 @@ class Node:
         self.feeding.stop()
         written = self.store.settle(_PATIENCE)
         self.presence.leave()
+        self.deliveries.close()
         if not (self.store.close(_PATIENCE if written else 0.0) and written):
             message = "Executor %s could not write all that it has to write: %s"
             reason = self.store.away or "the database does not answer"
