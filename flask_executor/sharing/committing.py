@@ -125,12 +125,14 @@ class Committing(Accepting):
         ended = {uid: one for uid, one in self._pending.copy().items() if one.has_ended}
         if not ended:
             return
+        # Before the look: a transaction may commit between that and the question.
+        over = {uid for uid, one in ended.items() if not one.goes_on}
         found = self._node.store.get_many("uid", [*ended])
         records: dict[str, Record] = {record.uid: record for record in found}
         for uid, one in ended.items():
             if uid in records:
                 self._follow_committed(records[uid], one)
-            elif not one.goes_on:
+            elif uid in over:
                 self._cancel(uid, one)
         if records:
             self._node.store.announce()
