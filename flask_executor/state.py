@@ -12,6 +12,7 @@ from flask import Flask
 
 from .app_config import (
     done_callbacks,
+    has_store,
     kind_of,
     read_settings,
     refuse_unsupported,
@@ -25,7 +26,7 @@ from .futures import Callback, FutureCollection, TaskFuture
 from .jobs import ExecutorJob
 from .options import Given, NoKey, Options
 from .pools import CoroutinePool, pool_module
-from .settings import Settings, prefix_of
+from .settings import Settings, config_key, prefix_of, read_key
 from .task import Task
 
 
@@ -166,11 +167,6 @@ class AppState:
         self._made(made)
         return made
 
-    def read_again(self) -> None:
-        """Read the settings again if only a declared job has read them."""
-        if self._dispatcher is None:
-            self._settings = None
-
     def serve(self) -> None:
         """Run saved tasks of all processes in this one, which serves requests."""
         self.dispatcher.node.serve()
@@ -207,14 +203,14 @@ class AppState:
             key = options.key if key is NoKey else key
             if dispatcher.node is not None and dispatcher.node.saves(options, key):
                 call = Call(fn, args, kwargs)
-                return self._save(executor, dispatcher, call, options, key, job)
+                return self._save(executor, call, options, key, job, held_by)
             job = None if job is None else job.declared
             if options.unique is not None:
                 call = Call(fn, args, kwargs)
                 return self._accept_unique(executor, call, options, key, job, held_by)
         elif dispatcher.node is not None and dispatcher.node.saves(options, key):
             call = Call(fn, args, kwargs)
-            return self._save(executor, dispatcher, call, options, key, job)
+            return self._save(executor, call, options, key, job, held_by)
         future = self._new_future(key)
         call = Call(fn, args, kwargs)
         if key is NoKey:
@@ -230,16 +226,17 @@ class AppState:
     def _save(
         self,
         executor: Keeper,
-        dispatcher: Dispatcher,
         call: Call,
         options: Options,
         key: t.Any,
         job: t.Any,
+        held_by: object,
     ) -> TaskFuture[t.Any]:
         """Accept a call whose task other processes know."""
+        dispatcher = self._dispatcher or self._make_dispatcher()
         callbacks = done_callbacks(executor, dispatcher.settings)
         accept = dispatcher.node.accepting_for(options).accept
-        future = accept(call, options, key, job, callbacks)
+        future = accept(call, options, key, job, callbacks, held_by)
         return t.cast("TaskFuture[t.Any]", future)
 
     def _accept_unique(
@@ -333,7 +330,9 @@ class AppState:
             pools = [self.pool_class, CoroutinePool]
         else:
             pools = [self._pool_class_for(fn)]
-        refuse_unsupported(given, pools, self.settings)
+        # The settings are read at first use, and to declare a job is no use.
+        stores = has_store(t.cast(Flask, self.app()), self._prefix)
+        refuse_unsupported(given, pools, stores=stores)
 
     def _pool_class_for(self, fn: t.Any) -> t.Any:
         if is_coroutine_function(fn):
