@@ -19,6 +19,7 @@ from .errors import QueueFull as QueueFull
 from .errors import TaskCancelled as TaskCancelled
 from .errors import TaskTimeout as TaskTimeout
 from .errors import UnknownOption as UnknownOption
+from .errors import UnknownTask as UnknownTask
 from .errors import UnsupportedOption as UnsupportedOption
 from .errors import WaitsForItself as WaitsForItself
 from .executor import Executor as Executor
@@ -55,6 +56,7 @@ from .store_errors import NoSecretKey as NoSecretKey
 from .store_errors import PayloadRefused as PayloadRefused
 from .store_errors import PayloadTooLarge as PayloadTooLarge
 from .store_errors import ResultNotStorable as ResultNotStorable
+from .store_errors import RetryRefused as RetryRefused
 from .store_errors import SchemaMismatch as SchemaMismatch
 from .store_errors import SessionRefused as SessionRefused
 from .store_errors import StoreLocked as StoreLocked
@@ -62,6 +64,9 @@ from .store_errors import StoreRefused as StoreRefused
 from .store_errors import StoreUnavailable as StoreUnavailable
 from .store_errors import TaskInterrupted as TaskInterrupted
 from .task import Task as Task
+from .verbs import Reason as Reason
+from .verbs import TaskRecord as TaskRecord
+from .verbs import WorkerInfo as WorkerInfo
 
 __version__ = "2.0.0.dev0"
 
@@ -102,9 +107,11 @@ __all__ = [
     "PoolNotInstalled",
     "Progress",
     "QueueFull",
+    "Reason",
     "ResultNotPicklable",
     "ResultNotStorable",
     "Retry",
+    "RetryRefused",
     "SchemaMismatch",
     "SessionRefused",
     "StoreLocked",
@@ -114,10 +121,13 @@ __all__ = [
     "TaskCancelled",
     "TaskFuture",
     "TaskInterrupted",
+    "TaskRecord",
     "TaskTimeout",
     "UnknownOption",
+    "UnknownTask",
     "UnsupportedOption",
     "WaitsForItself",
+    "WorkerInfo",
     "WorkerLost",
     "current_task",
     "task_cancelled",

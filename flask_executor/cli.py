@@ -12,6 +12,7 @@ import click
 from flask.cli import with_appcontext
 
 from .contexts import current_app
+from .settings import config_key, prefix_of
 
 _name = click.option(
     "--executor", "name", default="", metavar="NAME", help="The name of the executor."
@@ -41,7 +42,7 @@ def worker(concurrency: int | None, shown: str, name: str) -> None:
     from .sharing.worker import Worker
 
     state = _state_of(name, {"max_workers": concurrency} if concurrency else {})
-    _refuse_pools_without_workers(state)
+    _refuse_pools_without_workers(state, name)
     raise SystemExit(Worker(state.dispatcher, shown).run())
 
 
@@ -85,13 +86,21 @@ def _state_of(name: str, settings: t.Mapping[str, t.Any]) -> t.Any:
     found = app.extensions.get(f"{name}executor")
     if found is None:
         raise click.ClickException(_unknown(app, name))
-    state = found._state()
-    _explained(lambda: state.override(settings))
-    if not _explained(lambda: state.stores):
+    state, prefix = found._state(), prefix_of(name)
+    for field, value in settings.items():
+        app.config[config_key(prefix, field)] = value
+    state.read_again()
+    if _explained(lambda: state.settings).store is None:
         raise click.ClickException(
-            f"{state.key('store')} is not set, so there is no store: set it, for"
-            " example to 'sqlite:///tasks.db'."
+            f"{config_key(prefix, 'store')} is not set, so there is no store: set it,"
+            " for example to 'sqlite:///tasks.db'."
         )
+    for field, value in settings.items():
+        if getattr(state.settings, field) != value:
+            raise click.ClickException(
+                f"{config_key(prefix, field)} cannot become {value!r} any more: the app"
+                " used the executor while it was imported. Set it in the config."
+            )
     _explained(lambda: state.dispatcher)
     return state
 
@@ -110,11 +119,12 @@ def _unknown(app: t.Any, name: str) -> str:
     )
 
 
-def _refuse_pools_without_workers(state: t.Any) -> None:
+def _refuse_pools_without_workers(state: t.Any, name: str) -> None:
     if state.pool_class.runs_in_caller:
+        key = config_key(prefix_of(name), "type")
         raise click.ClickException(
-            f"{state.key('type')} is {state.kind!r}, which runs each call where it is"
-            " submitted: a worker needs 'thread', 'process' or 'pebble'."
+            f"{key} is {state.kind!r}, which runs each call where it is submitted: a"
+            " worker needs 'thread', 'process' or 'pebble'."
         )
 
 

@@ -294,3 +294,17 @@ class WaitsForItself(RuntimeError):
 
     def __reduce__(self) -> tuple[t.Any, ...]:
         return type(self), (self.verb,)
+
+
+class UnknownTask(LookupError):
+    """There is no task with that id, or nothing is known of it any more."""
+
+    def __init__(self, id: object) -> None:
+        self.id = id
+        super().__init__(
+            f"There is no task {id!r}, or it is not kept any more: use the id of a task"
+            " of this executor, as future.task.id or that of executor.tasks()."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.id,)

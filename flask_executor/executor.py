@@ -27,6 +27,7 @@ from .serving import Serving
 from .state import AppState, NewDispatcher
 from .state import propagate_exceptions_callback as propagate_exceptions_callback
 from .submitter import Submitter
+from .verbs import HasTasks
 
 P = t.ParamSpec("P")
 T = t.TypeVar("T")
@@ -40,7 +41,7 @@ _OF_JOBS = {
 """The options that only a job may have, and how to write them."""
 
 
-class Executor(HasPeriodicJobs):
+class Executor(HasPeriodicJobs, HasTasks):
     """Run calls in the background, each with a copy of the context it came from.
 
     It is a :class:`concurrent.futures.Executor`, and looks like the pool under it:
@@ -61,7 +62,7 @@ class Executor(HasPeriodicJobs):
         self._states: weakref.WeakKeyDictionary[Flask, AppState] = (
             weakref.WeakKeyDictionary()
         )
-        self._serving: Serving = Serving(self._states)
+        self._serving: Serving = Serving(self)
         self._last_app: Flask | None = None
         self._last_state: AppState | None = None
         self._job_names = JobNames()

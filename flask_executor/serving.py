@@ -17,16 +17,17 @@ from flask import Flask
 
 from .contexts import at_each_request
 from .log import Log
+from .settings import prefix_of, read_key
 
 
 class Serving:
     """Lets the processes that serve an app run its saved tasks.
 
-    :param states: the state of the executor for each app.
+    :param executor: the executor; its states say for which apps.
     """
 
-    def __init__(self, states: t.MutableMapping[Flask, t.Any]) -> None:
-        self._states = states
+    def __init__(self, executor: t.Any) -> None:
+        self._executor = executor
         # No lock here: it might be held for ever in a forked child.
         self._done: weakref.WeakSet[t.Any] = weakref.WeakSet()
         # Receivers of signals are referred to weakly.
@@ -41,12 +42,13 @@ class Serving:
 
     def _serves(self, app: Flask, environ: t.Mapping[str, t.Any]) -> None:
         """Run saved tasks in a process that serves; called for each request."""
-        state = self._states.get(app)
+        state = self._executor._states.get(app)
         state = None if state is None else state.here()
         if state is None or state in self._done:
             return
         try:
-            if not state.stores:
+            prefix = prefix_of(self._executor.name)
+            if read_key(app.config, prefix, "store") is None:
                 self._receivers.pop(app, None)
             elif not (app.testing or _is_by_hand()):
                 self._done.add(state)

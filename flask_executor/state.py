@@ -25,7 +25,7 @@ from .futures import Callback, FutureCollection, TaskFuture
 from .jobs import ExecutorJob
 from .options import Given, NoKey, Options
 from .pools import CoroutinePool, pool_module
-from .settings import Settings, config_key, prefix_of, read_key
+from .settings import Settings, prefix_of
 from .task import Task
 
 
@@ -166,33 +166,10 @@ class AppState:
         self._made(made)
         return made
 
-    @property
-    def stores(self) -> bool:
-        """True if the config names a store; no other key is read for that."""
-        app = t.cast(Flask, self.app())
-        return read_key(app.config, self._prefix, "store") is not None
-
-    def key(self, field: str) -> str:
-        """Return the config key of a field of the settings."""
-        return config_key(self._prefix, field)
-
-    def override(self, given: t.Mapping[str, t.Any]) -> None:
-        """Let values count more than the config, before there is a dispatcher.
-
-        :param given: values by the field of the settings.
-        :raises RuntimeError: if there is one that has other values.
-        """
-        app = t.cast(Flask, self.app())
-        for field, value in given.items():
-            app.config[self.key(field)] = value
-            there = self._dispatcher
-            if there is not None and getattr(there.settings, field) != value:
-                raise RuntimeError(
-                    f"{self.key(field)} cannot become {value!r} any more: the app used"
-                    " the executor while it was imported. Set it in the config."
-                )
+    def read_again(self) -> None:
+        """Read the settings again if only a declared job has read them."""
         if self._dispatcher is None:
-            self._settings = None  # a declared job has read them
+            self._settings = None
 
     def serve(self) -> None:
         """Run saved tasks of all processes in this one, which serves requests."""

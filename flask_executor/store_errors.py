@@ -249,3 +249,16 @@ class SchemaMismatch(RuntimeError):
 
     def __reduce__(self) -> tuple[t.Any, ...]:
         return type(self), (self.where, self.found, self.known)
+
+
+class RetryRefused(ValueError):
+    """A task cannot be run again by :meth:`.Executor.retry`."""
+
+    def __init__(self, task: str, name: str, reason: str) -> None:
+        self.task = task
+        self.name = name
+        self.reason = reason
+        super().__init__(f"Task {task} ({name}) cannot be run again: {reason}.")
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.task, self.name, self.reason)

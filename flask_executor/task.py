@@ -53,6 +53,9 @@ class Saved(t.Protocol):
         settled what becomes of the task.
         """
 
+    def give_back(self) -> bool:
+        """Let any process run a task that has not begun; False if it must stay here."""
+
     def retry(self, error: BaseException, pause: float) -> bool:
         """Note a failed attempt; return False if the next one may run anywhere."""
 

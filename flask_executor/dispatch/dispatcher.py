@@ -53,6 +53,8 @@ class Dispatcher:
     """What ties it to a store; None without ``EXECUTOR_STORE``."""
     periodic: t.Any = None
     """What submits the periodic jobs, once it is needed."""
+    pauses: t.Any = None
+    """Which jobs are paused, once one was."""
 
     def __init__(
         self,
@@ -253,6 +255,8 @@ class Dispatcher:
 
     def drain(self, timeout: float | None) -> Drained:
         """Accept nothing more and wait; see :meth:`.Shutdown.drain`."""
+        if self.node is not None:
+            self.node.leaving.limit_wait_for_ends()
         return self.closing.drain(timeout)
 
     def leave(self) -> None:
@@ -260,9 +264,10 @@ class Dispatcher:
         if self.node is None:
             self.closing.leave(self.settings.drain_timeout, self.request_cancel)
             return
-        self.node.hand_back()
+        self.node.leaving.hand_back()
+        self.node.leaving.limit_wait_for_ends()
         self.closing.leave(self.settings.drain_timeout, self.request_cancel)
         if self.closing.unfinished():  # then Python waits for its threads
-            atexit.register(self.node.close)
+            atexit.register(self.node.leaving.close)
         else:
-            self.node.close()
+            self.node.leaving.close()

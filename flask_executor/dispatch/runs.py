@@ -35,6 +35,9 @@ class Runs:
     def begin(self, task: Task) -> Attempt | None:
         """Begin an attempt on this thread; return None if the task must not run."""
         try:
+            keeps = self._queueing.keeps
+            if keeps is not None and keeps(task):
+                return None
             place = task._place
             if place is not None and not place.limit.enter(place):
                 if task not in self._table.pending:

@@ -261,6 +261,7 @@ def end_now(code: int) -> t.NoReturn:
 
     :param code: 128 and the number of a signal is what a shell expects after that.
     """
+    _all.clear()  # multiprocessing has a function among these that waits for them
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

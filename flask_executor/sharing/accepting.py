@@ -120,12 +120,13 @@ class Accepting:
         node, pool = self._node, self._node.dispatcher.pool
         if options.guarantee == "ephemeral" or pool.runs_in_caller:
             return True
+        node.work_if_allowed()
         if options.wait(node.dispatcher._time()):
             return False
         if running.get() is not None:  # a task that waits for it lends its worker
             return True
-        may_run = node.runs or node.settings.store_run
-        return bool(may_run and node.room() > 0)
+        # A script keeps what it submits: maybe there is no other process.
+        return bool(node.runs and (not node.serves or node.room() > 0))
 
     def _new(
         self,

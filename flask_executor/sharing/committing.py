@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import threading
 import typing as t
 import weakref
 from functools import partial
@@ -58,9 +57,7 @@ class Committing(Accepting):
 
     def __init__(self, node: t.Any) -> None:
         super().__init__(node)
-        self._lock = threading.Lock()
         self._pending: dict[str, Pending] = {}
-        self._committed: dict[str, StoredFuture[t.Any]] = {}
         # What is not committed cannot be cancelled: its row is locked, or not seen.
         self._owner: t.Any = RemoteOwner(lambda uid: None)
 
@@ -96,7 +93,7 @@ class Committing(Accepting):
         [outcome] = node.store.insert_with(connection, [new])
         if isinstance(outcome, Taken):
             return self._instead(outcome, options, key)
-        future = self._new_future(uid, new.name, options, key)
+        future = self._new_future(uid, call, options, key)
         for callback in callbacks:
             future.add_callback_in(snapshot, callback)
         self._pending[uid] = Pending(future, connection)
@@ -104,16 +101,12 @@ class Committing(Accepting):
         return future
 
     def _new_future(
-        self, uid: str, name: str, options: Options, key: t.Any
+        self, uid: str, call: Call, options: Options, key: t.Any
     ) -> StoredFuture[t.Any]:
-        node, known = self._node, None if key is NoKey else key
-        future: StoredFuture[t.Any] = StoredFuture(node.app, known)
-        now = node.dispatcher._time()
-        task = Task(future, t.cast(t.Any, None), self._owner, options, known, now)
-        task._id, task._name = uid, name
-        if options.wait(now):
-            task.state = "delayed"
-        future.task = task
+        known = None if key is NoKey else key
+        future: StoredFuture[t.Any] = StoredFuture(self._node.app, known)
+        future.task = self._elsewhere(uid, call, options, future)
+        future.task._owner = self._owner
         return future
 
     def _instead(
@@ -128,6 +121,7 @@ class Committing(Accepting):
         """Note the end of a transaction; on the thread of the session."""
         self._pending[uid].has_ended = True
         self._node.feeding.start()
+        self._node.work_if_allowed()
         self._node.wake()
 
     def settle(self) -> None:
@@ -154,7 +148,6 @@ class Committing(Accepting):
         following = self._node.following
         following.add(record.uid, one.future)
         following.follow(one.future, record)
-        self._committed[record.uid] = one.future
         del self._pending[record.uid]
 
     def _cancel(self, uid: str, one: Pending) -> None:
@@ -166,14 +159,3 @@ class Committing(Accepting):
             message = "Task %s was not submitted: its transaction was rolled back"
             self._node.log.write(logging.DEBUG, message, task._label)
             self._node.deliveries.run(future.run_callbacks)
-
-    def has_waiting(self) -> bool:
-        """Return True while tasks of this process that were committed wait.
-
-        A process that serves no requests runs its own tasks, too.
-        """
-        for uid, future in self._committed.copy().items():
-            task = future.task
-            if task is None or task.state not in ("waiting", "delayed"):
-                self._committed.pop(uid, None)
-        return bool(self._committed)

@@ -17,8 +17,6 @@ _PRUNE = 60.0
 """Seconds between two removals of what has ended long ago."""
 _FLUSH = 5.0
 """Seconds between two writes of the statistics."""
-_PATIENCE = 2.0
-"""Seconds that the end of a process waits for a claim that is on its way."""
 _MOST = 100
 """How many tasks are claimed at once for a pool without a limit."""
 
@@ -53,13 +51,13 @@ class Feeding:
         """Look at once: something has changed, or there is room."""
         self._changed.set()
 
-    def stop(self) -> None:
-        """Take no more; a claim that is on its way is waited for, a few seconds."""
+    def stop(self, timeout: float) -> None:
+        """Take no more, and wait for a claim that is on its way."""
         self._ended = True
         self._changed.set()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join(_PATIENCE)
+            thread.join(timeout)
 
     def _run(self) -> None:
         while not self._ended:
@@ -99,8 +97,9 @@ class Feeding:
         node = self._node
         if self._is_due("promote", _PROMOTE):
             node.store.promote()
+            node.note_pauses()
         node.stop_what_was_asked()
-        if node.dispatcher.table.closed or not (node.runs or node.runs_own()):
+        if not node.runs or node.dispatcher.table.closed:
             return
         room = node.room()
         if room <= 0 or not node.store.tasks(state="waiting", limit=1):

@@ -7,8 +7,6 @@ becomes of it. All others are rows, which futures follow.
 
 from __future__ import annotations
 
-import logging
-import time
 import typing as t
 
 from flask import Flask
@@ -24,20 +22,22 @@ from ..stores.keys import encode_key
 from ..stores.payloads import Payloads, failure_of
 from ..stores.records import Claimed, Fence, Finish, Record
 from ..task import Task
+from ..verbs.here import own_info
+from ..verbs.pauses import Pauses
 from .accepting import Accepting
 from .committing import Committing
 from .deliveries import Deliveries
 from .feeding import Feeding
 from .following import Following
 from .futures import SharedFutures, StoredFuture
+from .known import SharedTasks
+from .leaving import Leaving
 from .presence import Presence
 from .remote import RemoteOwner
 from .restoring import restored
 from .saved import SavedTask
 
 _PAGE = 500
-_PATIENCE = 5.0
-"""Seconds that the end of a process waits for the database, for each of its steps."""
 _AGAIN = 1.0
 """Seconds before a task begins again that could not begin because of the database."""
 
@@ -66,13 +66,15 @@ class Node:
         self.feeding: Feeding = Feeding(self, name)
         self.remote_owner: RemoteOwner = RemoteOwner(store.cancel)
         self.accepting: Accepting = Accepting(self)
+        self.leaving: Leaving = Leaving(self, name)
+        self.serves: bool = False
+        """True if it serves requests, or is a worker: others do, too, or will."""
+        self.verbs: SharedTasks = SharedTasks(self)
         self.committing: Committing = Committing(self)
         self.runs: bool = False
         """True if this process claims tasks of others."""
         self.label: str = ""
         """What people call this process."""
-        self._name = name
-        self._is_closed = False
         self._mine: dict[int, SavedTask] = {}
 
     @property
@@ -86,7 +88,16 @@ class Node:
         return self.dispatcher.table.leaving
 
     def serve(self) -> None:
-        """Claim tasks from now on, if the config lets this process run any."""
+        """Note that this process serves requests, and claim tasks if it may."""
+        self.serves = True
+        self.work_if_allowed()
+
+    def work_if_allowed(self) -> None:
+        """Claim tasks from now on, if the config lets this process run any.
+
+        It does so from its first request on, or from the first submit with a guarantee.
+        A process that only reads runs none.
+        """
         if self.settings.store_run and not self.runs:
             self.work()
 
@@ -95,56 +106,6 @@ class Node:
         self.runs = True
         self.feeding.start()
         self.feeding.wake()
-
-    def runs_own(self) -> bool:
-        """Return True if this process must claim a task that it has committed."""
-        return self.settings.store_run and self.committing.has_waiting()
-
-    def hand_back(self) -> None:
-        """Let other processes run what has not begun here; called before a drain.
-
-        A process that runs none but its own tasks keeps them: maybe there is no other.
-        Tasks that a task of this process waits for are kept, too, and its own ones.
-        """
-        self.feeding.wake()
-        alive = {task.id for task in self.dispatcher.table.live.copy()}
-        for saved in [*self._mine.copy().values()] if self.runs else ():
-            task = saved.task
-            if saved.is_ephemeral or task._wanted or saved.parent in alive:
-                continue
-            if self.dispatcher.table.take_pending(task):
-                task._pool.remove(task)
-                self.store.release(saved.fence)
-                self._go_on_elsewhere(saved, None)
-
-    def give_up_writing(self) -> None:
-        """End tasks whose ends cannot be written, if the process leaves.
-
-        Otherwise it would stay for as long as the database is away. Called on the
-        thread of the lease, every second.
-        """
-        for saved in [*self._mine.copy().values()] if self.is_leaving else ():
-            since = saved.ended_at
-            if since is not None and time.monotonic() - since > _PATIENCE:
-                reason = f"the database does not answer for {_PATIENCE:g} seconds"
-                self.deliveries.run(saved.give_up_writing, self.store.away or reason)
-
-    def close(self) -> None:
-        """Write what is left, and disconnect; called when the process ends.
-
-        It takes some seconds at most, also if the database is away.
-        """
-        if self._is_closed:
-            return
-        self._is_closed = True
-        self.feeding.stop()
-        written = self.store.settle(_PATIENCE)
-        self.presence.leave()
-        self.deliveries.close()
-        if not (self.store.close(_PATIENCE if written else 0.0) and written):
-            message = "Executor %s could not write all that it has to write: %s"
-            reason = self.store.away or "the database does not answer"
-            self.log.write(logging.WARNING, message, self._name, reason)
 
     def new_futures(self, max_length: int | None, ttl: float | None) -> SharedFutures:
         """Return ``executor.futures`` for this process."""
@@ -175,19 +136,22 @@ class Node:
 
     def info(self) -> dict[str, t.Any]:
         """Return what this worker shows of itself."""
-        table = self.dispatcher.table
-        return {
-            "name": self.label,
-            "executor": self.dispatcher.pool.kind,
-            "slots": self.settings.max_workers or _slots(self.dispatcher.pool),
-            "busy": len(table.running),
-            "queue": len(table.pending),
-        }
+        info = own_info(self.dispatcher, self.names)
+        runs = self.runs and not self.is_leaving
+        return {**info, "name": self.label, "runs": runs}
+
+    def note_pauses(self) -> None:
+        """Note which jobs are paused for everyone."""
+        Pauses.of(self.dispatcher).set(self.store.paused)
 
     @property
     def is_reachable(self) -> bool:
         """False if the database was away when this process last needed it."""
         return self.store.away is None and not self.presence.is_away
+
+    def mine(self) -> list[SavedTask]:
+        """Return the saved tasks that this process has."""
+        return [*self._mine.copy().values()]
 
     def mine_ids(self) -> list[int]:
         """Return the ids of the saved tasks that this process has."""
@@ -220,17 +184,24 @@ class Node:
         if record is not None and record.cancel and record.finished is None:
             self.dispatcher.cancel(saved.task)
         elif self.dispatcher.table.take_pending(saved.task):
-            self._go_on_elsewhere(saved, record)
+            self.go_on_elsewhere(saved, record)
 
     def hand_over(self, saved: SavedTask) -> None:
         """Let the next attempt of a task run anywhere."""
-        self._go_on_elsewhere(saved, None)
+        self.go_on_elsewhere(saved, None)
+
+    def give_back(self, saved: SavedTask) -> bool:
+        """Let any process run a task that has not begun here; its job is paused."""
+        if self.dispatcher.table.take_pending(saved.task):
+            self.store.release(saved.fence)
+            self.go_on_elsewhere(saved, None)
+        return True
 
     def is_stale(self, saved: SavedTask) -> None:
         """Drop an end that the store has refused."""
         message = "The end of task %s came too late: this process was declared dead."
         self.log.write(30, message, saved.task._label)
-        self._go_on_elsewhere(saved, self.store.get("id", saved.fence.id))
+        self.go_on_elsewhere(saved, self.store.get("id", saved.fence.id))
 
     def give_up(self, me: str) -> None:
         """Stop what an earlier life of this process had, which others run now."""
@@ -239,7 +210,7 @@ class Node:
                 continue
             if self.dispatcher.table.take_pending(saved.task):
                 saved.task._pool.remove(saved.task)
-                self._go_on_elsewhere(saved, None)
+                self.go_on_elsewhere(saved, None)
             else:
                 self.dispatcher.request_cancel(saved.task)
 
@@ -252,7 +223,8 @@ class Node:
             if saved is not None and saved.fence == fence:
                 self.dispatcher.request_cancel(saved.task)
 
-    def _go_on_elsewhere(self, saved: SavedTask, record: Record | None) -> None:
+    def go_on_elsewhere(self, saved: SavedTask, record: Record | None) -> None:
+        """Let the future of a task go on with what becomes of it elsewhere."""
         task = saved.task
         future = t.cast("StoredFuture[t.Any]", task.future)
         self._mine.pop(saved.fence.id, None)
@@ -337,8 +309,3 @@ class Node:
     def wake(self) -> None:
         """Look at once for what has changed."""
         self.feeding.wake()
-
-
-def _slots(pool: t.Any) -> int | None:
-    """Return how many calls a pool runs at once, if it says so."""
-    return t.cast("int | None", getattr(pool, "_max_workers", None))

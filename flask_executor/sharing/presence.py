@@ -19,8 +19,6 @@ from ..threads import start_thread
 
 _REAP = 1.0
 """Seconds between two looks for dead processes."""
-_PATIENCE = 5.0
-"""Seconds that the end of a process waits for the lease to end."""
 
 
 class Presence:
@@ -68,17 +66,19 @@ class Presence:
         )
         self.me = me
 
-    def leave(self) -> None:
+    def leave(self, timeout: float) -> None:
         """End the lease, and hand back what has not begun.
 
         That happens on the thread of the lease, so that a database that does not answer
-        cannot keep the process: this waits a few seconds for it.
+        cannot keep the process.
+
+        :param timeout: seconds to wait for it.
         """
         self._ended.set()
         thread = self._thread
         if thread is None or thread is threading.current_thread():
             return
-        thread.join(_PATIENCE)
+        thread.join(timeout)
         if thread.is_alive():
             self._say_not_left("the database does not answer")
 
@@ -107,7 +107,6 @@ class Presence:
                 renew = time.monotonic() + interval
                 self._try(self._renew)
             self._try(self._reap)
-            self._node.give_up_writing()
         self._leave()
 
     def _try(self, duty: t.Callable[[], object]) -> None:

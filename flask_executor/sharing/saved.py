@@ -77,6 +77,10 @@ class SavedTask:
         self._node.refused(self)
         return False
 
+    def give_back(self) -> bool:
+        """Let any process run the task; False if nobody else can."""
+        return not self.is_ephemeral and t.cast(bool, self._node.give_back(self))
+
     def retry(self, error: BaseException, pause: float) -> bool:
         """Note a failed attempt; return False if the next one may run anywhere."""
         kind: t.Any = "timed_out" if self.task._was_asked else "failed"

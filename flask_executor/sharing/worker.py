@@ -72,6 +72,7 @@ class Worker:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._signalled)
+        self._node.serves = True
         self._node.work()
         self._say(f"starts: {self._description()}")
         while not self._stop.wait(_REFRESH):
@@ -90,14 +91,14 @@ class Worker:
     def _drain(self) -> Drained:
         dispatcher = self._dispatcher
         dispatcher.table.closed = True
-        self._node.hand_back()
+        self._node.leaving.hand_back()
         running = len(dispatcher.table.live)
         again = "Again to end at once" if running else "Nothing runs"
         self._say(f"drains: {running} to finish. {again}.")
         drained = dispatcher.drain(dispatcher.settings.drain_timeout)
         for task in drained.running:
             dispatcher.request_cancel(task)
-        self._node.close()
+        self._node.leaving.close()
         self._say(f"ends: {self._description()}")
         return drained
 

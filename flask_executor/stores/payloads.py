@@ -13,7 +13,13 @@ from flask import Flask
 from ..calls import Outcome
 from ..contexts import Snapshot, keep_uploads
 from ..contexts.safe import Context
-from ..payload import WorkerTraceback, describe, dump_outcome, load_outcome
+from ..payload import (
+    WorkerTraceback,
+    describe,
+    dump_outcome,
+    load_outcome,
+    name_of_class,
+)
 from ..settings import Settings
 from ..store_errors import (
     ArgumentsNotStorable,
@@ -199,10 +205,7 @@ class Payloads:
 
 def failure_of(error: BaseException) -> Failure:
     """Return an exception as texts that any database can store."""
-    kind = type(error)
-    name = kind.__qualname__
-    if kind.__module__ != "builtins":
-        name = f"{kind.__module__}.{name}"
+    name = name_of_class(type(error))
     try:
         text = str(error)
     except Exception:  # the app's own exceptions may fail here

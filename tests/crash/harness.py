@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import random
@@ -16,7 +17,6 @@ import tempfile
 import threading
 import time
 import typing as t
-import urllib.error
 import urllib.request
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -85,7 +85,7 @@ class Site:
         try:
             with urllib.request.urlopen(asked, timeout=15) as answer:
                 return t.cast(str, answer.read().decode())
-        except (urllib.error.URLError, OSError, ValueError):
+        except (http.client.HTTPException, OSError, ValueError):
             return None
 
     def processes(self) -> list[int]:
@@ -333,8 +333,27 @@ def run(kind: str, strikes: int, seed: int) -> dict[str, t.Any]:
         }
 
 
-def main(kind: str, strikes: int) -> int:
-    result = run(kind, strikes, seed=random.randrange(10**6))
+def table(runs: int, strikes: int) -> int:
+    """Strike on both databases, and print a line for each run; 1 if anything failed."""
+    print(f"{'database':12} {'bad things done':52} accepted  ran again  faults")
+    failed = 0
+    for kind in ("sqlite", "postgresql"):
+        for seed in range(runs):
+            result = run(kind, strikes, seed)
+            done = ", ".join(f"{n} {what}" for what, n in result["done"].items())
+            counts = result["accepted"], result["ran_again"], len(result["faults"])
+            print(f"{kind:12} {done:52} {counts[0]:8}  {counts[1]:9}  {counts[2]:6}")
+            failed |= bool(result["faults"])
+            for fault in result["faults"]:
+                print(f"    {fault}")
+    return int(failed)
+
+
+def main(kind: str, *counts: str) -> int:
+    """``table RUNS STRIKES`` or ``DATABASE STRIKES``."""
+    if kind == "table":
+        return table(*map(int, counts))
+    result = run(kind, int(counts[0]), seed=random.randrange(10**6))
     log = result.pop("log")
     print(json.dumps(result, indent=2))
     if result["faults"]:
@@ -343,4 +362,4 @@ def main(kind: str, strikes: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], int(sys.argv[2])))
+    sys.exit(main(*sys.argv[1:]))

@@ -271,7 +271,7 @@ def test_a_worker_beside_a_server(tmp_path: Path, url: str, gate: Gate) -> None:
             gate.let_in(1)
             (began,) = worker.notes.until(r"^began at_least_once-1 (\d+)$")
             assert int(began[1]) == worker.process.pid
-            assert state_of(web, "at_least_once-1") == "running"
+            until(lambda: state_of(web, "at_least_once-1") == "running")
             [shown] = [one for one in store.workers() if one.pid == worker.process.pid]
             assert (shown.info["name"], shown.info["slots"]) == ("press", 1)
             post(web, f"/hold/{gate.port}/at_least_once-2")

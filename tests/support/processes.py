@@ -59,7 +59,7 @@ class Process:
     def close(self) -> None:
         """End as a process does."""
         self.executor.shutdown(wait=True)
-        self.node.close()
+        self.node.leaving.close()
 
 
 def until(condition: t.Callable[[], t.Any], limit: float = LIMIT) -> t.Any:

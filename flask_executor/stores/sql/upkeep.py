@@ -58,6 +58,10 @@ class SqlUpkeep(SqlWork, Upkeep):
         """Return the jobs that are periodic or paused, by name."""
         return self._read(self._schedules.list)
 
+    def paused(self) -> list[str]:
+        """Return the jobs that are paused, by name."""
+        return self._read(self._schedules.paused)
+
     def tick(self, job: str, at: float, task: NewTask | None) -> Outcome | None:
         """Note a tick of a periodic job, and insert its task."""
         ticked = self._queue(

@@ -79,13 +79,13 @@ class Item:
         announced: bool = False,
         awaited: bool = False,
     ) -> None:
-        self.batch = batch
-        self.value = value
-        self.about = about
-        self.synced = synced
-        self.must = must
-        self.announced = announced
-        self.awaited = awaited
+        self.batch: Batch = batch
+        self.value: t.Any = value
+        self.about: object = about
+        self.synced: bool = synced
+        self.must: bool = must
+        self.announced: bool = announced
+        self.awaited: bool = awaited
         self.future: Future[t.Any] = Future()
 
 
