@@ -190,8 +190,9 @@ class Accepting:
             record = self._node.find("uid", taken.uid)
             if record is not None:
                 return t.cast("StoredFuture[t.Any]", self._node.future_of(record))
+        state = "waiting" if taken.state == "held" else taken.state
         holder = f"task {taken.uid}"
-        raise NotUnique(options.unique, holder, taken.state, options.on_taken)
+        raise NotUnique(options.unique, holder, state, options.on_taken)
 
     def _elsewhere(
         self, uid: str, call: Call, options: Options, future: StoredFuture[t.Any]

@@ -20,7 +20,7 @@ from ..contexts import Snapshot
 from ..errors import ExecutorShutDown, UnsupportedOption
 from ..futures import Callback
 from ..options import NoKey, Options
-from ..stores.records import Record, Taken
+from ..stores.records import NewTask, Record, Taken
 from ..task import Task, name_of
 from .accepting import Accepting
 from .futures import StoredFuture
@@ -92,16 +92,28 @@ class Committing(Accepting):
         snapshot = Snapshot.take(node.app, copy_g=node.dispatcher.g_carried)
         job_name, payload = self._seal(uid, call, options, job, snapshot)
         new = self._new(uid, call, options, key, job_name, payload, snapshot, None)
-        connection = sessions.connection_of(session, node.store.database)
-        [outcome] = node.store.insert_with(connection, [new])
-        if isinstance(outcome, Taken):
-            return self._instead(outcome, options, key)
+        taken = self._insert_with(session, new)
+        if taken is not None:
+            return self._instead(taken, options, key)
         future = self._new_future(uid, new.name, options, key)
         for callback in callbacks:
             future.add_callback_in(snapshot, callback)
-        self._pending[uid] = Pending(future, connection)
-        sessions.at_end(session, partial(self._ended, uid))
+        self._pending[uid] = Pending(future, session.connection())
+        self._watch(session, new)
         return future
+
+    def _insert_with(self, session: t.Any, new: NewTask) -> Taken | None:
+        """Insert a task in the transaction of a session, unless it is taken."""
+        from ..stores.sql import sessions
+
+        connection = sessions.connection_of(session, self._node.store.database)
+        [outcome] = self._node.store.insert_with(connection, [new])
+        return outcome if isinstance(outcome, Taken) else None
+
+    def _watch(self, session: t.Any, new: NewTask) -> None:
+        from ..stores.sql import sessions
+
+        sessions.at_end(session, partial(self._ended, new.uid))
 
     def _new_future(
         self, uid: str, name: str, options: Options, key: t.Any

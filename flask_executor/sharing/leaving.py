@@ -84,3 +84,4 @@ class Leaving:
         if not (node.store.close(_PATIENCE if written else 0.0) and written):
             message = "Executor %s could not write all that it has to write: %s"
             node.log.write(logging.WARNING, message, self._name, self._reason)
+        node.deliveries.stop()
