@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 import weakref
 from dataclasses import dataclass, replace
@@ -60,19 +61,23 @@ class CaptureDispatcher(Dispatcher):
         return task
 
     def submit(
-        self, task: Task, callbacks: t.Iterable[Callback] = (), *, job: t.Any = None
+        self,
+        task: Task,
+        callbacks: t.Iterable[Callback] = (),
+        *,
+        job: t.Any = None,
+        again: bool = False,
     ) -> None:
         """Accept a task, and record it."""
         options = self._given.pop(task)
-        if task._saved is not None and self._is_known(task.future):
-            # A saved task whose next attempt begins.
-            super().submit(task, callbacks, job=job)
+        if again and self._is_known(task.future):  # its next attempt
+            super().submit(task, callbacks, job=job, again=True)
             return
         submitted = submitted_by(task, options)
         # Before it can run: what it submits itself is listed after it.
         self._submitted.append(submitted)
         try:
-            super().submit(task, callbacks, job=job)
+            super().submit(task, callbacks, job=job, again=again)
         except BaseException:
             self._submitted.remove(submitted)
             raise
@@ -81,7 +86,9 @@ class CaptureDispatcher(Dispatcher):
         return any(one.future is future for one in self._submitted)
 
     def _finish(self, attempt: Attempt, outcome: Outcome) -> None:
-        with self._runner.deciding():
+        saved = attempt.task._saved
+        later = contextlib.nullcontext() if saved is None else self.node.feeding.later()
+        with self._runner.deciding(), later:
             self._take_outcome(attempt, outcome)
 
     def start_waiting(self, task: Task, timeout: float | None) -> Wait | None:

@@ -17,8 +17,9 @@ from sqlalchemy.pool import StaticPool
 
 from ..stores.records import NewTask, Taken
 from ..stores.sql import SqlStore
+from ..stores.sql.batches import Item
 from ..stores.sql.database import Database
-from ..stores.sql.writer import Item, Writer
+from ..stores.sql.writer import Writer
 
 
 class MemoryDatabase(Database):

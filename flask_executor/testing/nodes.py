@@ -7,6 +7,7 @@ when the clock is moved.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import typing as t
@@ -24,7 +25,7 @@ from ..sharing.leaving import Leaving
 from ..sharing.node import Node
 from ..sharing.opening import prefix_of_tables
 from ..sharing.presence import Presence
-from ..sharing.remote import RemoteOwner
+from ..sharing.remote import RemoteOwner, UncommittedOwner
 from ..stores.records import NewTask, Taken
 from ..task import Task
 from .commits import Commit
@@ -54,20 +55,19 @@ class CaptureNode(Node):
         self.deliveries = PromptDeliveries(name)
         self.presence = LastingPresence(self, name)
         self.feeding = PromptFeeding(self, name)
-        self.remote_owner = PromptOwner(runner, self._cancel_in_store)
+        self.remote_owner = PromptOwner(self, runner)
         self.accepting = PromptAccepting(self)
         self.committing: CaptureCommitting = CaptureCommitting(self, runner)
         self.leaving = QuietLeaving(self, name)
 
+    def _rest_when_empty(self) -> None:
+        """Do nothing: there is no lease to end."""
+
     def close(self) -> None:
         """End the store."""
+        self.farewell.detach()
         self.feeding.stop(0)
         self.store.close()
-
-    def _cancel_in_store(self, uid: str) -> str | None:
-        state: str | None = self.store.cancel(uid)
-        self.wake()
-        return state
 
     def unfinished(self) -> list[Task]:
         """Return the tasks that wait in the store: for their time, or a commit."""
@@ -89,10 +89,17 @@ class LastingPresence(Presence):
     def join(self) -> str:
         """Return the id of this worker."""
         with self._lock:
-            if self.me is None:
-                self.me = os.urandom(16).hex()
-                self._node.store.join(self.me, lease=_FOREVER, pid=os.getpid())
-            return self.me
+            if self.lease.me is None:
+                me = os.urandom(16).hex()
+                self._node.store.join(me, lease=_FOREVER, pid=os.getpid())
+                self.lease.me = me
+            return self.lease.me
+
+
+class _Here(threading.local):
+    """What a thread does at the moment."""
+
+    is_later: bool = False
 
 
 class PromptFeeding(Feeding):
@@ -101,6 +108,7 @@ class PromptFeeding(Feeding):
     def __init__(self, node: t.Any, name: str) -> None:
         super().__init__(node, name)
         self._looking = threading.Lock()
+        self._here = _Here()
         self._must_look = False
         self._alarm: TimerHandle | None = None
 
@@ -109,27 +117,44 @@ class PromptFeeding(Feeding):
 
     def stop(self, timeout: float) -> None:
         """Take no more."""
-        self._ended = True
+        self._is_ended = True
         self._cancel_alarm()
+
+    @contextlib.contextmanager
+    def later(self) -> t.Iterator[None]:
+        """Look at the end of the block for what has changed in it on this thread.
+
+        In the block, a task may be neither here nor in the store yet.
+        """
+        before, self._here.is_later = self._here.is_later, True
+        try:
+            yield
+        finally:
+            self._here.is_later = before
+            if self._must_look:
+                self.wake()
 
     def wake(self, _: object = None) -> None:
         """Look at once: something has changed, or is due."""
         self._must_look = True
         # Who is looking already, on whatever thread, looks again.
-        while self._must_look and self._looking.acquire(blocking=False):
+        while self._may_look() and self._looking.acquire(blocking=False):
             try:
                 self._must_look = False
-                claimed = [] if self._ended else self._claimed()
+                claimed = [] if self._is_ended else self._claimed()
             finally:
                 self._looking.release()
             # Not within the lock: these tasks may run now, and change something.
             for one in claimed:
-                self._node.accept_claimed(one)
+                self._node.claiming.accept(one)
+
+    def _may_look(self) -> bool:
+        return self._must_look and not self._here.is_later
 
     def _claimed(self) -> list[t.Any]:
         node = self._node
         node.store.promote()
-        node.stop_what_was_asked()
+        node.holding.stop_what_was_asked()
         node.following.update_all()
         self._set_alarm(node.store.next_due())
         if node.dispatcher.table.closed:
@@ -152,18 +177,19 @@ class PromptFeeding(Feeding):
 
 
 class PromptOwner(RemoteOwner):
-    """The owner of tasks that wait in the store of a test, or for a commit.
+    """The owner of tasks that wait in the store of a test."""
 
-    :param cancel: see :class:`.RemoteOwner`.
-    """
-
-    def __init__(self, runner: Runner, cancel: t.Callable[[str], str | None]) -> None:
-        super().__init__(cancel)
+    def __init__(self, node: t.Any, runner: Runner) -> None:
+        super().__init__(node)
         self._runner = runner
 
     def start_waiting(self, task: Task, timeout: float | None) -> None:
         """Refuse a wait that would never end."""
         self._runner.refuse_wait(task, timeout)
+
+
+class WaitingForCommit(UncommittedOwner, PromptOwner):
+    """The owner of tasks that wait for a session to commit."""
 
 
 class PromptAccepting(Accepting):
@@ -181,7 +207,7 @@ class CaptureCommitting(Committing):
 
     def __init__(self, node: t.Any, runner: Runner) -> None:
         super().__init__(node)
-        self._owner = PromptOwner(runner, lambda uid: None)
+        self._owner = WaitingForCommit(node, runner)
 
     def uncommitted(self) -> list[StoredFuture[t.Any]]:
         """Return the futures of tasks whose transactions have not ended."""
@@ -215,6 +241,9 @@ class QuietLeaving(Leaving):
 
     def limit_wait_for_ends(self, _: object = None) -> None:
         """Do nothing: ends are written at once."""
+
+    def rest(self) -> None:
+        """Do nothing: there is no lease to end."""
 
     def close(self) -> None:
         """End the store."""

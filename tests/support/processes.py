@@ -30,6 +30,7 @@ class Process:
             | config
         )
         self.executor = Executor(self.app)
+        self._jobs: list[t.Any] = []  # an executor knows those that somebody holds
 
     @property
     def node(self) -> t.Any:
@@ -51,7 +52,8 @@ class Process:
     def job(self, fn: t.Callable[..., t.Any], **options: t.Any) -> t.Any:
         """Declare a job that runs at least once, unless the options say otherwise."""
         options = {"name": "job", "guarantee": "at_least_once"} | options
-        return self.executor.job(**options)(fn)
+        self._jobs.append(self.executor.job(**options)(fn))
+        return self._jobs[-1]
 
     def record(self, future: t.Any) -> t.Any:
         return self.store.get("uid", future.task.id)
@@ -59,7 +61,7 @@ class Process:
     def close(self) -> None:
         """End as a process does."""
         self.executor.shutdown(wait=True)
-        self.node.close()
+        self.node.leaving.close()
 
 
 def until(condition: t.Callable[[], t.Any], limit: float = LIMIT) -> t.Any:
