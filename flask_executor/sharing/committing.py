@@ -16,7 +16,7 @@ from ..calls import Call
 from ..errors import ExecutorShutDown, UnsupportedOption
 from ..futures import Callback
 from ..options import Options
-from ..stores.records import Record, Taken
+from ..stores.records import NewTask, Record, Taken
 from ..task import Task, name_of
 from . import following
 from .accepting import Accepting, Submission
@@ -84,10 +84,10 @@ class Committing(Accepting):
             raise ExecutorShutDown(name_of(call.fn))
         session = sessions.session_of(options.session)
         one = self._submission(call, options, key, job, callbacks)
-        connection = sessions.connection_of(session, node.store.database)
-        [outcome] = node.store.insert_with(connection, [self._new(one, None)])
-        if isinstance(outcome, Taken):
-            return self._instead(outcome, one)
+        new = self._new(one, None)
+        taken = self._insert_with(session, new)
+        if taken is not None:
+            return self._instead(taken, one)
         future, like = one.future, self._like(one)
         future.task = RemoteTask(
             future, like._call, self._owner, like.options, like.key
@@ -95,9 +95,22 @@ class Committing(Accepting):
         following.copy(like, future.task)
         for callback in callbacks:
             future.add_callback_in(one.snapshot, callback)
-        self._pending[one.uid] = Pending(future, connection)
-        sessions.at_end(session, partial(self._ended, one.uid))
+        self._pending[one.uid] = Pending(future, session.connection())
+        self._watch(session, new)
         return future
+
+    def _insert_with(self, session: t.Any, new: NewTask) -> Taken | None:
+        """Insert a task in the transaction of a session, unless it is taken."""
+        from ..stores.sql import sessions
+
+        connection = sessions.connection_of(session, self._node.store.database)
+        [outcome] = self._node.store.insert_with(connection, [new])
+        return outcome if isinstance(outcome, Taken) else None
+
+    def _watch(self, session: t.Any, new: NewTask) -> None:
+        from ..stores.sql import sessions
+
+        sessions.at_end(session, partial(self._ended, new.uid))
 
     def _instead(self, taken: Taken, one: Submission) -> StoredFuture[t.Any]:
         pending = self._pending.get(taken.uid)
