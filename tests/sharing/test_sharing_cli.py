@@ -113,15 +113,25 @@ def test_without_a_store(app: Flask, invoke: Invoke, words: tuple[str, ...]) -> 
     assert "'sqlite:///tasks.db'" in said
 
 
-def test_errors_of_the_config(app: Flask, invoke: Invoke) -> None:
+@pytest.mark.parametrize(
+    ("url", "words", "message"),
+    [
+        ("mysql://db/tasks", ("worker",), "mysql is not supported"),
+        ("tasks.db", ("worker",), "EXECUTOR_STORE = 'tasks.db' is not"),
+        (
+            "postgresql+psycopg://db@127.0.0.1:1/tasks",
+            ("store", "check"),
+            "is not available",
+        ),
+    ],
+)
+def test_errors_of_the_config(
+    app: Flask, invoke: Invoke, url: str, words: tuple[str, ...], message: str
+) -> None:
     """What the config has wrong is said in one line, without a traceback."""
     Executor(app)
-    app.config["EXECUTOR_STORE"] = "mysql://db/tasks"
-    assert "mysql is not supported" in refused(invoke, "worker")
-    app.config["EXECUTOR_STORE"] = "tasks.db"
-    assert "EXECUTOR_STORE = 'tasks.db' is not" in refused(invoke, "worker")
-    app.config["EXECUTOR_STORE"] = "postgresql+psycopg://db@127.0.0.1:1/tasks"
-    assert "is not available" in refused(invoke, "store", "check")
+    app.config["EXECUTOR_STORE"] = url
+    assert message in refused(invoke, *words)
 
 
 def test_a_worker_needs_a_pool(app: Flask, invoke: Invoke) -> None:
