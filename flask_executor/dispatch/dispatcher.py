@@ -252,6 +252,8 @@ class Dispatcher:
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
         """Accept nothing more; see :meth:`.Shutdown.shutdown`."""
         self.closing.shutdown(wait=wait, cancel_futures=cancel_futures)
+        if self.node is not None:
+            self.node.leaving.after_shutdown()
 
     def drain(self, timeout: float | None) -> Drained:
         """Accept nothing more and wait; see :meth:`.Shutdown.drain`."""
@@ -268,6 +270,6 @@ class Dispatcher:
         self.node.leaving.limit_wait_for_ends()
         self.closing.leave(self.settings.drain_timeout, self.request_cancel)
         if self.closing.unfinished():  # then Python waits for its threads
-            atexit.register(self.node.leaving.close)
+            atexit.register(self.node.close)
         else:
-            self.node.leaving.close()
+            self.node.close()

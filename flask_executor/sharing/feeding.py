@@ -41,9 +41,14 @@ class Feeding:
         self._due: dict[str, float] = {}
 
     def start(self) -> None:
-        """Start the thread, once."""
+        """Start the thread, unless it is there.
+
+        After a shutdown it ends with the last future that it updates. If there is
+        another one, it starts again.
+        """
         with self._lock:
-            if self._thread is None and not self._ended:
+            if self._thread is None:
+                self._ended = False
                 name = f"{self._name}_feed"
                 self._thread = start_thread(self._run, name=name, daemon=True)
 
@@ -60,7 +65,7 @@ class Feeding:
             thread.join(timeout)
 
     def _run(self) -> None:
-        while not self._ended:
+        while self._goes_on():
             self._changed.wait(_PROMOTE)
             self._changed.clear()
             try:
@@ -71,13 +76,27 @@ class Feeding:
             except Exception as error:
                 self._say(logging.ERROR, error)
         self._stop_watching()
+        self._watches = False
+
+    def _goes_on(self) -> bool:
+        """Return False to end the thread."""
+        node = self._node
+        if node.leaving.is_due():
+            node.leaving.close(wait=False)  # who closes already waits for this thread
+            self._ended = not node.following.open()
+        if not self._ended:
+            return True
+        # Under the lock: who looks for a future starts another one.
+        with self._lock:
+            self._thread = None
+        return False
 
     def _look(self) -> None:
         if not self._watches:
             wake = weakref.WeakMethod(self.wake)
             self._stop_watching = self._node.store.watch(lambda: _call(wake))
             self._watches = True
-        if self._node.runs:
+        if self._node.runs and not self._node.dispatcher.table.closed:
             self._node.presence.join()  # which takes up what the dead left, too
         self._node.committing.settle()
         self._node.following.update_all()
@@ -95,11 +114,13 @@ class Feeding:
 
     def _feed(self) -> None:
         node = self._node
+        node.stop_what_was_asked()
+        if node.dispatcher.table.closed:
+            return
         if self._is_due("promote", _PROMOTE):
             node.store.promote()
             node.note_pauses()
-        node.stop_what_was_asked()
-        if node.dispatcher.table.closed or not (node.runs or node.runs_own()):
+        if not (node.runs or node.runs_own()):
             return
         room = node.room()
         if room <= 0 or not node.store.tasks(state="waiting", limit=1):
@@ -114,6 +135,8 @@ class Feeding:
 
     def _tidy(self) -> None:
         node = self._node
+        if node.dispatcher.table.closed:
+            return
         if self._is_due("flush", _FLUSH):
             node.store.flush()
         if node.runs and self._is_due("prune", _PRUNE):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import time
 import typing as t
 
@@ -27,6 +28,7 @@ class Leaving:
     def __init__(self, node: t.Any, name: str) -> None:
         self._node = node
         self._name = name
+        self._lock = threading.Lock()
         self._is_closed = False
 
     def hand_back(self) -> None:
@@ -69,14 +71,38 @@ class Leaving:
     def _reason(self) -> object:
         return self._node.store.away or "the database does not answer"
 
-    def close(self) -> None:
-        """Write what is left, and disconnect; called when the process ends.
+    def is_due(self) -> bool:
+        """Return True after a shutdown whose last task has ended, here or elsewhere."""
+        node = self._node
+        table = node.dispatcher.table
+        return table.closed and not table.live and not node.following.open()
 
-        It takes some seconds at most, also if the database is away.
+    def after_shutdown(self) -> None:
+        """Leave if nothing is left to do; otherwise the thread that feeds does it."""
+        self._node.feeding.wake()
+        if self.is_due():
+            self.close()
+
+    def close(self, *, wait: bool = True) -> None:
+        """Write what is left, and disconnect.
+
+        It is called when the process ends, and after a shutdown. It takes some seconds
+        at most, also if the database is away.
+
+        :param wait: if another thread does it already, return when it has done it.
         """
-        if self._is_closed:
-            return
-        self._is_closed = True
+        if self._lock.acquire(blocking=wait):
+            try:
+                self._close_once()
+            finally:
+                self._lock.release()
+
+    def _close_once(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            self._close()
+
+    def _close(self) -> None:
         node, deadline = self._node, time.monotonic() + _PATIENCE
         node.feeding.stop(_PATIENCE / 3)
         written = node.store.settle(_PATIENCE / 2)

@@ -107,6 +107,10 @@ class Node:
         self.feeding.start()
         self.feeding.wake()
 
+    def close(self) -> None:
+        """Write what is left, and disconnect; see :meth:`.Leaving.close`."""
+        self.leaving.close()
+
     def runs_own(self) -> bool:
         """Return True if this process must claim a task that it has committed."""
         return self.settings.store_run and self.committing.has_waiting()
