@@ -203,14 +203,14 @@ class AppState:
             key = options.key if key is NoKey else key
             if dispatcher.node is not None and dispatcher.node.saves(options, key):
                 call = Call(fn, args, kwargs)
-                return self._save(executor, dispatcher, call, options, key, job)
+                return self._save(executor, call, options, key, job, held_by)
             job = None if job is None else job.declared
             if options.unique is not None:
                 call = Call(fn, args, kwargs)
                 return self._accept_unique(executor, call, options, key, job, held_by)
         elif dispatcher.node is not None and dispatcher.node.saves(options, key):
             call = Call(fn, args, kwargs)
-            return self._save(executor, dispatcher, call, options, key, job)
+            return self._save(executor, call, options, key, job, held_by)
         future = self._new_future(key)
         call = Call(fn, args, kwargs)
         if key is NoKey:
@@ -226,16 +226,17 @@ class AppState:
     def _save(
         self,
         executor: Keeper,
-        dispatcher: Dispatcher,
         call: Call,
         options: Options,
         key: t.Any,
         job: t.Any,
+        held_by: object,
     ) -> TaskFuture[t.Any]:
         """Accept a call whose task other processes know."""
+        dispatcher = self._dispatcher or self._make_dispatcher()
         callbacks = done_callbacks(executor, dispatcher.settings)
         accept = dispatcher.node.accepting_for(options).accept
-        future = accept(call, options, key, job, callbacks)
+        future = accept(call, options, key, job, callbacks, held_by)
         return t.cast("TaskFuture[t.Any]", future)
 
     def _accept_unique(

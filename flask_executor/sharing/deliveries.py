@@ -48,7 +48,7 @@ class Deliveries:
         while self._run_next():
             with self._changed:
                 self._idle += 1
-                if not (self._calls or self._closed):
+                if not self._calls and not self._closed:
                     self._changed.wait(_IDLE)
                 self._idle -= 1
 

@@ -98,7 +98,7 @@ class Worker:
         drained = dispatcher.drain(dispatcher.settings.drain_timeout)
         for task in drained.running:
             dispatcher.request_cancel(task)
-        self._node.close()
+        self._node.leaving.close()
         self._say(f"ends: {self._description()}")
         return drained
 

@@ -60,14 +60,19 @@ class CaptureDispatcher(Dispatcher):
         return task
 
     def submit(
-        self, task: Task, callbacks: t.Iterable[Callback] = (), *, job: t.Any = None
+        self,
+        task: Task,
+        callbacks: t.Iterable[Callback] = (),
+        *,
+        job: t.Any = None,
+        again: bool = False,
     ) -> None:
         """Accept a task, and record it."""
         submitted = submitted_by(task, self._given.pop(task))
         # Before it can run: what it submits itself is listed after it.
         self._submitted.append(submitted)
         try:
-            super().submit(task, callbacks, job=job)
+            super().submit(task, callbacks, job=job, again=again)
         except BaseException:
             self._submitted.remove(submitted)
             raise

@@ -12,11 +12,12 @@ from sqlalchemy.exc import DBAPIError
 
 from ..errors import StoreRefused, StoreUnavailable
 from . import schema
+from .batches import Batch, Item
 from .changes import Changes
 from .database import PATIENCE, Database, Op
 from .schema import Schema
 from .statements import Statements
-from .writer import Batch, Item, Writer
+from .writer import Writer
 
 T = t.TypeVar("T")
 
