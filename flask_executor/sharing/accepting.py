@@ -171,7 +171,9 @@ class Accepting:
 
     def _insert(self, new: NewTask, options: Options) -> Inserted | Taken | None:
         """Insert a task; None: the database is away, and the task does not need it."""
-        node = self._node
+        node, tick = self._node, self._node.ticks.take()
+        if tick is not None:
+            return t.cast("Inserted | Taken", node.ticks.insert(tick, new))
         try:
             [outcome] = node.store.wait(node.store.insert([new]))
         except StoreUnavailable:

@@ -36,6 +36,7 @@ from .presence import Presence
 from .remote import RemoteOwner
 from .restoring import restored
 from .saved import SavedTask
+from .ticks import StoreTicks
 
 _PAGE = 500
 _AGAIN = 1.0
@@ -71,6 +72,7 @@ class Node:
         """True if it serves requests, or is a worker: others do, too, or will."""
         self.verbs: SharedTasks = SharedTasks(self)
         self.committing: Committing = Committing(self)
+        self.ticks: StoreTicks = StoreTicks(self)
         self.runs: bool = False
         """True if this process claims tasks of others."""
         self.label: str = ""
@@ -118,7 +120,7 @@ class Node:
             return not self.dispatcher.pool.runs_in_caller
         if key is not NoKey or options.unique is not None:
             return True
-        return options.guarantee != "ephemeral"
+        return options.guarantee != "ephemeral" or self.ticks.has_current
 
     def accepting_for(self, options: Options) -> Accepting:
         """Return what accepts a call with these options."""
