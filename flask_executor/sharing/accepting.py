@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import typing as t
+from concurrent.futures import wait
 
 from ..calls import Call
 from ..contexts import Snapshot, current_app, keep_uploads
@@ -23,6 +24,9 @@ from ..task import Task, name_of
 from .futures import StoredFuture
 from .restoring import retry_numbers
 from .saved import SavedTask
+
+_PATIENCE = 5.0
+"""Seconds until a task that was cancelled has ended in the database."""
 
 
 class Accepting:
@@ -71,6 +75,8 @@ class Accepting:
         if isinstance(outcome, Taken):
             if task is not None:
                 node.dispatcher.withdraw(task)
+            if self._has_made_way(outcome, options):
+                return self.accept(call, options, key, job, callbacks)
             return self._instead(outcome, options, key)
         if task is None:
             future.task = self._elsewhere(uid, call, options, future)
@@ -182,6 +188,20 @@ class Accepting:
             return None
         return t.cast("Inserted | Taken", outcome)
 
+    def _has_made_way(self, taken: Taken, options: Options) -> bool:
+        """Cancel the task that is to be replaced, if it waits in this process.
+
+        What nobody has claimed, the insert has replaced already.
+        """
+        if taken.what != "unique" or options.on_taken != "replace":
+            return False
+        for saved in self._node.mine():
+            task, future = saved.task, saved.task.future
+            if task.id == taken.uid and self._node.dispatcher.cancel(task):
+                wait([] if future is None else [future], _PATIENCE)
+                return True
+        return False
+
     def _instead(
         self, taken: Taken, options: Options, key: t.Any
     ) -> StoredFuture[t.Any]:
@@ -192,7 +212,8 @@ class Accepting:
             record = self._node.find("uid", taken.uid)
             if record is not None:
                 return t.cast("StoredFuture[t.Any]", self._node.future_of(record))
-        holder = f"task {taken.uid}"
+        found = self._node.find("uid", taken.uid)
+        holder = f"task {taken.uid}" if found is None else f"{found.name} ({taken.uid})"
         raise NotUnique(options.unique, holder, taken.state, options.on_taken)
 
     def _elsewhere(
