@@ -19,7 +19,7 @@ from ..futures import Callback
 from ..options import NoKey, Options
 from ..stores.errors import StoreLocked, StoreUnavailable
 from ..stores.keys import encode_key
-from ..stores.records import Inserted, NewTask, Sealed, Taken
+from ..stores.records import Fence, Inserted, NewTask, Sealed, Taken
 from ..task import Task, name_of
 from .futures import StoredFuture
 from .restoring import retry_numbers
@@ -82,13 +82,17 @@ class Accepting:
             future.task = self._elsewhere(uid, call, options, future)
             return self._follow(future, snapshot, callbacks)
         if outcome is not None and outcome.fence is not None:
-            label = name or task.name
-            saved = SavedTask(node, task, outcome.fence, label, careful=False)
-            task._saved = saved
-            node.take_over(saved, future)
-            node.feeding.start()
+            self._hold(task, future, outcome.fence, name or task.name)
         self._submit(task, callbacks, job)
         return future
+
+    def _hold(
+        self, task: Task, future: StoredFuture[t.Any], fence: Fence, label: str
+    ) -> None:
+        node = self._node
+        task._saved = saved = SavedTask(node, task, fence, label, careful=False)
+        node.take_over(saved, future)
+        node.feeding.start()
 
     def _refuse_own_lock(self, call: Call) -> None:
         """Refuse a call if saving it would wait for this thread's own transaction."""
