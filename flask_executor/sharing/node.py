@@ -33,6 +33,7 @@ from .known import SharedTasks
 from .leaving import Leaving, say_goodbye
 from .presence import Presence
 from .remote import RemoteOwner
+from .ticks import StoreTicks
 
 _PAGE = 500
 
@@ -64,6 +65,7 @@ class Node:
         self.feeding: Feeding = Feeding(self, name)
         self.accepting: Accepting = Accepting(self)
         self.committing: Committing = Committing(self)
+        self.ticks: StoreTicks = StoreTicks(self)
         self.leaving: Leaving = Leaving(self, name)
         self.verbs: SharedTasks = SharedTasks(self)
         self.futures: SharedFutures | None = None
