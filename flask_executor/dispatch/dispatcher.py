@@ -266,7 +266,7 @@ class Dispatcher:
             return
         self.node.leaving.hand_back()
         self.node.leaving.limit_wait_for_ends()
-        self.closing.leave(self.settings.drain_timeout, self.request_cancel)
+        self.closing.leave(self.settings.drain_timeout, self.node.leaving.stop)
         if self.closing.unfinished():  # then Python waits for its threads
             atexit.register(self.node.leaving.close)
         else:

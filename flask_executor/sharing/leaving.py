@@ -47,6 +47,17 @@ class Leaving:
                 node.store.release(saved.fence)
                 node.go_on_elsewhere(saved, None)
 
+    def stop(self, task: t.Any) -> None:
+        """Ask a task to stop because the process ends; it does not end with that.
+
+        If it stops, it is like one whose process has died. If somebody has asked it
+        before, it is cancelled.
+        """
+        saved = task._saved
+        if saved is not None and not task.cancel_requested:
+            saved.is_left = not saved.is_ephemeral
+        self._node.dispatcher.request_cancel(task)
+
     def limit_wait_for_ends(self, _: object = None) -> None:
         """End tasks whose ends cannot be written; called when a drain begins.
 

@@ -53,6 +53,8 @@ class SavedTask:
         self._reported = 0.0
         self._unwritten: Progress | None = None
         self._ended: list[tuple[Verdict, t.Any, Deliver]] = []
+        self.is_left: bool = False
+        """True if it was asked to stop because its process ends."""
         self.ended_at: float | None = None
         """When its end was decided; seconds of the monotonic clock."""
 
@@ -115,7 +117,8 @@ class SavedTask:
     def end(self, verdict: Verdict, value: t.Any, deliver: Deliver) -> None:
         """Write the end, then deliver it on another thread."""
         if self._goes_back(verdict):
-            self._node.store.release(self.fence)
+            if not self.is_left:  # what has begun goes back with the end of the lease
+                self._node.store.release(self.fence)
             self._node.forget(self)
             deliver(self.task, verdict, value)
             return
@@ -141,9 +144,10 @@ class SavedTask:
 
     def _goes_back(self, verdict: Verdict) -> bool:
         """Return True if the process leaves, and another one can run the task."""
+        if verdict.kind != "cancelled" or self.is_left:
+            return verdict.kind == "cancelled"
         return (
-            verdict.kind == "cancelled"
-            and self._node.is_leaving
+            t.cast(bool, self._node.is_leaving)
             and not self.is_ephemeral
             and self.task.state == "waiting"
             and not self.task.cancel_requested
