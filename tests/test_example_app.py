@@ -46,8 +46,10 @@ def executors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> t.Iterator[Non
     for executor in (example_app.executor, example_app.cpu):
         executor.init_app(example_app.app)
     yield
-    for executor in (example_app.executor, example_app.cpu):
-        executor.shutdown()
+    with example_app.app.app_context():
+        for executor in (example_app.executor, example_app.cpu):
+            executor.shutdown()
+            t.cast(t.Any, executor)._state().dispatcher.leave()
 
 
 @pytest.fixture
