@@ -24,6 +24,7 @@ class Deliveries:
         self._changed = threading.Condition()
         self._calls: deque[tuple[t.Callable[..., object], tuple[t.Any, ...]]] = deque()
         self._idle = 0
+        self._closed = False
 
     def run(self, fn: t.Callable[..., object], *args: t.Any) -> None:
         """Call a function soon; if no thread can be started, it runs here."""
@@ -37,11 +38,17 @@ class Deliveries:
         except RuntimeError:  # there are no more threads, or the interpreter ends
             self._run_next()
 
+    def close(self) -> None:
+        """Let no thread stay alive with nothing to do."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
     def _work(self) -> None:
         while self._run_next():
             with self._changed:
                 self._idle += 1
-                if not self._calls:
+                if not self._calls and not self._closed:
                     self._changed.wait(_IDLE)
                 self._idle -= 1
 

@@ -97,7 +97,7 @@ class Worker:
         self._say(f"drains: {running} to finish. {again}.")
         drained = dispatcher.drain(dispatcher.settings.drain_timeout)
         for task in drained.running:
-            self._node.leaving.stop(task)
+            dispatcher.request_cancel(task)
         self._node.leaving.close()
         self._say(f"ends: {self._description()}")
         return drained

@@ -17,7 +17,9 @@ NewProcess = t.Callable[..., "Process"]
 class Process:
     """An app with an executor on a store that others share."""
 
-    def __init__(self, url: str, **config: t.Any) -> None:
+    def __init__(
+        self, url: str, executor: Executor | None = None, **config: t.Any
+    ) -> None:
         self.app = Flask("tests")
         self.app.config.update(
             {
@@ -29,7 +31,9 @@ class Process:
             }
             | config
         )
-        self.executor = Executor(self.app)
+        self.executor = executor or Executor()
+        self.executor.init_app(self.app)
+        self._jobs: list[t.Any] = []  # an executor knows those that somebody holds
 
     @property
     def node(self) -> t.Any:
@@ -51,7 +55,8 @@ class Process:
     def job(self, fn: t.Callable[..., t.Any], **options: t.Any) -> t.Any:
         """Declare a job that runs at least once, unless the options say otherwise."""
         options = {"name": "job", "guarantee": "at_least_once"} | options
-        return self.executor.job(**options)(fn)
+        self._jobs.append(self.executor.job(**options)(fn))
+        return self._jobs[-1]
 
     def record(self, future: t.Any) -> t.Any:
         return self.store.get("uid", future.task.id)
@@ -59,7 +64,7 @@ class Process:
     def close(self) -> None:
         """End as a process does."""
         self.executor.shutdown(wait=True)
-        self.node.close()
+        self.node.leaving.close()
 
 
 def until(condition: t.Callable[[], t.Any], limit: float = LIMIT) -> t.Any:
