@@ -187,7 +187,11 @@ def test_many_retries_at_once(tasks: CapturedTasks, executor: Executor) -> None:
         work
     )
     _failures.extend(OSError("again") for _ in range(400))
-    assert job.submit(1).result() == 1
+    future = job.submit(1)
+    assert (future.result(), future.task.attempt) == (1, 401)
+    assert future.task.state == "succeeded"
+    [record] = executor.tasks()
+    assert (record.state, record.attempt) == ("succeeded", 401)
 
 
 def test_a_task_that_is_left_behind(executor: Executor, app: Flask, job: Job) -> None:
