@@ -90,7 +90,11 @@ class Node:
 
         def on_empty() -> None:
             before()
-            if (node := mine()) is not None:
+            if (node := mine()) is None:
+                return
+            if node.presence.me is None:  # nothing to wait for
+                node.leaving.rest()
+            else:
                 run(node.leaving.rest)
 
         table.on_empty = on_empty
