@@ -68,7 +68,7 @@ class Node:
         self.ticks: StoreTicks = StoreTicks(self)
         self.leaving: Leaving = Leaving(self, name)
         self.verbs: SharedTasks = SharedTasks(self)
-        self.futures: SharedFutures | None = None
+        self.futures: t.Any = None
         """``executor.futures``, once somebody has asked for it."""
         self.serves: bool = False
         """True if it serves requests, or is a worker: others do, too, or will."""
@@ -77,9 +77,8 @@ class Node:
         self.label: str = ""
         """What people call this process."""
         self._rest_when_empty()
-        self.farewell: t.Any = weakref.finalize(
-            self, say_goodbye, store, self.presence.lease, self.settings.store_max_lost
-        )
+        left = store, self.presence.lease, self.deliveries, self.settings.store_max_lost
+        self.farewell: t.Any = weakref.finalize(self, say_goodbye, *left)
         """Ends what is left of a node that nobody uses any more."""
         self.farewell.atexit = False  # the dispatcher leaves then
 
@@ -131,8 +130,8 @@ class Node:
 
     def new_futures(self, max_length: int | None, ttl: float | None) -> SharedFutures:
         """Return ``executor.futures`` for this process."""
-        self.futures = SharedFutures(self, max_length, ttl=ttl, app=self.app)
-        return self.futures
+        made = self.futures = SharedFutures(self, max_length, ttl=ttl, app=self.app)
+        return made
 
     def saves(self, options: Options, key: t.Any) -> bool:
         """Return True if a task with these options is kept in the store."""
