@@ -272,5 +272,6 @@ class Accepting:
             record = self._node.find("uid", taken.uid)
             if record is not None:
                 return t.cast("StoredFuture[t.Any]", self._node.future_of(record))
+        state = "waiting" if taken.state == "held" else taken.state
         holder = f"task {taken.uid}"
-        raise NotUnique(options.unique, holder, taken.state, options.on_taken)
+        raise NotUnique(options.unique, holder, state, options.on_taken)

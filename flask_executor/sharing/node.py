@@ -123,10 +123,6 @@ class Node:
         self.feeding.start()
         self.feeding.wake()
 
-    def runs_own(self) -> bool:
-        """Return True if this process must claim a task that it has committed."""
-        return self.settings.store_run and self.committing.has_waiting()
-
     def new_futures(self, max_length: int | None, ttl: float | None) -> SharedFutures:
         """Return ``executor.futures`` for this process."""
         self.futures = SharedFutures(self, max_length, ttl=ttl, app=self.app)
