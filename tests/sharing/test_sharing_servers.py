@@ -156,6 +156,7 @@ def four(
         yield server
 
 
+@pytest.mark.holds("g-store-everywhere")
 def test_every_worker_answers(four: Server) -> None:
     """Of 40 and more polls, at all four workers, none says that it knows no task."""
     post(four, "/double/polled")
@@ -173,12 +174,14 @@ def test_every_worker_answers(four: Server) -> None:
     assert {(one["state"], one["value"]) for _, one in answers} == {("succeeded", 12)}
 
 
+@pytest.mark.holds("g-store-everywhere")
 def test_a_key_is_taken_everywhere(four: Server) -> None:
     """Of eight submits of one key at the same time, one is accepted."""
     found = at_once(lambda: ask(four, "POST", "/double/once"), 8)
     assert sorted(status for status, _ in found) == [200] * 7 + [202]
 
 
+@pytest.mark.holds("g-store-pop")
 def test_a_pop_is_won_once(four: Server) -> None:
     """Of eight processes and threads that pop one key, one gets the future."""
     post(four, "/double/popped")
@@ -187,6 +190,7 @@ def test_a_pop_is_won_once(four: Server) -> None:
     assert state_of(four, "popped") == "HTTP 404"
 
 
+@pytest.mark.holds("g-store-killed")
 def test_what_becomes_of_the_tasks_of_a_killed_process(
     four: Server, gate: Gate
 ) -> None:
@@ -212,6 +216,7 @@ def test_what_becomes_of_the_tasks_of_a_killed_process(
     until(lambda: state_of(four, "at_least_once") == "succeeded")
 
 
+@pytest.mark.holds("g-store-hand-back")
 def test_a_restart_loses_nothing(tmp_path: Path, url: str, gate: Gate) -> None:
     """At SIGTERM what has not begun goes back at once, and what runs ends; the next
     server knows what was finished, and runs the rest from its first request on.
@@ -245,6 +250,20 @@ def test_a_restart_loses_nothing(tmp_path: Path, url: str, gate: Gate) -> None:
         assert len(second.notes.matching("^began at_least_once-2")) == 1
 
 
+@pytest.mark.holds("g-store-fresh")
+def test_a_fresh_process_takes_up_what_the_dead_left(
+    tmp_path: Path, url: str, gate: Gate
+) -> None:
+    """After a kill of the whole server, the first request to the next one is enough."""
+    with serve(tmp_path / "first", url, "-w", "1") as first:
+        post(first, f"/hold/{gate.port}/at_least_once-1")
+        gate.let_in(1)
+        os.killpg(first.process.pid, signal.SIGKILL)
+    with serve(tmp_path / "second", url, "-w", "1") as second:
+        assert second.ask("/")
+        second.notes.until("^began at_least_once-1")
+
+
 @pytest.mark.parametrize("kind", ["gthread", "gevent"])
 def test_other_kinds_of_workers(tmp_path: Path, url: str, kind: str) -> None:
     """Threads and greenlets that serve share the tasks, too."""
@@ -256,6 +275,7 @@ def test_other_kinds_of_workers(tmp_path: Path, url: str, kind: str) -> None:
         assert server.terminate() == 0
 
 
+@pytest.mark.holds("g-store-hand-back")
 def test_a_worker_beside_a_server(tmp_path: Path, url: str, gate: Gate) -> None:
     """With EXECUTOR_STORE_RUN = False the worker runs what the server accepts. At
     SIGTERM it hands back what has not begun, and ends what runs.
