@@ -6,8 +6,11 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +20,7 @@ import databases
 import pytest
 from limits import LIMIT
 from scripts import PYTHONPATH, commands
+from scripts import environment as plain_environment
 from test_servers import Server, gunicorn
 
 from flask_executor.stores.sql import SqlStore
@@ -262,6 +266,47 @@ def test_a_fresh_process_takes_up_what_the_dead_left(
     with serve(tmp_path / "second", url, "-w", "1") as second:
         assert second.ask("/")
         second.notes.until("^began at_least_once-1")
+
+
+def test_the_reloader(tmp_path: Path, url: str) -> None:
+    """Under Flask's reloader, its child runs saved tasks, and its parent does not."""
+    words = ("-m", "flask", "--app", "shared_app", "run", "--port", "0", "--reload")
+    with (
+        environment(url),
+        Server(tmp_path / "server", *words) as server,
+        contextlib.closing(SqlStore(url)) as store,
+    ):
+        child = int(server.ask("/"))
+        until(store.workers)
+        assert [one.pid for one in store.workers()] == [child]
+        assert child != server.process.pid
+
+
+SHELL = """
+from shared_app import *
+assert app.test_client().get("/").status_code == 200
+print("keys", executor.futures.keys())
+print("runs", executor._state().dispatcher.node.runs)
+print("result", double.using(guarantee="at_least_once").submit(21).result(30))
+"""
+
+
+def test_a_shell(tmp_path: Path, url: str) -> None:
+    """A shell runs nothing because it looks, or makes a request by hand; what it
+    submits, it runs.
+    """
+    with environment(url):
+        done = subprocess.run(
+            [sys.executable, "-m", "flask", "--app", "shared_app", "shell"],
+            env=plain_environment(SERVER_NOTES=os.devnull),
+            input=SHELL,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+        )
+    assert re.findall(r"(keys|runs|result) (.*)", done.stdout) == [
+        *(("keys", "[]"), ("runs", "False"), ("result", "42")),
+    ], done
 
 
 @pytest.mark.parametrize("kind", ["gthread", "gevent"])
