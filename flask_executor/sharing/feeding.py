@@ -213,6 +213,8 @@ class Feeding:
 
     def _tidy(self) -> None:
         node = self._node
+        if not node.ticks.is_ready or self._is_due("ticks", _PROMOTE):
+            node.ticks.update()
         if self._is_due("flush", _FLUSH):
             node.store.flush()
         if not self._claims or not self._is_due("prune", _PRUNE):

@@ -33,6 +33,7 @@ from .known import SharedTasks
 from .leaving import Leaving, say_goodbye
 from .presence import Presence
 from .remote import RemoteOwner
+from .ticks import StoreTicks
 
 _PAGE = 500
 
@@ -64,6 +65,7 @@ class Node:
         self.feeding: Feeding = Feeding(self, name)
         self.accepting: Accepting = Accepting(self)
         self.committing: Committing = Committing(self)
+        self.ticks: StoreTicks = StoreTicks(self)
         self.leaving: Leaving = Leaving(self, name)
         self.verbs: SharedTasks = SharedTasks(self)
         self.futures: SharedFutures | None = None
@@ -88,7 +90,11 @@ class Node:
 
         def on_empty() -> None:
             before()
-            if (node := mine()) is not None:
+            if (node := mine()) is None:
+                return
+            if node.presence.me is None:  # nothing to wait for
+                node.leaving.rest()
+            else:
                 run(node.leaving.rest)
 
         table.on_empty = on_empty
