@@ -268,6 +268,31 @@ def test_a_fresh_process_takes_up_what_the_dead_left(
         second.notes.until("^began at_least_once-1")
 
 
+def test_a_worker_waits_for_its_database(tmp_path: Path, gate: Gate) -> None:
+    """If the database is away when it starts, or later, it says so and goes on when it
+    is back; nobody is declared dead because the database was away longer than a lease.
+    """
+    database = databases.Server()
+    try:
+        database.stop()
+        with Worker(tmp_path / "worker", database.url) as worker:
+            worker.log.until("looks for tasks again and again, because: .* not avail")
+            database.start()
+            with serve(tmp_path / "web", database.url, STORE_RUN=False) as web:
+                post(web, f"/hold/{gate.port}/at_least_once-1")
+                gate.let_in(1)
+                database.stop(signal.SIGINT)  # so that it forgets nothing
+                gate.let_go()
+                worker.log.until(", the database is away$")
+                time.sleep(LEASE + 0.5)  # every lease is over
+                database.start()
+                until(lambda: state_of(web, "at_least_once-1") == "succeeded")
+                worker.notes.drain()
+                assert len(worker.notes.matching("^began")) == 1
+    finally:
+        database.remove()
+
+
 def test_the_reloader(tmp_path: Path, url: str) -> None:
     """Under Flask's reloader, its child runs saved tasks, and its parent does not."""
     words = ("-m", "flask", "--app", "shared_app", "run", "--port", "0", "--reload")
