@@ -26,7 +26,7 @@ from .futures import Callback, FutureCollection, TaskFuture
 from .jobs import ExecutorJob
 from .options import Given, NoKey, Options
 from .pools import CoroutinePool, pool_module
-from .settings import Settings, config_key, prefix_of, read_key
+from .settings import Settings, prefix_of
 from .task import Task
 
 

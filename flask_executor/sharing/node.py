@@ -7,6 +7,7 @@ becomes of it. All others are rows, which futures follow.
 
 from __future__ import annotations
 
+import time
 import typing as t
 import weakref
 
@@ -35,6 +36,8 @@ from .presence import Presence
 from .remote import RemoteOwner
 
 _PAGE = 500
+_PAUSES = 0.5
+"""Seconds for which it is known which jobs are paused."""
 
 
 class Node:
@@ -66,6 +69,7 @@ class Node:
         self.committing: Committing = Committing(self)
         self.leaving: Leaving = Leaving(self, name)
         self.verbs: SharedTasks = SharedTasks(self)
+        self._pauses_known_until = 0.0
         self.futures: SharedFutures | None = None
         """``executor.futures``, once somebody has asked for it."""
         self.serves: bool = False
@@ -151,9 +155,12 @@ class Node:
         runs = self.runs and not self.is_leaving
         return {**info, "name": self.label, "runs": runs}
 
-    def note_pauses(self) -> None:
-        """Note which jobs are paused for everyone."""
-        Pauses.of(self.dispatcher).set(self.store.paused)
+    def know_pauses(self) -> None:
+        """Note which jobs are paused for everyone, unless that was done just now."""
+        now = time.monotonic()
+        if now >= self._pauses_known_until:
+            self._pauses_known_until = now + _PAUSES
+            Pauses.of(self.dispatcher).set(self.store.paused)
 
     @property
     def is_reachable(self) -> bool:
