@@ -185,7 +185,9 @@ def test_what_waits_says_why(executor: Executor, gate: Gate) -> None:
     """For its time, for the pool, behind others."""
     job = executor.job(name="job")(int)
     delayed = job.using(delay=600).submit()
-    retried = executor.using(retry=Retry(attempts=3, delay=200, jitter=0)).submit(lambda: 1 / 0)
+    retried = executor.using(retry=Retry(attempts=3, delay=200, jitter=0)).submit(
+        lambda: 1 / 0
+    )
     until(lambda: retried.task.state == "retrying")
     fill(executor, gate)
     first, second, urgent = (

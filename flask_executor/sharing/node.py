@@ -34,6 +34,7 @@ from .known import SharedTasks
 from .leaving import Leaving, say_goodbye
 from .presence import Presence
 from .remote import RemoteOwner
+from .ticks import StoreTicks
 
 _PAGE = 500
 _PAUSES = 0.5
@@ -67,6 +68,7 @@ class Node:
         self.feeding: Feeding = Feeding(self, name)
         self.accepting: Accepting = Accepting(self)
         self.committing: Committing = Committing(self)
+        self.ticks: StoreTicks = StoreTicks(self)
         self.leaving: Leaving = Leaving(self, name)
         self.verbs: SharedTasks = SharedTasks(self)
         self._pauses_known_until = 0.0
@@ -92,7 +94,11 @@ class Node:
 
         def on_empty() -> None:
             before()
-            if (node := mine()) is not None:
+            if (node := mine()) is None:
+                return
+            if node.presence.me is None:  # nothing to wait for
+                node.leaving.rest()
+            else:
                 run(node.leaving.rest)
 
         table.on_empty = on_empty
@@ -126,10 +132,6 @@ class Node:
         self.runs = True
         self.feeding.start()
         self.feeding.wake()
-
-    def runs_own(self) -> bool:
-        """Return True if this process must claim a task that it has committed."""
-        return self.settings.store_run and self.committing.has_waiting()
 
     def new_futures(self, max_length: int | None, ttl: float | None) -> SharedFutures:
         """Return ``executor.futures`` for this process."""

@@ -35,6 +35,10 @@ class Core:
     :raises StoreRefused: if it cannot be a store.
     """
 
+    # flask_executor.testing replaces them.
+    _new_database: t.ClassVar[t.Callable[..., Database]] = Database
+    _new_writer: t.ClassVar[t.Callable[..., Writer]] = Writer
+
     def __init__(
         self,
         where: str | URL | Engine,
@@ -44,7 +48,7 @@ class Core:
         clock: t.Callable[[], float] | None = None,
         name: str = "executor",
     ) -> None:
-        self.database: Database = Database(where, folder)
+        self.database: Database = self._new_database(where, folder)
         """Connections and transactions."""
         self.schema: Schema = Schema(prefix)
         """The tables."""
@@ -53,7 +57,7 @@ class Core:
         self._name = name
         channel = f"{prefix}changes"
         self._changes = Changes(self.database, channel, f"{name}-changes")
-        self._writer = Writer(self.database, f"{name}-writer", self.announce)
+        self._writer = self._new_writer(self.database, f"{name}-writer", self.announce)
         self._is_ready = False
         self._now = self.sql.text("SELECT {now}")
         self._prepare()
