@@ -38,6 +38,7 @@ import sys
 import tempfile
 import time
 import typing as t
+from collections import Counter
 from contextlib import suppress
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -566,9 +567,7 @@ def show_all() -> None:
     table = (io.BytesIO(b"number,square\n" + squares.encode()), "squares.csv")
     show = functools.partial(show_in_terminal, app.test_client())
     print("Four jobs in the background of a Flask app")
-    mail = show("A thread sends an e-mail", "/sign-up", address="ada@example.org")[
-        "mail"
-    ]
+    mail = show("A thread sends an e-mail", "/sign-up", address="ada@example.org")["mail"]
     print(f"   received: {mail['Subject']!r} for {mail['To']}")
     found = show("A thread summarises a CSV file", "/summary", table=table)["result"]
     for column in found["columns"]:
@@ -576,9 +575,7 @@ def show_all() -> None:
     found = show("A worker process computes", "/fibonacci", n=24)["result"]
     print(f"   the result: {found}")
     show("The same, cancelled while it runs", "/fibonacci", stop_after=0.5, n=35)
-    found = show("A group draws thumbnails, at once", "/thumbnails", urgent="on")[
-        "result"
-    ]
+    found = show("A group draws thumbnails, at once", "/thumbnails", urgent="on")["result"]
     print(f"   the result: {len(found)} pictures")
 
 
