@@ -182,7 +182,9 @@ class Accepting:
 
     def _join(self, one: Submission) -> str | None:
         try:
-            return t.cast(str, self._node.presence.join())
+            me = t.cast(str, self._node.presence.join())
+            self._node.know_pauses()
+            return me
         except StoreUnavailable:
             if one.is_ephemeral:
                 return None

@@ -7,6 +7,7 @@ becomes of it. All others are rows, which futures follow.
 
 from __future__ import annotations
 
+import time
 import typing as t
 import weakref
 
@@ -36,6 +37,8 @@ from .remote import RemoteOwner
 from .ticks import StoreTicks
 
 _PAGE = 500
+_PAUSES = 0.5
+"""Seconds for which it is known which jobs are paused."""
 
 
 class Node:
@@ -68,6 +71,7 @@ class Node:
         self.ticks: StoreTicks = StoreTicks(self)
         self.leaving: Leaving = Leaving(self, name)
         self.verbs: SharedTasks = SharedTasks(self)
+        self._pauses_known_until = 0.0
         self.futures: t.Any = None
         """``executor.futures``, once somebody has asked for it."""
         self.serves: bool = False
@@ -152,9 +156,12 @@ class Node:
         runs = self.runs and not self.is_leaving
         return {**info, "name": self.label, "runs": runs}
 
-    def note_pauses(self) -> None:
-        """Note which jobs are paused for everyone."""
-        Pauses.of(self.dispatcher).set(self.store.paused)
+    def know_pauses(self) -> None:
+        """Note which jobs are paused for everyone, unless that was done just now."""
+        now = time.monotonic()
+        if now >= self._pauses_known_until:
+            self._pauses_known_until = now + _PAUSES
+            Pauses.of(self.dispatcher).set(self.store.paused)
 
     @property
     def is_reachable(self) -> bool:

@@ -87,7 +87,6 @@ class Presence:
             pid=os.getpid(),
             info=self._node.info(),
         )
-        self._node.note_pauses()  # before the first task begins
         self.lease.me = me
 
     def leave(self, timeout: float) -> None:
