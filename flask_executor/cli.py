@@ -43,6 +43,7 @@ def worker(concurrency: int | None, shown: str, name: str) -> None:
 
     state = _state_of(name, {"max_workers": concurrency} if concurrency else {})
     _refuse_pools_without_workers(state, name)
+    _start_periodic(name)
     raise SystemExit(Worker(state.dispatcher, shown).run())
 
 
@@ -89,7 +90,6 @@ def _state_of(name: str, settings: t.Mapping[str, t.Any]) -> t.Any:
     state, prefix = found._state(), prefix_of(name)
     for field, value in settings.items():
         app.config[config_key(prefix, field)] = value
-    state.read_again()
     if _explained(lambda: state.settings).store is None:
         raise click.ClickException(
             f"{config_key(prefix, 'store')} is not set, so there is no store: set it,"
@@ -103,6 +103,13 @@ def _state_of(name: str, settings: t.Mapping[str, t.Any]) -> t.Any:
             )
     _explained(lambda: state.dispatcher)
     return state
+
+
+def _start_periodic(name: str) -> None:
+    """Run the periodic jobs at their times, if there are any."""
+    found = t.cast(t.Any, current_app()).extensions[f"{name}executor"]
+    if _explained(lambda: len(found.periodic)):
+        found.periodic.start()
 
 
 def _unknown(app: t.Any, name: str) -> str:

@@ -12,6 +12,7 @@ from flask import Flask
 
 from .app_config import (
     done_callbacks,
+    has_store,
     kind_of,
     read_settings,
     refuse_unsupported,
@@ -166,10 +167,18 @@ class AppState:
         self._made(made)
         return made
 
-    def read_again(self) -> None:
-        """Read the settings again if only a declared job has read them."""
-        if self._dispatcher is None:
-            self._settings = None
+    def replace_dispatcher(
+        self, new: Dispatcher | None = None, futures: FutureCollection | None = None
+    ) -> tuple[Dispatcher | None, FutureCollection | None]:
+        """Take another dispatcher, or none; return the one there was, for later.
+
+        With a store, the futures belong to the dispatcher.
+        """
+        before = self._dispatcher, self._futures
+        self._dispatcher = new
+        if self._settings is not None and self._settings.store is not None:
+            self._futures = futures
+        return before
 
     def serve(self) -> None:
         """Run saved tasks of all processes in this one, which serves requests."""
@@ -179,7 +188,8 @@ class AppState:
         """Return what ties a dispatcher to the store that the config names."""
         from .sharing import new_node
 
-        return new_node(dispatcher, self._job_names, name, self._name)
+        make = dispatcher.make_node or new_node
+        return make(dispatcher, self._job_names, name, self._name)
 
     def accept(
         self,
@@ -335,7 +345,9 @@ class AppState:
             pools = [self.pool_class, CoroutinePool]
         else:
             pools = [self._pool_class_for(fn)]
-        refuse_unsupported(given, pools, self.settings)
+        # The settings are read at first use, and to declare a job is no use.
+        stores = has_store(t.cast(Flask, self.app()), self._prefix)
+        refuse_unsupported(given, pools, stores=stores)
 
     def _pool_class_for(self, fn: t.Any) -> t.Any:
         if is_coroutine_function(fn):

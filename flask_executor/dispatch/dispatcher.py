@@ -51,6 +51,8 @@ class Dispatcher:
 
     node: t.Any = None
     """What ties it to a store; None without ``EXECUTOR_STORE``."""
+    make_node: t.Any = None
+    """Makes the node instead, for tests."""
     periodic: t.Any = None
     """What submits the periodic jobs, once it is needed."""
     pauses: t.Any = None

@@ -146,13 +146,17 @@ class Shutdown:
         return self._summed_up(Drained.of(tasks))
 
     def _wait_for(self, live: dict[Task, t.Any], timeout: float | None) -> None:
-        """Wait until tasks have ended, or another process may run them."""
+        """Wait until tasks have ended, or another process may run them.
+
+        A second at a time, at most: if a signal comes right before a wait begins,
+        Python runs its handler after that wait, and a second Ctrl-C would have no
+        effect.
+        """
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         may_go = any(task._saved is not None for task in live)
+        longest = _LOOK if may_go else 1.0
         while live and (left := deadline - time.monotonic()) > 0:
-            longest = _LOOK if may_go else math.inf
-            pause = min(left, longest)
-            wait_for(live.values(), None if pause == math.inf else pause)
+            wait_for(live.values(), min(left, longest))
             there = self._table.live.copy()
             live = {task: f for task, f in live.items() if task in there}
             live = {task: f for task, f in live.items() if not f.done()}
@@ -245,9 +249,14 @@ def leave_with_process(dispatcher: t.Any) -> None:
         dispatcher.table.closed = True
 
 
+def dispatchers_here() -> list[t.Any]:
+    """Return the dispatchers of this process that have not ended with it."""
+    return [one for one in list(_all) if one.pid == os.getpid()]
+
+
 def _leave_all() -> None:
     _ended.add(os.getpid())  # first: those that are made later are not in the list
-    ours = [one for one in list(_all) if one.pid == os.getpid()]
+    ours = dispatchers_here()
     _all.difference_update(ours)  # once is enough
     # All together: a task that ends in one must not begin another one elsewhere.
     for one in ours:

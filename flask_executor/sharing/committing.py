@@ -8,7 +8,6 @@ lost. So after the end of the session's transaction we look if the row is there.
 from __future__ import annotations
 
 import logging
-import threading
 import typing as t
 import weakref
 from functools import partial
@@ -17,7 +16,7 @@ from ..calls import Call
 from ..errors import UnsupportedOption
 from ..futures import Callback
 from ..options import Options
-from ..stores.records import Record, Taken
+from ..stores.records import NewTask, Record, Taken
 from ..task import Task
 from . import following
 from .accepting import Accepting, Submission
@@ -56,9 +55,7 @@ class Committing(Accepting):
 
     def __init__(self, node: t.Any) -> None:
         super().__init__(node)
-        self._lock = threading.Lock()
         self._pending: dict[str, Pending] = {}
-        self._committed: dict[str, StoredFuture[t.Any]] = {}
         self._owner: t.Any = UncommittedOwner(node)
 
     def accept(
@@ -79,16 +76,15 @@ class Committing(Accepting):
         """
         from ..stores.sql import sessions
 
-        node = self._node
         if options.guarantee == "ephemeral":
             instead = "use guarantee='at_least_once' or 'at_most_once'"
             raise UnsupportedOption("session", "a task without a guarantee", instead)
         one = self._submission(call, options, key, job, callbacks)
         session = sessions.session_of(options.session)
-        connection = sessions.connection_of(session, node.store.database)
-        [outcome] = node.store.insert_with(connection, [self._new(one, None)])
-        if isinstance(outcome, Taken):
-            return self._instead(outcome, one)
+        new = self._new(one, None)
+        taken = self._insert_with(session, new)
+        if taken is not None:
+            return self._instead(taken, one)
         future, like = one.future, self._like(one)
         future.task = RemoteTask(
             future, like._call, self._owner, like.options, like.key
@@ -96,9 +92,22 @@ class Committing(Accepting):
         following.copy(like, future.task)
         for callback in callbacks:
             future.add_callback_in(one.snapshot, callback)
-        self._pending[one.uid] = Pending(future, connection)
-        sessions.at_end(session, partial(self._ended, one.uid))
+        self._pending[one.uid] = Pending(future, session.connection())
+        self._watch(session, new)
         return future
+
+    def _insert_with(self, session: t.Any, new: NewTask) -> Taken | None:
+        """Insert a task in the transaction of a session, unless it is taken."""
+        from ..stores.sql import sessions
+
+        connection = sessions.connection_of(session, self._node.store.database)
+        [outcome] = self._node.store.insert_with(connection, [new])
+        return outcome if isinstance(outcome, Taken) else None
+
+    def _watch(self, session: t.Any, new: NewTask) -> None:
+        from ..stores.sql import sessions
+
+        sessions.at_end(session, partial(self._ended, new.uid))
 
     def _instead(self, taken: Taken, one: Submission) -> StoredFuture[t.Any]:
         pending = self._pending.get(taken.uid)
@@ -109,10 +118,16 @@ class Committing(Accepting):
         """Return True while transactions with tasks of this process go on."""
         return bool(self._pending)
 
+    def pending(self, uid: str) -> StoredFuture[t.Any] | None:
+        """Return the future of a task whose transaction has not ended, or None."""
+        one = self._pending.get(uid)
+        return None if one is None else one.future
+
     def _ended(self, uid: str) -> None:
         """Note the end of a transaction; on the thread of the session."""
         self._pending[uid].has_ended = True
         self._node.feeding.start()
+        self._node.work_if_allowed()
         self._node.wake()
 
     def settle(self) -> None:
@@ -123,12 +138,14 @@ class Committing(Accepting):
         ended = {uid: one for uid, one in self._pending.copy().items() if one.has_ended}
         if not ended:
             return
+        # Before the look: a transaction may commit between that and the question.
+        over = {uid for uid, one in ended.items() if not one.goes_on}
         found = self._node.store.get_many("uid", [*ended])
         records: dict[str, Record] = {record.uid: record for record in found}
         for uid, one in ended.items():
             if uid in records:
                 self._follow_committed(records[uid], one)
-            elif not one.goes_on:
+            elif uid in over:
                 self._cancel(uid, one)
         if records:
             self._node.store.announce()
@@ -137,7 +154,6 @@ class Committing(Accepting):
         following = self._node.following
         following.follow(one.future, t.cast(Task, one.future.task))
         following.update(one.future, record)
-        self._committed[record.uid] = one.future
         del self._pending[record.uid]
 
     def _cancel(self, uid: str, one: Pending) -> None:
@@ -149,14 +165,3 @@ class Committing(Accepting):
             message = "Task %s was not submitted: its transaction was rolled back"
             self._node.log.write(logging.DEBUG, message, task._label)
             self._node.deliveries.run(future.run_callbacks)
-
-    def has_waiting(self) -> bool:
-        """Return True while tasks of this process that were committed wait.
-
-        A process that serves no requests runs its own tasks, too.
-        """
-        for uid, future in self._committed.copy().items():
-            task = future.task
-            if task is None or task.state not in ("waiting", "delayed"):
-                self._committed.pop(uid, None)
-        return bool(self._committed)

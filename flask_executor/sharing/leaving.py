@@ -85,6 +85,7 @@ class Leaving:
         """End the lease: nothing is left that was accepted, and nothing more is."""
         self._node.runs = False
         self._node.presence.leave(_PATIENCE)
+        self._node.deliveries.close()
 
     def close(self) -> None:
         """Write what is left, and disconnect; called when the process ends.

@@ -7,6 +7,7 @@ becomes of it. All others are rows, which futures follow.
 
 from __future__ import annotations
 
+import time
 import typing as t
 import weakref
 
@@ -33,8 +34,11 @@ from .known import SharedTasks
 from .leaving import Leaving, say_goodbye
 from .presence import Presence
 from .remote import RemoteOwner
+from .ticks import StoreTicks
 
 _PAGE = 500
+_PAUSES = 0.5
+"""Seconds for which it is known which jobs are paused."""
 
 
 class Node:
@@ -64,8 +68,10 @@ class Node:
         self.feeding: Feeding = Feeding(self, name)
         self.accepting: Accepting = Accepting(self)
         self.committing: Committing = Committing(self)
+        self.ticks: StoreTicks = StoreTicks(self)
         self.leaving: Leaving = Leaving(self, name)
         self.verbs: SharedTasks = SharedTasks(self)
+        self._pauses_known_until = 0.0
         self.futures: t.Any = None
         """``executor.futures``, once somebody has asked for it."""
         self.serves: bool = False
@@ -87,7 +93,11 @@ class Node:
 
         def on_empty() -> None:
             before()
-            if (node := mine()) is not None:
+            if (node := mine()) is None:
+                return
+            if node.presence.me is None:  # nothing to wait for
+                node.leaving.rest()
+            else:
                 run(node.leaving.rest)
 
         table.on_empty = on_empty
@@ -122,10 +132,6 @@ class Node:
         self.feeding.start()
         self.feeding.wake()
 
-    def runs_own(self) -> bool:
-        """Return True if this process must claim a task that it has committed."""
-        return self.settings.store_run and self.committing.has_waiting()
-
     def new_futures(self, max_length: int | None, ttl: float | None) -> SharedFutures:
         """Return ``executor.futures`` for this process."""
         made = self.futures = SharedFutures(self, max_length, ttl=ttl, app=self.app)
@@ -150,9 +156,12 @@ class Node:
         runs = self.runs and not self.is_leaving
         return {**info, "name": self.label, "runs": runs}
 
-    def note_pauses(self) -> None:
-        """Note which jobs are paused for everyone."""
-        Pauses.of(self.dispatcher).set(self.store.paused)
+    def know_pauses(self) -> None:
+        """Note which jobs are paused for everyone, unless that was done just now."""
+        now = time.monotonic()
+        if now >= self._pauses_known_until:
+            self._pauses_known_until = now + _PAUSES
+            Pauses.of(self.dispatcher).set(self.store.paused)
 
     @property
     def is_reachable(self) -> bool:

@@ -227,11 +227,11 @@ def test_others_run_it(process: NewProcess, url: str) -> None:
     """A process that runs no saved tasks leaves it to those that do."""
     shop = Shop(process(EXECUTOR_STORE_RUN=False), url)
     other = process().serve()
-    other.job(lambda number: -number, name="send")
+    job = other.job(lambda number: -number, name="send")
     with shop.app.app_context():
         future = shop.submit(5)
         shop.session.commit()
-    assert future.result(LIMIT) == -5
+    assert future.result(LIMIT) == -5 == job(5)
 
 
 def test_a_job_that_is_always_submitted_on_commit(shop: Shop) -> None:

@@ -33,6 +33,9 @@ _BACKSTOP = 1.0
 """Seconds after which PostgreSQL counts as changed without a notification."""
 _BETWEEN = 0.005
 """Seconds between two notifications that we send: each one is a transaction."""
+_REST = 0.05
+"""Seconds between two calls of the callbacks while one change follows another. In an
+SQLite file we cannot tell our own commits from those of others."""
 _AGAIN = 0.25
 """Seconds before the next attempt to connect."""
 _IDLE = 5.0
@@ -118,6 +121,15 @@ class Changes:
             with contextlib.suppress(Exception):
                 changed()
 
+    def _rest(self) -> None:
+        """Leave time for what the callbacks have begun, unless we must tell others."""
+        until = time.monotonic() + _REST
+        while not (self._closed or self._must_tell):
+            left = until - time.monotonic()
+            if left <= 0:
+                break
+            self._pause(left)
+
     def _pause(self, seconds: float, *sockets: t.Any) -> bool:
         """Wait for a socket, a change of our own, or the end of a time.
 
@@ -175,7 +187,9 @@ class Changes:
                 if version != seen:
                     seen, pause, since = version, _SHORTEST, time.monotonic()
                     self._changed()
-                elif time.monotonic() - since > _AWAKE:
+                    self._rest()
+                    continue
+                if time.monotonic() - since > _AWAKE:
                     pause = min(pause * 1.1, _LONGEST)
                 self._pause(pause)
 
@@ -215,3 +229,4 @@ class Changes:
         heard.clear()
         if others:
             self._changed()
+            self._rest()
