@@ -20,7 +20,7 @@ from ..futures import Callback
 from ..options import NoKey, Options
 from ..stores.errors import StoreLocked, StoreUnavailable
 from ..stores.keys import encode_key
-from ..stores.records import Inserted, NewTask, Sealed, Taken
+from ..stores.records import Fence, Inserted, NewTask, Sealed, Taken
 from ..task import Task, name_of
 from .futures import StoredFuture
 from .restoring import retry_numbers
@@ -175,8 +175,11 @@ class Accepting:
             return self._instead(outcome, one)
         if outcome is None:
             self._keep_here(one)
+        elif outcome.fence is None:  # we have lost it since, before the reply came
+            dispatcher.table.forget(task)
+            return self._hand_in(one)
         else:
-            self._save(one, task, outcome)
+            self._save(one, task, outcome.fence)
         self._submit(one, task)
         return one.future
 
@@ -243,10 +246,8 @@ class Accepting:
             payload=one.payload,
         )
 
-    def _save(self, one: Submission, task: Task, inserted: Inserted) -> None:
-        node, fence = self._node, inserted.fence
-        if fence is None:  # the same row was there, taken from us since
-            raise RuntimeError(f"{task.name} was inserted and has no owner")
+    def _save(self, one: Submission, task: Task, fence: Fence) -> None:
+        node = self._node
         saved = SavedTask(node, task, fence, one.name or task.name, careful=False)
         task._saved = saved
         node.holding.take(saved, one.future)

@@ -85,16 +85,19 @@ class Committing(Accepting):
         taken = self._insert_with(session, new)
         if taken is not None:
             return self._instead(taken, one)
-        future, like = one.future, self._like(one)
-        future.task = RemoteTask(
-            future, like._call, self._owner, like.options, like.key
-        )
-        following.copy(like, future.task)
+        future = one.future
+        future.task = self._uncommitted(one)
         for callback in callbacks:
             future.add_callback_in(one.snapshot, callback)
         self._pending[one.uid] = Pending(future, session.connection())
         self._watch(session, new)
         return future
+
+    def _uncommitted(self, one: Submission) -> Task:
+        like = self._like(one)
+        task = RemoteTask(one.future, like._call, self._owner, like.options, like.key)
+        following.copy(like, task)
+        return task
 
     def _insert_with(self, session: t.Any, new: NewTask) -> Taken | None:
         """Insert a task in the transaction of a session, unless it is taken."""

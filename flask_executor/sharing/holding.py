@@ -155,10 +155,10 @@ class Holding:
 
     def end_without_store(self) -> None:
         """End the ephemeral tasks whose ends cannot be written now."""
-        if self._node.store.away is not None:
-            for saved in self.mine():
-                if saved.is_ephemeral:
-                    saved.deliver()
+        for saved in self.mine() if self._node.store.away is not None else ():
+            if saved.is_ephemeral and saved.ended_at is not None:
+                # Not here: callbacks may take long, and the lease must not wait.
+                self._node.deliveries.run(saved.deliver)
 
     def go_on_elsewhere(self, saved: SavedTask, *, keep: bool = False) -> None:
         """Let go of a task that is neither pending nor running here any more.

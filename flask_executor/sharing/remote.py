@@ -52,8 +52,9 @@ class RemoteOwner:
         following = self._node.following
         if following.refreshed(task) in ("running", None):
             return task.state == "cancelled"
-        if self._node.store.cancel(task.id) not in ("cancelled", None):
-            wait([task.future], _MOMENT)
+        asked, future = self._node.store.cancel(task.id), task.future
+        if asked not in ("cancelled", None) and future is not None:
+            wait([future], _MOMENT)
         following.refreshed(task)
         return task.state == "cancelled"
 

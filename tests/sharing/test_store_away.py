@@ -117,6 +117,21 @@ def test_what_goes_on_while_the_database_is_away(
     assert again.submit("again").result(LIMIT) == "again"
 
 
+def test_an_ephemeral_end_does_not_wait(one: Process, outage: Outage) -> None:
+    """A keyed task ends although its end cannot be written, and holds up no lease."""
+    gate, ended_on = threading.Event(), []
+    keyed = one.executor.submit_stored("key", reached, gate)
+    keyed.add_done_callback(
+        lambda future: ended_on.append(threading.current_thread().name)
+    )
+    until(keyed.running)
+    outage.begin()
+    gate.set()
+    keyed.result(LIMIT)
+    [name] = until(lambda: ended_on)
+    assert not name.endswith("_lease")
+
+
 def test_at_most_once_waits_for_the_database(
     one: Process, outage: Outage, gate: threading.Event
 ) -> None:
