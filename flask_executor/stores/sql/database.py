@@ -211,8 +211,10 @@ class Database:
         return StoreUnavailable(self.shown, reason_of(error))
 
     def dispose(self) -> None:
-        """Close the connections that are our own."""
+        """Close the connections that are our own, now or when they are given back."""
         if self._pid == os.getpid() and self._given is None:
+            if not event.contains(self._engine, "checkin", _close_returned):
+                event.listen(self._engine, "checkin", _close_returned)
             self._engine.dispose()
 
     def __repr__(self) -> str:
@@ -319,9 +321,19 @@ def _open_sqlite(connection: t.Any, _: object) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
 
 
+def _close_returned(connection: t.Any, record: t.Any) -> None:
+    """Close a connection that a thread gives back after its engine was disposed of."""
+    if connection is not None:
+        record.invalidate()
+
+
 def _open_postgresql(connection: t.Any, _: object) -> None:
     # A process that was stopped within a transaction keeps nobody waiting for ever.
-    before, connection.autocommit = connection.autocommit, True
-    connection.execute(f"SET lock_timeout = {int(PATIENCE * 1000)}")
-    connection.execute("SET idle_in_transaction_session_timeout = 20000")
-    connection.autocommit = before
+    try:
+        before, connection.autocommit = connection.autocommit, True
+        connection.execute(f"SET lock_timeout = {int(PATIENCE * 1000)}")
+        connection.execute("SET idle_in_transaction_session_timeout = 20000")
+        connection.autocommit = before
+    except BaseException:  # it was lost just now, and nobody else has it
+        connection.close()
+        raise
