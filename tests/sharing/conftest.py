@@ -22,7 +22,7 @@ def process(url: str) -> t.Iterator[NewProcess]:
 
     yield make
     for one in made:
-        one.close()
+        one.close(cancel_futures=True)  # a test that failed may leave some
 
 
 @pytest.fixture

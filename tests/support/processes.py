@@ -61,9 +61,9 @@ class Process:
     def record(self, future: t.Any) -> t.Any:
         return self.store.get("uid", future.task.id)
 
-    def close(self) -> None:
+    def close(self, *, cancel_futures: bool = False) -> None:
         """End as a process does."""
-        self.executor.shutdown(wait=True)
+        self.executor.shutdown(wait=True, cancel_futures=cancel_futures)
         self.node.leaving.close()
 
 
