@@ -240,6 +240,22 @@ def test_cancel_and_retry_by_id(
     assert record.retried_from == first.task.id
 
 
+def test_groups_are_found_by_name(
+    tasks: CapturedTasks, job: Job, executor: Executor
+) -> None:
+    """A captured task is a member of the group that submitted it, and no other."""
+    tasks.hold = True
+    executor.group("import").map(job, range(3))
+    job.submit(4)
+    found = executor.group_named("import")
+    assert found is not None
+    tasks.release(2)
+    assert (found.progress.done, found.progress.total, len(found)) == (2, 3, 3)
+    assert found.cancel()
+    tasks.release()
+    assert (found.done(), _ran) == (True, [0, 1, 4])
+
+
 def test_paused_jobs_wait(tasks: CapturedTasks, job: Job, executor: Executor) -> None:
     """A paused job begins when it is resumed; why() says what it waits for."""
     executor.pause("work")

@@ -28,6 +28,7 @@ from .deliveries import Deliveries
 from .feeding import Feeding
 from .following import Following
 from .futures import SharedFutures
+from .grouping import Grouping
 from .holding import Holding
 from .known import SharedTasks
 from .leaving import Leaving, say_goodbye
@@ -62,6 +63,7 @@ class Node:
         self.claiming: Claiming = Claiming(self)
         self.presence: Presence = Presence(self, name)
         self.feeding: Feeding = Feeding(self, name)
+        self.grouping: Grouping = Grouping(self)
         self.accepting: Accepting = Accepting(self)
         self.committing: Committing = Committing(self)
         self.leaving: Leaving = Leaving(self, name)
