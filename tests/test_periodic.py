@@ -380,7 +380,12 @@ def test_a_clock_that_is_set_back(
 class SharedTicks:
     """What a store does: each tick once, and the same knowledge for everybody."""
 
-    is_shared = True
+    is_shared = is_ready = True
+
+    def begin(self, specs: t.Mapping[str, str], then: t.Callable[[], object]) -> None:
+        then()
+
+    def refresh(self) -> None: ...
 
     def __init__(self) -> None:
         self.taken: set[tuple[str, float]] = set()
@@ -505,12 +510,14 @@ def test_other_processes_run_none(app: Flask, where: str) -> None:
 
 
 def test_without_periodic_jobs_nothing_listens(serving: Flask) -> None:
-    """An app without periodic jobs has no receiver for its requests, and no timer."""
-    from flask import request_started
-
+    """An app without periodic jobs and without a store has no receiver for its requests
+    after the first one, and no timer.
+    """
     executor = Executor(serving)
     executor.submit(nothing).result(LIMIT)
-    assert not request_started.has_receivers_for(serving)
+    serving.test_client().get("/")
+    assert not executor._serving._receivers
+    assert not executor._planning._receivers
     assert timer_of(executor)._thread is None
     executor.shutdown()
 

@@ -9,8 +9,10 @@ import os
 import signal
 import sys
 import threading
+import time
 import typing as t
 import weakref
+from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from multiprocessing.util import Finalize, register_after_fork
 
@@ -133,7 +135,7 @@ class Shutdown:
         for task in self._table.pending.copy():
             if _is_timed(task):
                 self._endings.give_up(task)
-        wait_for(live.values(), timeout)
+        _wait_for(live.values(), timeout)
         for task in self._table.pending.copy():
             self._endings.give_up(task)
         self.shutdown(wait=False, cancel_futures=True)
@@ -189,6 +191,18 @@ class Shutdown:
             pool.shutdown(wait=False)
         for pool in self._pools() if wait else ():
             pool.shutdown(wait=True)
+
+
+def _wait_for(futures: t.Collection[Future[t.Any]], timeout: float | None) -> None:
+    """Wait for futures, a second at a time.
+
+    If a signal comes right before a wait begins, Python runs its handler after that
+    wait: a second Ctrl-C would have no effect.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    left = 1.0 if timeout is None else timeout
+    while wait_for(futures, max(0.0, min(left, 1.0))).not_done and left > 0:
+        left = 1.0 if deadline is None else deadline - time.monotonic()
 
 
 def _may_come_back(task: Task) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import typing as t
+from concurrent.futures import wait
 
 from ..calls import Call
 from ..contexts import Snapshot, current_app, keep_uploads
@@ -24,6 +25,9 @@ from ..task import Task, name_of
 from .futures import StoredFuture
 from .restoring import retry_numbers
 from .saved import SavedTask
+
+_PATIENCE = 5.0
+"""Seconds until a task that was cancelled has ended in the database."""
 
 
 @dataclasses.dataclass
@@ -184,14 +188,33 @@ class Accepting:
 
     def _insert(self, one: Submission, me: str | None) -> Inserted | Taken | None:
         """Insert a task; None: the database is away, and the task does not need it."""
-        store = self._node.store
+        store, ticks = self._node.store, self._node.ticks
+        tick, new = ticks.take(), self._new(one, me)
+        if tick is not None:
+            return t.cast("Inserted | Taken", ticks.insert(tick, new))
         try:
-            [outcome] = store.wait(store.insert([self._new(one, me)]))
+            [outcome] = store.wait(store.insert([new]))
         except StoreUnavailable:
             if one.is_ephemeral:
                 return None
             raise
+        if isinstance(outcome, Taken) and self._has_made_way(outcome, one.options):
+            return self._insert(one, me)
         return t.cast("Inserted | Taken", outcome)
+
+    def _has_made_way(self, taken: Taken, options: Options) -> bool:
+        """Cancel the task that is to be replaced, if it waits in this process.
+
+        What nobody has claimed, the insert has replaced already.
+        """
+        if taken.what != "unique" or options.on_taken != "replace":
+            return False
+        for saved in self._node.holding.mine():
+            task, future = saved.task, saved.task.future
+            if task.id == taken.uid and self._node.dispatcher.cancel(task):
+                wait([] if future is None else [future], _PATIENCE)
+                return True
+        return False
 
     def _new(self, one: Submission, me: str | None) -> NewTask:
         options, parent = one.options, running.get()
@@ -268,11 +291,9 @@ class Accepting:
         """Return the future of the task that is there instead, or refuse this one."""
         if taken.what == "key":
             raise DuplicateKey(one.key)
-        options = one.options
-        if options.on_taken == "return":
-            record = self._node.find("uid", taken.uid)
-            if record is not None:
-                return t.cast("StoredFuture[t.Any]", self._node.future_of(record))
+        options, found = one.options, self._node.find("uid", taken.uid)
+        if options.on_taken == "return" and found is not None:
+            return t.cast("StoredFuture[t.Any]", self._node.future_of(found))
         state = "waiting" if taken.state == "held" else taken.state
-        holder = f"task {taken.uid}"
+        holder = f"task {taken.uid}" if found is None else f"{found.name} ({taken.uid})"
         raise NotUnique(options.unique, holder, state, options.on_taken)

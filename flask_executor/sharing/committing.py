@@ -8,7 +8,6 @@ lost. So after the end of the session's transaction we look if the row is there.
 from __future__ import annotations
 
 import logging
-import threading
 import typing as t
 import weakref
 from functools import partial
@@ -56,9 +55,7 @@ class Committing(Accepting):
 
     def __init__(self, node: t.Any) -> None:
         super().__init__(node)
-        self._lock = threading.Lock()
         self._pending: dict[str, Pending] = {}
-        self._committed: dict[str, StoredFuture[t.Any]] = {}
         self._owner: t.Any = UncommittedOwner(node)
 
     def accept(
@@ -124,10 +121,16 @@ class Committing(Accepting):
         """Return True while transactions with tasks of this process go on."""
         return bool(self._pending)
 
+    def pending(self, uid: str) -> StoredFuture[t.Any] | None:
+        """Return the future of a task whose transaction has not ended, or None."""
+        one = self._pending.get(uid)
+        return None if one is None else one.future
+
     def _ended(self, uid: str) -> None:
         """Note the end of a transaction; on the thread of the session."""
         self._pending[uid].has_ended = True
         self._node.feeding.start()
+        self._node.work_if_allowed()
         self._node.wake()
 
     def settle(self) -> None:
@@ -154,7 +157,6 @@ class Committing(Accepting):
         following = self._node.following
         following.follow(one.future, t.cast(Task, one.future.task))
         following.update(one.future, record)
-        self._committed[record.uid] = one.future
         del self._pending[record.uid]
 
     def _cancel(self, uid: str, one: Pending) -> None:
@@ -166,14 +168,3 @@ class Committing(Accepting):
             message = "Task %s was not submitted: its transaction was rolled back"
             self._node.log.write(logging.DEBUG, message, task._label)
             self._node.deliveries.run(future.run_callbacks)
-
-    def has_waiting(self) -> bool:
-        """Return True while tasks of this process that were committed wait.
-
-        A process that serves no requests runs its own tasks, too.
-        """
-        for uid, future in self._committed.copy().items():
-            task = future.task
-            if task is None or task.state not in ("waiting", "delayed"):
-                self._committed.pop(uid, None)
-        return bool(self._committed)

@@ -141,8 +141,7 @@ class Feeding:
     @property
     def _claims(self) -> bool:
         node = self._node
-        may_run = node.runs or node.runs_own()
-        return bool(may_run and not node.dispatcher.table.closed)
+        return bool(node.runs and not node.dispatcher.table.closed)
 
     def _update(self) -> None:
         """Tell futures of what has happened, if something has.
@@ -166,7 +165,7 @@ class Feeding:
                 node.store.promote()
             node.note_pauses()
         node.holding.stop_what_was_asked()
-        if node.is_leaving:
+        if node.dispatcher.table.closed:
             return
         self._claim_awaited()
         if self._claims and node.store.tasks(state="waiting", limit=1):
@@ -214,6 +213,8 @@ class Feeding:
 
     def _tidy(self) -> None:
         node = self._node
+        if not node.ticks.is_ready or self._is_due("ticks", _PROMOTE):
+            node.ticks.update()
         if self._is_due("flush", _FLUSH):
             node.store.flush()
         if not self._claims or not self._is_due("prune", _PRUNE):

@@ -34,6 +34,7 @@ from .known import SharedTasks
 from .leaving import Leaving, say_goodbye
 from .presence import Presence
 from .remote import RemoteOwner
+from .ticks import StoreTicks
 
 _PAGE = 500
 
@@ -66,6 +67,7 @@ class Node:
         self.grouping: Grouping = Grouping(self)
         self.accepting: Accepting = Accepting(self)
         self.committing: Committing = Committing(self)
+        self.ticks: StoreTicks = StoreTicks(self)
         self.leaving: Leaving = Leaving(self, name)
         self.verbs: SharedTasks = SharedTasks(self)
         self.futures: SharedFutures | None = None
@@ -128,10 +130,6 @@ class Node:
         self.runs = True
         self.feeding.start()
         self.feeding.wake()
-
-    def runs_own(self) -> bool:
-        """Return True if this process must claim a task that it has committed."""
-        return self.settings.store_run and self.committing.has_waiting()
 
     def new_futures(self, max_length: int | None, ttl: float | None) -> SharedFutures:
         """Return ``executor.futures`` for this process."""

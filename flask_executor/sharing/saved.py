@@ -70,12 +70,12 @@ class SavedTask:
     def begin(self) -> bool:
         """Note that an attempt begins; return False if it must not begin here."""
         store = self._node.store
-        begun = store.begin(self.fence, synced=self._careful)
         if not self._careful:
-            begun.add_done_callback(self._begun)
+            store.begin(self.fence, synced=False).add_done_callback(self._begun)
             return True
         try:
-            return store.wait(begun) is not None or self._settle_refused()
+            begun = store.wait(store.begin(self.fence, synced=True))
+            return begun is not None or self._settle_refused()
         except StoreUnavailable:
             self._is_unsure = True
             self._node.holding.begin_later(self.task)

@@ -9,6 +9,7 @@ from enum import Enum
 
 import pytest
 from flask import g, request
+from limits import LIMIT
 from processes import NewProcess, Process, reached, until
 
 from flask_executor import (
@@ -215,7 +216,7 @@ def test_who_is_there_is_listed(one: Process, other: Process, gate: Gate) -> Non
     assert t.cast(datetime, worker.alive_until) > t.cast(datetime, worker.started_at)
     gate.set()
     ended(one, future)
-    one.node.presence.leave()
+    one.node.presence.leave(LIMIT)
     assert other.executor.workers() == []
 
 

@@ -17,7 +17,9 @@ NewProcess = t.Callable[..., "Process"]
 class Process:
     """An app with an executor on a store that others share."""
 
-    def __init__(self, url: str, **config: t.Any) -> None:
+    def __init__(
+        self, url: str, executor: Executor | None = None, **config: t.Any
+    ) -> None:
         self.app = Flask("tests")
         self.app.config.update(
             {
@@ -29,7 +31,8 @@ class Process:
             }
             | config
         )
-        self.executor = Executor(self.app)
+        self.executor = executor or Executor()
+        self.executor.init_app(self.app)
         self._jobs: list[t.Any] = []  # an executor knows those that somebody holds
 
     @property
