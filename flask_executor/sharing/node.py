@@ -143,7 +143,7 @@ class Node:
             return not self.dispatcher.pool.runs_in_caller
         if key is not NoKey or options.unique is not None:
             return True
-        return options.guarantee != "ephemeral"
+        return options.guarantee != "ephemeral" or self.ticks.has_current
 
     def accepting_for(self, options: Options) -> Accepting:
         """Return what accepts a call with these options."""
