@@ -58,14 +58,21 @@ def read_settings(app: Flask, prefix: str, kind: str) -> Settings:
     return Settings.read({**app.config, key: kind}, prefix)
 
 
-def refuse_unsupported(
-    given: Given, pools: t.Sequence[t.Any], settings: Settings
-) -> None:
+def has_store(app: Flask, prefix: str) -> bool:
+    """Return True if the config names a store, as it is now; no other key is read.
+
+    :raises InvalidSetting: if what it names cannot be one.
+    """
+    return read_key(app.config, prefix, "store") is not None
+
+
+def refuse_unsupported(given: Given, pools: t.Sequence[t.Any], *, stores: bool) -> None:
     """Refuse options that none of these pools can honour.
 
+    :param stores: True if there is a store.
     :raises UnsupportedOption: naming the option, and what to use instead.
     """
-    options, stores = Options().overlaid(given), settings.store is not None
+    options = Options().overlaid(given)
     refusals = [unsupported(options, pool, has_store=stores) for pool in pools]
     if refusals[0] is not None and all(refusals):
         raise refusals[0]

@@ -90,7 +90,6 @@ def _state_of(name: str, settings: t.Mapping[str, t.Any]) -> t.Any:
     state, prefix = found._state(), prefix_of(name)
     for field, value in settings.items():
         app.config[config_key(prefix, field)] = value
-    state.read_again()
     if _explained(lambda: state.settings).store is None:
         raise click.ClickException(
             f"{config_key(prefix, 'store')} is not set, so there is no store: set it,"

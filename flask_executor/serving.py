@@ -15,9 +15,10 @@ import weakref
 import click
 from flask import Flask
 
+from .app_config import has_store
 from .contexts import at_each_request
 from .log import Log
-from .settings import prefix_of, read_key
+from .settings import prefix_of
 
 
 class Serving:
@@ -47,8 +48,7 @@ class Serving:
         if state is None or state in self._done:
             return
         try:
-            prefix = prefix_of(self._executor.name)
-            if read_key(app.config, prefix, "store") is None:
+            if not has_store(app, prefix_of(self._executor.name)):
                 self._receivers.pop(app, None)
             elif not (app.testing or _is_by_hand()):
                 self._done.add(state)

@@ -12,6 +12,7 @@ from flask import Flask
 
 from .app_config import (
     done_callbacks,
+    has_store,
     kind_of,
     read_settings,
     refuse_unsupported,
@@ -166,10 +167,18 @@ class AppState:
         self._made(made)
         return made
 
-    def read_again(self) -> None:
-        """Read the settings again if only a declared job has read them."""
-        if self._dispatcher is None:
-            self._settings = None
+    def replace_dispatcher(
+        self, new: Dispatcher | None = None, futures: FutureCollection | None = None
+    ) -> tuple[Dispatcher | None, FutureCollection | None]:
+        """Take another dispatcher, or none; return the one there was, for later.
+
+        With a store, the futures belong to the dispatcher.
+        """
+        before = self._dispatcher, self._futures
+        self._dispatcher = new
+        if self._settings is not None and self._settings.store is not None:
+            self._futures = futures
+        return before
 
     def serve(self) -> None:
         """Run saved tasks of all processes in this one, which serves requests."""
@@ -179,7 +188,8 @@ class AppState:
         """Return what ties a dispatcher to the store that the config names."""
         from .sharing import new_node
 
-        return new_node(dispatcher, self._job_names, name, self._name)
+        make = dispatcher.make_node or new_node
+        return make(dispatcher, self._job_names, name, self._name)
 
     def accept(
         self,
@@ -207,14 +217,14 @@ class AppState:
             key = options.key if key is NoKey else key
             if dispatcher.node is not None and dispatcher.node.saves(options, key):
                 call = Call(fn, args, kwargs)
-                return self._save(executor, dispatcher, call, options, key, job)
+                return self._save(executor, call, options, key, job, held_by)
             job = None if job is None else job.declared
             if options.unique is not None:
                 call = Call(fn, args, kwargs)
                 return self._accept_unique(executor, call, options, key, job, held_by)
         elif dispatcher.node is not None and dispatcher.node.saves(options, key):
             call = Call(fn, args, kwargs)
-            return self._save(executor, dispatcher, call, options, key, job)
+            return self._save(executor, call, options, key, job, held_by)
         future = self._new_future(key)
         call = Call(fn, args, kwargs)
         if key is NoKey:
@@ -230,16 +240,17 @@ class AppState:
     def _save(
         self,
         executor: Keeper,
-        dispatcher: Dispatcher,
         call: Call,
         options: Options,
         key: t.Any,
         job: t.Any,
+        held_by: object,
     ) -> TaskFuture[t.Any]:
         """Accept a call whose task other processes know."""
+        dispatcher = self._dispatcher or self._make_dispatcher()
         callbacks = done_callbacks(executor, dispatcher.settings)
         accept = dispatcher.node.accepting_for(options).accept
-        future = accept(call, options, key, job, callbacks)
+        future = accept(call, options, key, job, callbacks, held_by)
         return t.cast("TaskFuture[t.Any]", future)
 
     def _accept_unique(
@@ -333,7 +344,9 @@ class AppState:
             pools = [self.pool_class, CoroutinePool]
         else:
             pools = [self._pool_class_for(fn)]
-        refuse_unsupported(given, pools, self.settings)
+        # The settings are read at first use, and to declare a job is no use.
+        stores = has_store(t.cast(Flask, self.app()), self._prefix)
+        refuse_unsupported(given, pools, stores=stores)
 
     def _pool_class_for(self, fn: t.Any) -> t.Any:
         if is_coroutine_function(fn):

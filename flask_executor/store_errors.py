@@ -167,6 +167,22 @@ class TaskInterrupted(RuntimeError):
         return type(self), (self.name,)
 
 
+class TaskForgotten(LookupError):
+    """The store does not know a task any more, so nobody knows how it has ended."""
+
+    def __init__(self, name: str, id: str) -> None:
+        self.name = name
+        self.id = id
+        super().__init__(
+            f"The store knows {name} ({id}) no more: it has ended and was removed, or"
+            " somebody has emptied the store. Raise EXECUTOR_STORE_KEEP if you need its"
+            " result for longer."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.name, self.id)
+
+
 class StoreUnavailable(ConnectionError):
     """The database of the store cannot be used at the moment.
 

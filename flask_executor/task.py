@@ -46,6 +46,13 @@ class Wait(t.Protocol):
 class Saved(t.Protocol):
     """The row of a task in a store, which its owner keeps up to date."""
 
+    is_left: bool
+    """True if the task was asked to stop only because its process ends."""
+
+    @property
+    def is_ephemeral(self) -> bool:
+        """True if the task ends with its process."""
+
     def begin(self) -> bool:
         """Note that an attempt begins; return False if it must not begin here.
 

@@ -51,6 +51,8 @@ class Dispatcher:
 
     node: t.Any = None
     """What ties it to a store; None without ``EXECUTOR_STORE``."""
+    make_node: t.Any = None
+    """Makes the node instead, for tests."""
     periodic: t.Any = None
     """What submits the periodic jobs, once it is needed."""
     pauses: t.Any = None
@@ -167,12 +169,18 @@ class Dispatcher:
         self.table.forget(task)
 
     def submit(
-        self, task: Task, callbacks: t.Iterable[Callback] = (), *, job: t.Any = None
+        self,
+        task: Task,
+        callbacks: t.Iterable[Callback] = (),
+        *,
+        job: t.Any = None,
+        again: bool = False,
     ) -> None:
         """Accept a registered task; its future ends when it has run.
 
         :param callbacks: called with the future, in the call's own context.
         :param job: the job whose limit applies, if the options have one.
+        :param again: it was submitted before, in this process or in another one.
         :raises ExecutorShutDown: after :meth:`shutdown`.
         :raises CallNotPicklable: if no worker process could import the callable.
         :raises UnsupportedOption: if that was not known before.
@@ -181,7 +189,8 @@ class Dispatcher:
         for callback in callbacks:
             task.future.add_callback_in(call.snapshot, callback)
         problem = self._prepare(task, call)
-        self.events.submitted(task)
+        if not again:
+            self.events.submitted(task)
         was_cancelled = task._is_reserved and not self.table.take_reserved(task)
         self.table.admit(task)
         if was_cancelled:
@@ -252,6 +261,8 @@ class Dispatcher:
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
         """Accept nothing more; see :meth:`.Shutdown.shutdown`."""
         self.closing.shutdown(wait=wait, cancel_futures=cancel_futures)
+        if self.node is not None and wait and not self.is_inside():
+            self.node.leaving.rest()
 
     def drain(self, timeout: float | None) -> Drained:
         """Accept nothing more and wait; see :meth:`.Shutdown.drain`."""
@@ -266,7 +277,7 @@ class Dispatcher:
             return
         self.node.leaving.hand_back()
         self.node.leaving.limit_wait_for_ends()
-        self.closing.leave(self.settings.drain_timeout, self.request_cancel)
+        self.closing.leave(self.settings.drain_timeout, self.node.leaving.ask)
         if self.closing.unfinished():  # then Python waits for its threads
             atexit.register(self.node.leaving.close)
         else:

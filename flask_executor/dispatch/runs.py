@@ -97,7 +97,11 @@ class Runs:
     def _decide(self, attempt: Attempt, outcome: Outcome) -> Verdict:
         if attempt.planned is not None and attempt.timed_out:
             return t.cast(Verdict, attempt.planned)
-        return verdict(attempt, outcome, leaving=self._table.leaving)
+        saved = attempt.task._saved
+        # The next attempt of a saved task can run in another process.
+        goes_on = saved is not None and not saved.is_ephemeral
+        leaving = self._table.leaving and not goes_on
+        return verdict(attempt, outcome, leaving=leaving)
 
     def _log_decided(self, attempt: Attempt, made: Verdict) -> None:
         call, tell = attempt.call, self._events.decided

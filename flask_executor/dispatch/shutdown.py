@@ -227,9 +227,14 @@ def leave_with_process(dispatcher: t.Any) -> None:
         dispatcher.table.closed = True
 
 
+def dispatchers_here() -> list[t.Any]:
+    """Return the dispatchers of this process that have not ended with it."""
+    return [one for one in list(_all) if one.pid == os.getpid()]
+
+
 def _leave_all() -> None:
     _ended.add(os.getpid())  # first: those that are made later are not in the list
-    ours = [one for one in list(_all) if one.pid == os.getpid()]
+    ours = dispatchers_here()
     _all.difference_update(ours)  # once is enough
     # All together: a task that ends in one must not begin another one elsewhere.
     for one in ours:

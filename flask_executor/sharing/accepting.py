@@ -6,6 +6,7 @@ submits it holds it from the start if it has room, so the usual case needs no cl
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import typing as t
 from concurrent.futures import wait
@@ -19,7 +20,7 @@ from ..futures import Callback
 from ..options import NoKey, Options
 from ..stores.errors import StoreLocked, StoreUnavailable
 from ..stores.keys import encode_key
-from ..stores.records import Fence, Inserted, NewTask, Sealed, Taken
+from ..stores.records import Inserted, NewTask, Sealed, Taken
 from ..task import Task, name_of
 from .futures import StoredFuture
 from .restoring import retry_numbers
@@ -27,6 +28,28 @@ from .saved import SavedTask
 
 _PATIENCE = 5.0
 """Seconds until a task that was cancelled has ended in the database."""
+
+
+@dataclasses.dataclass
+class Submission:
+    """A call that is being accepted."""
+
+    uid: str
+    call: Call
+    options: Options
+    key: t.Any
+    job: t.Any
+    callbacks: t.Sequence[Callback]
+    snapshot: Snapshot
+    future: StoredFuture[t.Any]
+    name: str | None = None
+    """The name of its job, if another process may run it."""
+    payload: Sealed | None = None
+
+    @property
+    def is_ephemeral(self) -> bool:
+        """True if the task ends with its process."""
+        return self.options.guarantee == "ephemeral"
 
 
 class Accepting:
@@ -45,54 +68,27 @@ class Accepting:
         key: t.Any,
         job: t.Any,
         callbacks: t.Sequence[Callback],
+        held_by: object = None,
     ) -> StoredFuture[t.Any]:
         """Save a call and return its future.
 
         :param key: :class:`.NoKey`, or the key for its future.
         :param job: the job that was submitted, or None.
+        :param held_by: the object that has reserved the key in this process, or None.
         :raises DuplicateKey: if any process has a task with that key.
         :raises NotUnique: if the ``unique`` value is taken, and stays so.
         :raises StoreUnavailable: if the database is away, unless it is ephemeral.
         """
-        node, uid = self._node, os.urandom(16).hex()
         self._refuse_own_lock(call)
-        snapshot = Snapshot.take(node.app, copy_g=node.dispatcher.g_carried)
-        name, payload = self._seal(uid, call, options, job, snapshot)
-        future: StoredFuture[t.Any] = StoredFuture(
-            node.app, None if key is NoKey else key
-        )
-        task = None
-        if self._holds(options):
-            task = node.dispatcher.register(future, call, options)
-            task._id = uid
+        one = self._submission(call, options, key, job, callbacks)
+        futures = self._node.futures
+        if key is NoKey or futures is None:
+            return self._accept(one)
+        futures.reserve_here(key, one.future, instead_of=held_by)
         try:
-            new = self._new(uid, call, options, key, name, payload, snapshot, task)
-            outcome = self._insert(new, options)
-        except BaseException:
-            if task is not None:
-                node.dispatcher.withdraw(task)
-            raise
-        if isinstance(outcome, Taken):
-            if task is not None:
-                node.dispatcher.withdraw(task)
-            if self._has_made_way(outcome, options):
-                return self.accept(call, options, key, job, callbacks)
-            return self._instead(outcome, options, key)
-        if task is None:
-            future.task = self._elsewhere(uid, call, options, future)
-            return self._follow(future, snapshot, callbacks)
-        if outcome is not None and outcome.fence is not None:
-            self._hold(task, future, outcome.fence, name or task.name)
-        self._submit(task, callbacks, job)
-        return future
-
-    def _hold(
-        self, task: Task, future: StoredFuture[t.Any], fence: Fence, label: str
-    ) -> None:
-        node = self._node
-        task._saved = saved = SavedTask(node, task, fence, label, careful=False)
-        node.take_over(saved, future)
-        node.feeding.start()
+            return self._accept(one)
+        finally:
+            futures.discard_reserved(key, one.future)
 
     def _refuse_own_lock(self, call: Call) -> None:
         """Refuse a call if saving it would wait for this thread's own transaction."""
@@ -105,25 +101,48 @@ class Accepting:
         if sessions.has_write_lock(extension, node.store.database):
             raise StoreLocked(name_of(call.fn), node.store.database.shown)
 
-    def _seal(
-        self, uid: str, call: Call, options: Options, job: t.Any, snapshot: Snapshot
-    ) -> tuple[str | None, Sealed | None]:
-        """Return the name and the payload of a task, and give its call what it sees."""
+    def _accept(self, one: Submission) -> StoredFuture[t.Any]:
+        if self._holds(one.options):
+            return self._hold(one)
+        outcome = self._insert(one, None)
+        if isinstance(outcome, Taken):
+            return self._instead(outcome, one)
+        return self._hand_in(one)
+
+    def _submission(
+        self,
+        call: Call,
+        options: Options,
+        key: t.Any,
+        job: t.Any,
+        callbacks: t.Sequence[Callback],
+    ) -> Submission:
+        """Take the context of a call, and the bytes of it that are saved."""
         node = self._node
-        if options.guarantee != "ephemeral":
-            name: str = node.names.name_to_save(call.fn if job is None else job)
-            context = node.payloads.context_of(snapshot, options.request)
-            payload = node.payloads.seal_call(
-                uid, name, call.args, call.kwargs, context
-            )
-            call.snapshot = context.restore(node.app)
-        else:
-            name, payload = t.cast(t.Any, None), None
-            call.snapshot = snapshot
+        snapshot = Snapshot.take(node.app, copy_g=node.dispatcher.g_carried)
+        future: StoredFuture[t.Any] = StoredFuture(
+            node.app, None if key is NoKey else key
+        )
+        uid = os.urandom(16).hex()
+        one = Submission(uid, call, options, key, job, callbacks, snapshot, future)
+        call.snapshot = snapshot
+        if not one.is_ephemeral:
+            self._seal(one)
         call.args, call.kwargs = keep_uploads(call.args), keep_uploads(call.kwargs)
         if node.dispatcher.pool.runs_in_caller and current_app() is not None:
             call.snapshot = None
-        return name, payload
+        return one
+
+    def _seal(self, one: Submission) -> None:
+        """Make the payload of a task, and let its call see what others would see."""
+        node, call = self._node, one.call
+        name = node.names.name_to_save(call.fn if one.job is None else one.job)
+        context = node.payloads.context_of(one.snapshot, one.options.request)
+        one.name = name
+        one.payload = node.payloads.seal_call(
+            one.uid, name, call.args, call.kwargs, context
+        )
+        call.snapshot = context.restore(node.app)
 
     def _holds(self, options: Options) -> bool:
         """Return True if this process is to run the task, and may begin it soon."""
@@ -136,127 +155,147 @@ class Accepting:
         if running.get() is not None:  # a task that waits for it lends its worker
             return True
         # A script keeps what it submits: maybe there is no other process.
-        return bool(node.runs and (not node.serves or node.room() > 0))
+        return bool(node.runs and (not node.serves or node.holding.room() > 0))
 
-    def _new(
-        self,
-        uid: str,
-        call: Call,
-        options: Options,
-        key: t.Any,
-        name: str | None,
-        payload: Sealed | None,
-        snapshot: Snapshot,
-        task: t.Any,
-    ) -> NewTask:
-        parent = running.get()
-        run_at = options.run_at
+    def _hold(self, one: Submission) -> StoredFuture[t.Any]:
+        """Save a task that this process has from the start, and run it."""
+        dispatcher = self._node.dispatcher
+        task = dispatcher.register(one.future, one.call, one.options)
+        task._id = one.uid
+        try:
+            me = self._join(one)
+            outcome = None if me is None else self._insert(one, me)
+        except BaseException:
+            dispatcher.withdraw(task)
+            raise
+        if isinstance(outcome, Taken):
+            dispatcher.withdraw(task)
+            return self._instead(outcome, one)
+        if outcome is None:
+            self._keep_here(one)
+        else:
+            self._save(one, task, outcome)
+        self._submit(one, task)
+        return one.future
+
+    def _join(self, one: Submission) -> str | None:
+        try:
+            return t.cast(str, self._node.presence.join())
+        except StoreUnavailable:
+            if one.is_ephemeral:
+                return None
+            raise
+
+    def _insert(self, one: Submission, me: str | None) -> Inserted | Taken | None:
+        """Insert a task; None: the database is away, and the task does not need it."""
+        store, tick = self._node.store, self._node.ticks.take()
+        if tick is not None:
+            ticked = self._node.ticks.insert(tick, self._new(one, me))
+            return t.cast("Inserted | Taken", ticked)
+        try:
+            [outcome] = store.wait(store.insert([self._new(one, me)]))
+        except StoreUnavailable:
+            if one.is_ephemeral:
+                return None
+            raise
+        return t.cast("Inserted | Taken", outcome)
+
+    def _new(self, one: Submission, me: str | None) -> NewTask:
+        options, parent = one.options, running.get()
+        run_at, unique = options.run_at, options.unique
         return NewTask(
-            uid=uid,
-            name=options.name or name_of(call.fn),
+            uid=one.uid,
+            name=options.name or name_of(one.call.fn),
             guarantee=t.cast(t.Any, options.guarantee),
-            owner=None if task is None else self._me(options),
-            job=name,
-            key=None if key is NoKey else encode_key(key),
+            owner=me,
+            job=one.name,
+            key=None if one.key is NoKey else encode_key(one.key),
             meta=options.meta,
             priority=options.priority,
             delay=options.delay,
             due=None if run_at is None else run_at.timestamp(),
             parent=None if parent is None else parent.id,
-            source=source_of(snapshot),
+            source=source_of(one.snapshot),
             timeout=options.timeout,
             retry=retry_numbers(options.retry),
-            unique_key=_unique_key(options),
+            unique_key=None if unique is None else encode_key(unique),
             replace=options.on_taken == "replace",
-            payload=payload,
+            payload=one.payload,
         )
 
-    def _me(self, options: Options) -> str | None:
-        try:
-            return t.cast(str, self._node.presence.join())
-        except StoreUnavailable:
-            if options.guarantee != "ephemeral":
-                raise
-            return None
+    def _save(self, one: Submission, task: Task, inserted: Inserted) -> None:
+        node, fence = self._node, inserted.fence
+        if fence is None:  # the same row was there, taken from us since
+            raise RuntimeError(f"{task.name} was inserted and has no owner")
+        saved = SavedTask(node, task, fence, one.name or task.name, careful=False)
+        task._saved = saved
+        node.holding.take(saved, one.future)
+        node.feeding.start()
 
-    def _insert(self, new: NewTask, options: Options) -> Inserted | Taken | None:
-        """Insert a task; None: the database is away, and the task does not need it."""
-        node, tick = self._node, self._node.ticks.take()
-        if tick is not None:
-            return t.cast("Inserted | Taken", node.ticks.insert(tick, new))
-        try:
-            [outcome] = node.store.wait(node.store.insert([new]))
-        except StoreUnavailable:
-            if options.guarantee != "ephemeral":
-                raise
-            return None
-        return t.cast("Inserted | Taken", outcome)
+    def _keep_here(self, one: Submission) -> None:
+        """Store the future for this process alone: the database is away."""
+        futures = self._node.futures
+        if one.key is not NoKey and futures is not None:
+            futures.add_here(one.key, one.future)
 
-    def _has_made_way(self, taken: Taken, options: Options) -> bool:
+    def _submit(self, one: Submission, task: Task) -> None:
+        node = self._node
+        try:
+            declared = None if one.job is None else one.job.declared
+            node.dispatcher.submit(task, one.callbacks, job=declared)
+        except BaseException:
+            saved = task._saved
+            node.dispatcher.withdraw(task)
+            if saved is not None:
+                node.holding.withdraw(saved, one.key)
+            elif one.key is not NoKey and node.futures is not None:
+                node.futures.discard(one.key, one.future)
+            raise
+
+    def _hand_in(self, one: Submission) -> StoredFuture[t.Any]:
+        """Return the future of a task that runs elsewhere, or later."""
+        node, future = self._node, one.future
+        for callback in one.callbacks:
+            future.add_callback_in(one.snapshot, callback)
+        node.following.follow(future, self._like(one))
+        node.feeding.wake()
+        return future
+
+    def _like(self, one: Submission) -> Task:
+        """Return what is known of a task that does not run here, or not yet."""
+        now, nothing = self._node.dispatcher._time(), t.cast(t.Any, None)
+        options = dataclasses.replace(one.options, session=None)  # it is not to be kept
+        like = Task(one.future, nothing, nothing, options, one.future.key, now)
+        like._id, like._name = one.uid, options.name or name_of(one.call.fn)
+        like.state = "delayed" if options.wait(now) else "waiting"
+        return like
+
+    def _has_made_way(self, taken: Taken, one: Submission) -> bool:
         """Cancel the task that is to be replaced, if it waits in this process.
 
         What nobody has claimed, the insert has replaced already.
         """
-        if taken.what != "unique" or options.on_taken != "replace":
+        if one.options.on_taken != "replace":
             return False
-        for saved in self._node.mine():
+        for saved in self._node.holding.mine():
             task, future = saved.task, saved.task.future
             if task.id == taken.uid and self._node.dispatcher.cancel(task):
                 wait([] if future is None else [future], _PATIENCE)
                 return True
         return False
 
-    def _instead(
-        self, taken: Taken, options: Options, key: t.Any
-    ) -> StoredFuture[t.Any]:
+    def _instead(self, taken: Taken, one: Submission) -> StoredFuture[t.Any]:
         """Return the future of the task that is there instead, or refuse this one."""
         if taken.what == "key":
-            raise DuplicateKey(key)
+            raise DuplicateKey(one.key)
+        if self._has_made_way(taken, one):
+            return self._accept(one)
+        options = one.options
         if options.on_taken == "return":
             record = self._node.find("uid", taken.uid)
             if record is not None:
                 return t.cast("StoredFuture[t.Any]", self._node.future_of(record))
+        state = "waiting" if taken.state == "held" else taken.state
         found = self._node.find("uid", taken.uid)
         holder = f"task {taken.uid}" if found is None else f"{found.name} ({taken.uid})"
-        raise NotUnique(options.unique, holder, taken.state, options.on_taken)
-
-    def _elsewhere(
-        self, uid: str, call: Call, options: Options, future: StoredFuture[t.Any]
-    ) -> Task:
-        """Return what is known of a task that runs elsewhere, or later."""
-        node, nothing = self._node, t.cast(t.Any, None)
-        now = node.dispatcher._time()
-        task = Task(future, nothing, node.remote_owner, options, future.key, now)
-        task._id, task._name = uid, options.name or name_of(call.fn)
-        task.state = "delayed" if options.wait(now) else "waiting"
-        return task
-
-    def _follow(
-        self,
-        future: StoredFuture[t.Any],
-        snapshot: Snapshot,
-        callbacks: t.Sequence[Callback],
-    ) -> StoredFuture[t.Any]:
-        """Return the future of a task that does not run here, or not yet."""
-        for callback in callbacks:
-            future.add_callback_in(snapshot, callback)
-        node = self._node
-        node.following.add(t.cast(Task, future.task).id, future)
-        node.feeding.start()
-        node.feeding.wake()
-        return future
-
-    def _submit(self, task: t.Any, callbacks: t.Sequence[Callback], job: t.Any) -> None:
-        node, key = self._node, task.key
-        try:
-            declared = None if job is None else job.declared
-            node.dispatcher.submit(task, callbacks, job=declared)
-        except BaseException:
-            node.dispatcher.withdraw(task)
-            if task._saved is not None:
-                node.withdraw(task._saved, key)
-            raise
-
-
-def _unique_key(options: Options) -> str | None:
-    return None if options.unique is None else encode_key(options.unique)
+        raise NotUnique(options.unique, holder, state, options.on_taken)

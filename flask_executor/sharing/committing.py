@@ -7,23 +7,21 @@ lost. So after the end of the session's transaction we look if the row is there.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-import os
 import typing as t
 import weakref
 from functools import partial
 
 from ..calls import Call
-from ..contexts import Snapshot
 from ..errors import ExecutorShutDown, UnsupportedOption
 from ..futures import Callback
-from ..options import NoKey, Options
-from ..stores.records import Record, Taken
+from ..options import Options
+from ..stores.records import NewTask, Record, Taken
 from ..task import Task, name_of
-from .accepting import Accepting
+from . import following
+from .accepting import Accepting, Submission
 from .futures import StoredFuture
-from .remote import RemoteOwner
+from .remote import RemoteTask, UncommittedOwner
 
 
 class Pending:
@@ -58,8 +56,7 @@ class Committing(Accepting):
     def __init__(self, node: t.Any) -> None:
         super().__init__(node)
         self._pending: dict[str, Pending] = {}
-        # What is not committed cannot be cancelled: its row is locked, or not seen.
-        self._owner: t.Any = RemoteOwner(lambda uid: None)
+        self._owner: t.Any = UncommittedOwner(node)
 
     def accept(
         self,
@@ -68,6 +65,7 @@ class Committing(Accepting):
         key: t.Any,
         job: t.Any,
         callbacks: t.Sequence[Callback],
+        held_by: object = None,
     ) -> StoredFuture[t.Any]:
         """Save a call in the transaction of a session, and return its future.
 
@@ -78,44 +76,59 @@ class Committing(Accepting):
         """
         from ..stores.sql import sessions
 
-        node, uid, name = self._node, os.urandom(16).hex(), name_of(call.fn)
+        node = self._node
         if options.guarantee == "ephemeral":
             instead = "use guarantee='at_least_once' or 'at_most_once'"
             raise UnsupportedOption("session", "a task without a guarantee", instead)
         if node.dispatcher.table.closed:
-            raise ExecutorShutDown(name)
+            raise ExecutorShutDown(name_of(call.fn))
         session = sessions.session_of(options.session)
-        options = dataclasses.replace(options, session=None)  # it is not to be kept
-        snapshot = Snapshot.take(node.app, copy_g=node.dispatcher.g_carried)
-        job_name, payload = self._seal(uid, call, options, job, snapshot)
-        new = self._new(uid, call, options, key, job_name, payload, snapshot, None)
-        connection = sessions.connection_of(session, node.store.database)
-        [outcome] = node.store.insert_with(connection, [new])
-        if isinstance(outcome, Taken):
-            return self._instead(outcome, options, key)
-        future = self._new_future(uid, call, options, key)
+        one = self._submission(call, options, key, job, callbacks)
+        new = self._new(one, None)
+        taken = self._insert_with(session, new)
+        if taken is not None:
+            return self._instead(taken, one)
+        future, like = one.future, self._like(one)
+        future.task = RemoteTask(
+            future, like._call, self._owner, like.options, like.key
+        )
+        following.copy(like, future.task)
         for callback in callbacks:
-            future.add_callback_in(snapshot, callback)
-        self._pending[uid] = Pending(future, connection)
-        sessions.at_end(session, partial(self._ended, uid))
+            future.add_callback_in(one.snapshot, callback)
+        self._pending[one.uid] = Pending(future, session.connection())
+        self._watch(session, new)
         return future
 
-    def _new_future(
-        self, uid: str, call: Call, options: Options, key: t.Any
-    ) -> StoredFuture[t.Any]:
-        known = None if key is NoKey else key
-        future: StoredFuture[t.Any] = StoredFuture(self._node.app, known)
-        future.task = self._elsewhere(uid, call, options, future)
-        future.task._owner = self._owner
-        return future
+    def _insert_with(self, session: t.Any, new: NewTask) -> Taken | None:
+        """Insert a task in the transaction of a session, unless it is taken."""
+        from ..stores.sql import sessions
 
-    def _instead(
-        self, taken: Taken, options: Options, key: t.Any
-    ) -> StoredFuture[t.Any]:
+        connection = sessions.connection_of(session, self._node.store.database)
+        [outcome] = self._node.store.insert_with(connection, [new])
+        return outcome if isinstance(outcome, Taken) else None
+
+    def _watch(self, session: t.Any, new: NewTask) -> None:
+        from ..stores.sql import sessions
+
+        sessions.at_end(session, partial(self._ended, new.uid))
+
+    def _instead(self, taken: Taken, one: Submission) -> StoredFuture[t.Any]:
         pending = self._pending.get(taken.uid)
-        if pending and taken.what == "unique" and options.on_taken == "return":
-            return pending.future
-        return super()._instead(taken, options, key)
+        is_wanted = taken.what == "unique" and one.options.on_taken == "return"
+        return pending.future if pending and is_wanted else super()._instead(taken, one)
+
+    def _has_made_way(self, taken: Taken, one: Submission) -> bool:
+        """Return False: until the commit, nothing of it may be seen."""
+        return False
+
+    def has_pending(self) -> bool:
+        """Return True while transactions with tasks of this process go on."""
+        return bool(self._pending)
+
+    def pending(self, uid: str) -> StoredFuture[t.Any] | None:
+        """Return the future of a task whose transaction has not ended, or None."""
+        one = self._pending.get(uid)
+        return None if one is None else one.future
 
     def _ended(self, uid: str) -> None:
         """Note the end of a transaction; on the thread of the session."""
@@ -146,8 +159,8 @@ class Committing(Accepting):
 
     def _follow_committed(self, record: Record, one: Pending) -> None:
         following = self._node.following
-        following.add(record.uid, one.future)
-        following.follow(one.future, record)
+        following.follow(one.future, t.cast(Task, one.future.task))
+        following.update(one.future, record)
         del self._pending[record.uid]
 
     def _cancel(self, uid: str, one: Pending) -> None:

@@ -39,7 +39,7 @@ class Deliveries:
             self._run_next()
 
     def close(self) -> None:
-        """Let threads end that have nothing to do."""
+        """Let no thread stay alive with nothing to do."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

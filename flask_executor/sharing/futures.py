@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing as t
+import weakref
 from concurrent.futures import Future
 from concurrent.futures._base import (
     CANCELLED_AND_NOTIFIED,
@@ -24,6 +25,21 @@ T = t.TypeVar("T")
 _ABSENT = object()
 
 
+class _Callbacks(list[t.Any]):
+    """The callbacks of a future, which is kept for as long as it has any.
+
+    They are added in several ways, also by methods of the standard library's class.
+    """
+
+    def __init__(self, future: StoredFuture[t.Any]) -> None:
+        self._future = weakref.ref(future)
+
+    def append(self, fn: t.Any) -> None:
+        super().append(fn)
+        if (future := self._future()) is not None:
+            future.keep()
+
+
 class StoredFuture(TaskFuture[T]):
     """The future of a task that is in a store, whichever process runs it.
 
@@ -31,13 +47,24 @@ class StoredFuture(TaskFuture[T]):
     that asks.
     """
 
+    kept_in: set[StoredFuture[t.Any]] | None = None
+    """Where it is kept until its callbacks have run, if nothing else may hold it."""
     _load: t.Callable[[], Outcome] | None = None
     _value: t.Any = None
     _error: BaseException | None = None
 
+    def __init__(self, app: Flask, key: t.Hashable | None = None) -> None:
+        super().__init__(app, key)
+        self._done_callbacks = _Callbacks(self)
+
+    def keep(self) -> None:
+        """Stay until the end if there are callbacks."""
+        if self.kept_in is not None and self._done_callbacks:
+            self.kept_in.add(self)
+
     @property
     def _result(self) -> t.Any:
-        self._ensure_loaded()
+        self.ensure_loaded()
         return self._value
 
     @_result.setter
@@ -46,14 +73,23 @@ class StoredFuture(TaskFuture[T]):
 
     @property
     def _exception(self) -> BaseException | None:
-        self._ensure_loaded()
+        self.ensure_loaded()
         return self._error
 
     @_exception.setter
     def _exception(self, error: BaseException | None) -> None:
         self._error = error
 
-    def _ensure_loaded(self) -> None:
+    def _wake_loop(self, fn: t.Any) -> None:
+        if self.done():  # asyncio would read the result where an error means a hang
+            self.ensure_loaded()
+        super()._wake_loop(fn)
+
+    def ensure_loaded(self) -> None:
+        """Read the result.
+
+        :raises StoreUnavailable: if the database is away.
+        """
         load = self._load
         if load is not None:
             outcome = load()  # of two threads that load, both get the same
@@ -81,6 +117,8 @@ class StoredFuture(TaskFuture[T]):
                 return False
             self._load = load
             self._state = CANCELLED_AND_NOTIFIED if load is None else FINISHED
+            if self.kept_in is not None:
+                self.kept_in.discard(self)
             for waiter in self._installed:
                 if load is None:
                     waiter.add_cancelled(self)
@@ -116,6 +154,31 @@ class SharedFutures(FutureCollection):
     ) -> None:
         super().__init__(max_length, ttl=ttl, app=app)
         self._node = node
+
+    def add(self, future_key: t.Hashable, future: Future[t.Any]) -> None:
+        """Store a future that the store does not know, for this process alone.
+
+        :raises DuplicateKey: if the key is taken in any process.
+        """
+        if self._record(future_key) is not None:
+            raise DuplicateKey(future_key)
+        super().add(future_key, future)
+
+    def add_here(self, future_key: t.Hashable, future: Future[t.Any]) -> None:
+        """Store a future that has reserved its key, without asking the store."""
+        super().add(future_key, future)
+
+    def reserve_here(
+        self, future_key: t.Hashable, holder: object, *, instead_of: object = None
+    ) -> None:
+        """Keep a key free in this process, without asking the store."""
+        super().reserve(future_key, holder, instead_of=instead_of)
+
+    def discard_reserved(self, future_key: t.Hashable, holder: object) -> None:
+        """Give up the reservation of a key."""
+        with self._lock:
+            if self._reserved.get(future_key) is holder:
+                del self._reserved[future_key]
 
     def reserve(
         self, future_key: t.Hashable, holder: object, *, instead_of: object = None

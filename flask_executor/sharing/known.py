@@ -154,8 +154,7 @@ class SharedTasks(Verbs):
         record = self._node.find("uid", id)
         if record is not None:
             return self._asking.facts(record)
-        future = self._node.following.known(id)
-        if future is None or future.done():
+        if (future := self._node.committing.pending(id)) is None:
             raise UnknownTask(id)
         return Facts(name=future.task.name, state="waiting", uncommitted=True)
 

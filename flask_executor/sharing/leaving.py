@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 import typing as t
+
+from ..task import Task
+from ..threads import start_thread
+from .presence import Lease
 
 _PATIENCE = 5.0
 """Seconds that the end of a process waits for the database: first for the ends of its
@@ -38,14 +43,14 @@ class Leaving:
         node = self._node
         table = node.dispatcher.table
         alive = {task.id for task in table.live.copy()}
-        for saved in node.mine() if node.serves else ():
+        for saved in node.holding.mine() if node.serves else ():
             task = saved.task
             if saved.is_ephemeral or task._wanted or saved.parent in alive:
                 continue
             if table.take_pending(task):
                 task._pool.remove(task)
                 node.store.release(saved.fence)
-                node.go_on_elsewhere(saved, None)
+                node.holding.go_on_elsewhere(saved)
 
     def limit_wait_for_ends(self, _: object = None) -> None:
         """End tasks whose ends cannot be written; called when a drain begins.
@@ -54,7 +59,7 @@ class Leaving:
         and again, on the thread of the timer: that of the lease may stand in a query
         that gets no answer.
         """
-        node, mine = self._node, self._node.mine()
+        node, mine = self._node, self._node.holding.mine()
         for saved in mine:
             since = saved.ended_at
             if since is not None and time.monotonic() - since > _PATIENCE:
@@ -69,6 +74,17 @@ class Leaving:
     def _reason(self) -> object:
         return self._node.store.away or "the database does not answer"
 
+    def ask(self, task: Task) -> None:
+        """Ask a task to stop because its process ends."""
+        if task._saved is not None:
+            task._saved.is_left = True  # so it is not cancelled for everybody
+        self._node.dispatcher.request_cancel(task)
+
+    def rest(self) -> None:
+        """End the lease: nothing is left that was accepted, and nothing more is."""
+        self._node.runs = False
+        self._node.presence.leave(_PATIENCE)
+
     def close(self) -> None:
         """Write what is left, and disconnect; called when the process ends.
 
@@ -78,6 +94,7 @@ class Leaving:
             return
         self._is_closed = True
         node, deadline = self._node, time.monotonic() + _PATIENCE
+        node.farewell.detach()
         node.feeding.stop(_PATIENCE / 3)
         written = node.store.settle(_PATIENCE / 2)
         node.presence.leave(max(deadline - time.monotonic(), _LOOK))
@@ -85,3 +102,20 @@ class Leaving:
         if not (node.store.close(_PATIENCE if written else 0.0) and written):
             message = "Executor %s could not write all that it has to write: %s"
             node.log.write(logging.WARNING, message, self._name, self._reason)
+
+
+def say_goodbye(store: t.Any, lease: Lease, max_lost: int) -> None:
+    """End the connections and the lease of a node that nobody uses any more.
+
+    It is called by the garbage collector, on any thread: it must not wait.
+    """
+
+    def leave() -> None:
+        lease.ended.set()
+        with contextlib.suppress(Exception):  # the lease runs out
+            if lease.me is not None:
+                store.leave(lease.me, max_lost=max_lost)
+        store.close(_PATIENCE)
+
+    if lease.pid == os.getpid():  # not in a forked child, whose parent goes on
+        start_thread(leave, name="farewell", daemon=True)

@@ -24,19 +24,26 @@ def new_node(dispatcher: Dispatcher, names: t.Any, name: str, executor: str) -> 
     try:
         from ..stores.sql import SqlStore
     except ImportError as error:
-        reason = f"{error.name} is not installed: pip install 'Flask-Executor[store]'"
-        raise StoreRefused(where, reason) from None
-    prefix = f"executor_{executor.lower()}_" if executor else "executor_"
+        raise not_installed(where, error) from None
     database: t.Any = _engine_of(app) if where == "flask-sqlalchemy" else where
-    clock = dispatcher.timer.clock
     store = SqlStore(
         database,
-        prefix=prefix,
+        prefix=prefix_of_tables(executor),
         folder=app.instance_path,
-        clock=clock.time if clock.is_manual else None,
         name=name,
     )
     return Node(dispatcher, store, names, name)
+
+
+def not_installed(where: str, error: ImportError) -> StoreRefused:
+    """Return what to raise if a package is missing without which there is no store."""
+    reason = f"{error.name} is not installed: pip install 'Flask-Executor[store]'"
+    return StoreRefused(where, reason)
+
+
+def prefix_of_tables(executor: str) -> str:
+    """Return the first part of the names of the tables of an executor."""
+    return f"executor_{executor.lower()}_" if executor else "executor_"
 
 
 def _engine_of(app: Flask) -> t.Any:

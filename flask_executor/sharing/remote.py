@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import typing as t
+import weakref
+from concurrent.futures import wait
 
 from ..calls import Outcome
 from ..current import Progress
@@ -12,36 +14,91 @@ from ..store_errors import KeyNotReadable, ResultNotStorable, TaskInterrupted
 from ..stores.keys import decode_key
 from ..stores.payloads import Failure
 from ..stores.records import Record, Sealed
-from ..task import State, Task
+from ..task import State, Task, Wait
+
+_MOMENT = 1.0
+"""Seconds in which the worker that has claimed a task can cancel it."""
+
+
+class RemoteTask(Task):
+    """A task that this process does not run; see :class:`.Task`."""
+
+    @property
+    def future(self) -> t.Any:
+        """Its future, until it has ended or nobody holds it; then None."""
+        # Weak: nothing but its users may keep it, or it would be followed for ever.
+        return None if self._has_ended else self._future()
+
+    @future.setter
+    def future(self, future: t.Any) -> None:
+        self._future = _nothing if future is None else weakref.ref(future)
+
+
+def _nothing() -> None:
+    return None
 
 
 class RemoteOwner:
     """The owner of tasks that this process does not run.
 
-    :param cancel: asks the store to cancel a task; returns the state it has then.
+    :param node: has the store, and the futures of these tasks.
     """
 
-    def __init__(self, cancel: t.Callable[[str], str | None]) -> None:
-        self._cancel = cancel
+    def __init__(self, node: t.Any) -> None:
+        self._node = node
 
     def cancel(self, task: Task) -> bool:
-        """Cancel the task if nobody has claimed it; otherwise it is asked to stop."""
-        return self._cancel(task.id) == "cancelled" or task.state == "cancelled"
+        """Cancel the task unless it runs; wait a moment if a worker has claimed it."""
+        following = self._node.following
+        if following.refreshed(task) in ("running", None):
+            return task.state == "cancelled"
+        if self._node.store.cancel(task.id) not in ("cancelled", None):
+            wait([task.future], _MOMENT)
+        following.refreshed(task)
+        return task.state == "cancelled"
 
     def request_cancel(self, task: Task) -> bool:
         """Cancel the task, or ask it to stop; return False if it has ended."""
-        return self._cancel(task.id) is not None or task.state == "cancelled"
+        asked = self._node.store.cancel(task.id)
+        self._node.following.refreshed(task)
+        return asked is not None or task.state == "cancelled"
 
     def want(self, task: Task) -> None:
-        """Do nothing: it has no queue here."""
+        """Let this process run the task if code that waits for it runs here, too."""
+        nested = self._node.dispatcher.nested
+        if nested.is_inside() and not task._wanted:
+            task._wanted = True
+            self._node.feeding.wake()
 
-    def start_waiting(self, task: Task, timeout: float | None) -> None:
-        """Do nothing: waiting for it lends out nothing."""
+    def start_waiting(self, task: Task, timeout: float | None) -> Wait | None:
+        """Prepare a wait that blocks this thread; see :mod:`.dispatch.nested`."""
+        self.want(task)
+        nested = self._node.dispatcher.nested
+        return t.cast("Wait | None", nested.start_waiting_elsewhere(task, timeout))
 
     def start_awaiting(
         self, task: Task, also: t.Iterable[Task] = (), *, has_timeout: bool = False
-    ) -> None:
-        """Do nothing: waiting for it lends out nothing."""
+    ) -> Wait | None:
+        """Prepare a wait for any of several tasks; see :mod:`.dispatch.nested`."""
+        for one in (task, *also):
+            one._owner.want(one)
+        nested = self._node.dispatcher.nested
+        return t.cast("Wait | None", nested.start_awaiting_elsewhere(has_timeout))
+
+
+class UncommittedOwner(RemoteOwner):
+    """The owner of tasks whose transaction has not ended.
+
+    They cannot be cancelled: their rows are locked, or nobody else sees them.
+    """
+
+    def cancel(self, task: Task) -> bool:
+        """Return False."""
+        return False
+
+    def request_cancel(self, task: Task) -> bool:
+        """Return False."""
+        return False
 
 
 def key_of(record: Record) -> t.Hashable | None:
@@ -59,7 +116,7 @@ def remote_task(record: Record, future: t.Any, owner: t.Any) -> Task:
     guarantee = record.guarantee
     options = Options(name=record.name, priority=record.priority, guarantee=guarantee)
     options = dataclasses.replace(options, meta=record.meta, timeout=record.timeout)
-    task = Task(future, t.cast(t.Any, None), owner, options, key_of(record))
+    task = RemoteTask(future, t.cast(t.Any, None), owner, options, key_of(record))
     task._id = record.uid
     task._submitted = record.submitted
     note(task, record)
@@ -73,8 +130,13 @@ def note(task: Task, record: Record) -> None:
     task._started = record.begun
     task._finished = record.finished
     task._was_asked = record.cancel
-    if record.progress is not None:
-        task.progress = Progress(*record.progress)
+    task.progress = _progress_of(record)
+
+
+def _progress_of(record: Record) -> Progress | None:
+    value = record.progress
+    is_one = isinstance(value, list) and len(value) == len(Progress._fields)
+    return Progress(*value) if is_one else None
 
 
 def loader(

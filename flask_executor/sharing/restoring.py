@@ -8,6 +8,7 @@ import typing as t
 from ..calls import Call
 from ..options import NoKey, Options
 from ..retry import Retry
+from ..store_errors import PayloadRefused
 from ..stores.records import Claimed
 from .remote import key_of
 
@@ -24,19 +25,19 @@ def retry_numbers(retry: Retry | None) -> dict[str, t.Any] | None:
     return {name: getattr(retry, name) for name in _NUMBERS}
 
 
-def restored(node: t.Any, claimed: Claimed) -> tuple[Call, Options, t.Any]:
-    """Return the call of a task that was claimed, its options and its job.
+def restored(node: t.Any, claimed: Claimed, job: t.Any) -> tuple[Call, Options]:
+    """Return the call of a task that was claimed, and its options.
 
-    :raises LookupError: if this process does not know the job.
+    :param job: the job under whose name it was saved.
     :raises PayloadRefused: if its payload is forged, damaged or not readable here.
     """
-    job = node.names.find(claimed.job)
-    if job is None:
-        raise LookupError(claimed.job)
+    if claimed.payload is None:
+        reason = "there is none"
+        raise PayloadRefused(claimed.uid, "payload", claimed.job, reason)
     saved = node.payloads.open_call(claimed.uid, claimed.job, claimed.payload)
     snapshot = saved.context.restore(node.app)
     call = Call(job.declared, saved.args, saved.kwargs, snapshot)
-    return call, _options(node, claimed, job), job.declared
+    return call, _options(node, claimed, job)
 
 
 def _options(node: t.Any, claimed: Claimed, job: t.Any) -> Options:

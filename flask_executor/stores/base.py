@@ -110,13 +110,14 @@ class Workers(ABC):
 
     @abstractmethod
     def reconcile(
-        self, me: str, known: t.Collection[int], *, older: float, max_lost: int
+        self, me: str, known: t.Iterable[int], *, older: float, max_lost: int
     ) -> list[Orphan]:
         """Give up what is mine in the store, and unknown to me.
 
         A commit whose reply was lost leaves such tasks.
 
-        :param known: the ids of the tasks that this worker knows to be its own.
+        :param known: the ids of the tasks that this worker knows to be its own; read
+            within the transaction, which may have waited long for its turn.
         :param older: only tasks that were claimed this many seconds ago.
         """
 
@@ -147,11 +148,18 @@ class Work(ABC):
 
     @abstractmethod
     def claim(
-        self, me: str, jobs: t.Collection[str], limit: int
+        self,
+        me: str,
+        jobs: t.Collection[str],
+        limit: int,
+        *,
+        only: t.Collection[str] | None = None,
     ) -> Future[list[Claimed]]:
         """Claim up to ``limit`` waiting tasks of these jobs, unless paused. Queued.
 
         The most urgent come first; among equals the oldest. None, if ``me`` is dead.
+
+        :param only: the ``uid`` of each task that may be claimed, or None.
         """
 
     @abstractmethod
@@ -166,9 +174,11 @@ class Work(ABC):
     def begin(self, fence: Fence, *, synced: bool) -> Future[Begun | None]:
         """Note that an attempt begins. Queued; fenced.
 
-        None also means that the task was asked to stop: then end it as cancelled. Do
-        not run what has no :class:`.Begun`. An at-most-once task must not run before
-        the future has ended, and needs ``synced``.
+        None also means that the task was asked to stop: then end it as cancelled.
+
+        :param synced: for who waits for it before the call, as an at-most-once task
+            must. Otherwise the attempt may have begun already, so the begin is kept and
+            written later if the database is away; if it is refused, stop that run.
         """
 
     @abstractmethod
@@ -252,6 +262,16 @@ class Upkeep(ABC):
         """Remove what has ended long ago; return how many tasks. Some per call.
 
         :param keep: seconds per state; None, or no entry, keeps them.
+        """
+
+    @abstractmethod
+    def forsake(self, jobs: t.Collection[str], *, older: float) -> int:
+        """End waiting tasks of unknown jobs as failed; return how many. Some per call.
+
+        A job is unknown if it is none of these, and no worker has claimed a task of it
+        in all that time.
+
+        :param older: only tasks that have waited for this many seconds.
         """
 
     @abstractmethod

@@ -111,12 +111,14 @@ class Payloads:
         label = Label(task, "payload", job, self._format.name)
         return self._signatures.sign(label, data)
 
-    def open_call(self, task: str, job: str, sealed: Sealed) -> SavedCall:
+    def open_call(self, task: str, job: str, sealed: Sealed | None) -> SavedCall:
         """Return the arguments and the context of a call again.
 
         :raises PayloadRefused: if they were not signed for this task and job, or cannot
             be read here. Nothing was unpickled if the signature does not match.
         """
+        if sealed is None:
+            raise PayloadRefused(task, "payload", job, "it is missing")
         data = self._checked(Label(task, "payload", job, sealed.format), sealed)
         try:
             return self._format.load_call(data)

@@ -107,6 +107,7 @@ def worker_info(id: str, host: str, pid: int, info: t.Any, **more: t.Any) -> Wor
         id=id,
         host=host,
         pid=pid,
+        name=info.get("name") or "",
         type=info.get("executor"),
         slots=info.get("slots"),
         busy=info.get("busy", 0),

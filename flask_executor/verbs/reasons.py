@@ -153,13 +153,10 @@ def _nobody_runs(facts: Facts) -> Reason | None:
 def _nobody_knows(facts: Facts) -> Reason | None:
     if facts.runners is None or facts.knowing:
         return None
-    count = (
-        "The process" if facts.runners == 1 else f"None of {facts.runners} processes"
-    )
-    rest = "does not know" if facts.runners == 1 else "knows"
-    sentence = f"{count} that runs saved tasks {rest} the job {facts.job}."
-    if facts.runners > 1:
-        sentence = f"{count} that run saved tasks {rest} the job {facts.job}."
+    who = f"None of {facts.runners} processes that run saved tasks knows"
+    if facts.runners == 1:
+        who = "The process that runs saved tasks does not know"
+    sentence = f"{who} the job {facts.job}."
     shown = {"job": facts.job, "processes": facts.runners}
     return Reason("unknown_job", sentence, shown)
 
@@ -176,11 +173,11 @@ def _is_locked(facts: Facts) -> Reason | None:
 def _limit_is_full(facts: Facts) -> Reason | None:
     if not facts.limit_reached:
         return None
-    most = "enough" if facts.limit is None else f"{facts.limit}"
-    sentence = f"Its job runs {most} at once, and these run{_in(facts)}"
+    most = "no more than max_concurrency" if facts.limit is None else facts.limit
+    sentence = f"Its job runs {most} at once{_in(facts)}"
     shown = {"job": facts.job, "limit": facts.limit, "by": [*facts.limited_by]}
-    sentence += f": {_names(facts.limited_by)}." if facts.limited_by else "."
-    return Reason("limit", sentence, shown | {"process": facts.process})
+    these = f", and these run: {_names(facts.limited_by)}" if facts.limited_by else ""
+    return Reason("limit", f"{sentence}{these}.", shown | {"process": facts.process})
 
 
 def _pool_is_busy(facts: Facts) -> Reason | None:

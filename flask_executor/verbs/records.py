@@ -93,6 +93,8 @@ class WorkerInfo:
     """Random for each start of a process."""
     host: str
     pid: int
+    name: str = ""
+    """What ``flask executor worker --name`` calls it."""
     started_at: datetime | None = None
     alive_until: datetime | None = None
     """When its lease ends, unless it renews it; None without a store."""

@@ -12,11 +12,12 @@ from sqlalchemy.exc import DBAPIError
 
 from ..errors import StoreRefused, StoreUnavailable
 from . import schema
+from .batches import Batch, Item
 from .changes import Changes
 from .database import PATIENCE, Database, Op
 from .schema import Schema
 from .statements import Statements
-from .writer import Batch, Item, Writer
+from .writer import Writer
 
 T = t.TypeVar("T")
 
@@ -34,6 +35,10 @@ class Core:
     :raises StoreRefused: if it cannot be a store.
     """
 
+    # flask_executor.testing replaces them.
+    _new_database: t.ClassVar[t.Callable[..., Database]] = Database
+    _new_writer: t.ClassVar[t.Callable[..., Writer]] = Writer
+
     def __init__(
         self,
         where: str | URL | Engine,
@@ -43,7 +48,7 @@ class Core:
         clock: t.Callable[[], float] | None = None,
         name: str = "executor",
     ) -> None:
-        self.database: Database = Database(where, folder)
+        self.database: Database = self._new_database(where, folder)
         """Connections and transactions."""
         self.schema: Schema = Schema(prefix)
         """The tables."""
@@ -52,7 +57,7 @@ class Core:
         self._name = name
         channel = f"{prefix}changes"
         self._changes = Changes(self.database, channel, f"{name}-changes")
-        self._writer = Writer(self.database, f"{name}-writer", self.announce)
+        self._writer = self._new_writer(self.database, f"{name}-writer", self.announce)
         self._is_ready = False
         self._now = self.sql.text("SELECT {now}")
         self._prepare()

@@ -69,6 +69,13 @@ class SqlUpkeep(SqlWork, Upkeep):
         )
         return t.cast("Outcome | None", self.wait(ticked))
 
+    def forsake(self, jobs: t.Collection[str], *, older: float) -> int:
+        """End waiting tasks of unknown jobs as failed; return how many."""
+        forsaken = self._write_here(lambda db: self._queues.forsake(db, jobs, older))
+        if forsaken:
+            self.announce()
+        return forsaken
+
     def prune(self, keep: t.Mapping[str, float | None], limit: int = 500) -> int:
         """Remove what has ended long ago; return how many tasks."""
         return self._write_here(lambda db: self._pruning.prune(db, keep, limit))

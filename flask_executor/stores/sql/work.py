@@ -71,7 +71,7 @@ class SqlWorkers(Core, Workers):
         return Reaped(reaped.workers, self._told(reaped.orphans))
 
     def reconcile(
-        self, me: str, known: t.Collection[int], *, older: float, max_lost: int
+        self, me: str, known: t.Iterable[int], *, older: float, max_lost: int
     ) -> list[Orphan]:
         """Give up what is mine in the store, and unknown to me."""
         return self._told(
@@ -108,7 +108,7 @@ class SqlWork(SqlWorkers, Work):
         super()._prepare()
         self._inserts = Inserts(self.sql, self._ends)
         self._claims = Claims(self.sql)
-        self._queues = Queues(self.sql)
+        self._queues = Queues(self.sql, self._ends)
 
     def insert(self, tasks: t.Sequence[NewTask]) -> Future[list[Outcome]]:
         """Insert tasks in one transaction."""
@@ -150,10 +150,16 @@ class SqlWork(SqlWorkers, Work):
             self._queue(self._queues.withdraw, uids, must=True)
 
     def claim(
-        self, me: str, jobs: t.Collection[str], limit: int
+        self,
+        me: str,
+        jobs: t.Collection[str],
+        limit: int,
+        *,
+        only: t.Collection[str] | None = None,
     ) -> Future[list[Claimed]]:
         """Claim waiting tasks of these jobs."""
-        request = ClaimRequest(me, tuple(jobs), limit)
+        uids = None if only is None else tuple(only)
+        request = ClaimRequest(me, tuple(jobs), limit, uids)
         return self._queue(self._claims.claim, request)
 
     def promote(self, limit: int = 500) -> int:
@@ -169,7 +175,8 @@ class SqlWork(SqlWorkers, Work):
 
     def begin(self, fence: Fence, *, synced: bool) -> Future[Begun | None]:
         """Note that an attempt begins."""
-        return self._queue(self._claims.begin, fence, fence.id, synced=synced)
+        how = {"synced": synced, "must": not synced}
+        return self._queue(self._claims.begin, fence, fence.id, **how)
 
     def retry_later(self, retry: RetryLater) -> Future[bool]:
         """Note that an attempt has failed, and when the next is due."""

@@ -22,18 +22,16 @@ import os
 import random
 import threading
 import time
+import traceback
 import typing as t
 from collections import deque
 from concurrent.futures import Future
 
-from sqlalchemy import Connection
-
 from ...threads import start_thread
 from ..errors import StoreUnavailable
+from .batches import Item, one_by_one, together
 from .database import Database
 from .faults import kind_of, lost_connection, reason_of
-
-Batch = t.Callable[[Connection, t.Sequence[t.Any]], t.Sequence[t.Any]]
 
 _IDLE = 5.0
 """Seconds for which the thread stays alive with nothing to write."""
@@ -45,48 +43,6 @@ _TRIES = 20
 """How often a transaction is tried if others are in its way."""
 _PAUSES = 0.05, 1.0
 """The shortest and the longest pause between attempts to reach the database."""
-
-
-class Item:
-    """One thing to be written.
-
-    :param about: items about the same thing are written in order.
-    :param synced: its commit waits for the disk.
-    :param must: it is kept while the database is away.
-    :param announced: other processes are told of it.
-    :param awaited: its submitter waits for it.
-    """
-
-    __slots__ = (
-        "about",
-        "announced",
-        "awaited",
-        "batch",
-        "future",
-        "must",
-        "synced",
-        "value",
-    )
-
-    def __init__(
-        self,
-        batch: Batch,
-        value: t.Any,
-        about: object = None,
-        *,
-        synced: bool = False,
-        must: bool = False,
-        announced: bool = False,
-        awaited: bool = False,
-    ) -> None:
-        self.batch: Batch = batch
-        self.value: t.Any = value
-        self.about: object = about
-        self.synced: bool = synced
-        self.must: bool = must
-        self.announced: bool = announced
-        self.awaited: bool = awaited
-        self.future: Future[t.Any] = Future()
 
 
 class Writer:
@@ -133,7 +89,9 @@ class Writer:
                 item.future.set_exception(refused)
                 return item.future
             self._queue.append(item)
-            self._wake()
+            has_thread = self._wake()
+        if not has_thread:
+            self._write_some()
         return item.future
 
     @property
@@ -161,16 +119,20 @@ class Writer:
             _fail(item, StoreUnavailable(self._database.shown, "it is closed"))
         return thread is None or not thread.is_alive()
 
-    def _wake(self) -> None:
+    def _wake(self) -> bool:
+        """Let the thread write; return False if there is none, and none can start."""
         if self._thread is None:
-            self._thread = start_thread(self._run, name=self._name, daemon=True)
-        else:
-            self._changed.notify()
+            try:
+                self._thread = start_thread(self._run, name=self._name, daemon=True)
+            except RuntimeError:  # the interpreter ends, or there are too many
+                return False
+        self._changed.notify()
+        return True
 
     def _run(self) -> None:
         pause = _PAUSES[0]
         while self._wait_for_items():
-            if self._write_some():
+            if self._write_guarded():
                 pause = _PAUSES[0]
                 continue
             with self._changed:
@@ -189,6 +151,13 @@ class Writer:
                 return True
             # Under the lock: the next item starts a thread.
             self._thread = None
+            return False
+
+    def _write_guarded(self) -> bool:
+        try:
+            return self._write_some()
+        except Exception:  # a fault of ours must not end the thread
+            traceback.print_exc()
             return False
 
     def _write_here(self, item: Item) -> bool:
@@ -228,7 +197,7 @@ class Writer:
             self.away = None
             _deliver(items, outcomes)
             if any(item.announced for item in items):
-                self._announce()
+                self._tell()
             return True
         self.away = outcomes
         kept = [item for item in items if item.must]
@@ -238,6 +207,12 @@ class Writer:
             if not item.must:
                 _fail(item, outcomes)
         return False
+
+    def _tell(self) -> None:
+        try:
+            self._announce()
+        except Exception:  # it is committed; others find it a little later
+            traceback.print_exc()
 
     def _take(self) -> list[Item]:
         taken: list[Item] = []
@@ -274,48 +249,6 @@ class Writer:
 
     def _away(self, reason: str) -> StoreUnavailable:
         return StoreUnavailable(self._database.shown, reason)
-
-
-def together(db: Connection, items: t.Sequence[Item]) -> list[t.Any]:
-    """Write items, those of one batch together; return their outcomes."""
-    outcomes: dict[Item, t.Any] = {}
-    for group in grouped(items):
-        found = group[0].batch(db, [item.value for item in group])
-        outcomes.update(zip(group, found, strict=True))
-    return [outcomes[item] for item in items]
-
-
-def grouped(items: t.Iterable[Item]) -> list[list[Item]]:
-    """Return items in groups of one batch; never one before another about the same."""
-    groups: list[list[Item]] = []
-    latest: dict[Batch, int] = {}
-    last_about: dict[object, int] = {}
-    for item in items:
-        place = latest.get(item.batch, -1)
-        after = -1 if item.about is None else last_about.get(item.about, -1)
-        if place < 0 or place <= after:
-            place = latest[item.batch] = len(groups)
-            groups.append([])
-        groups[place].append(item)
-        if item.about is not None:
-            last_about[item.about] = place
-    return groups
-
-
-def one_by_one(db: Connection, items: t.Sequence[Item]) -> list[t.Any]:
-    """Write items each by itself; the outcome of one that fails is its error."""
-    outcomes: list[t.Any] = []
-    for item in items:
-        db.exec_driver_sql("SAVEPOINT item")
-        try:
-            outcomes += item.batch(db, [item.value])
-        except Exception as error:
-            if kind_of(error) != "other":  # it is not the fault of this item
-                raise
-            db.exec_driver_sql("ROLLBACK TO SAVEPOINT item")
-            outcomes.append(error)
-        db.exec_driver_sql("RELEASE SAVEPOINT item")
-    return outcomes
 
 
 def _deliver(items: t.Sequence[Item], outcomes: t.Sequence[t.Any]) -> None:
