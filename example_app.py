@@ -188,7 +188,8 @@ async def thumbnails(priority: int) -> list[bytes]:
 @executor.job(name="clean_up", guarantee="at_least_once")
 def clean_up() -> str:
     """Remove uploads and mail that are older than a day."""
-    files = [*file_in("uploads", "").iterdir(), *file_in("mail", "").iterdir()]
+    folders = [Path(app.instance_path, name) for name in ("uploads", "mail")]
+    files = [path for folder in folders for path in folder.glob("*")]
     old = [path for path in files if time.time() - path.stat().st_mtime > 86_400]
     for path in old:
         path.unlink(missing_ok=True)
@@ -328,7 +329,9 @@ def state_of(task: TaskRecord) -> str:
     """Return the state in the page's words."""
     if task.state != "running":
         return task.state
-    return "stopping" if task.cancel_requested else "running"
+    # If this process runs it, it knows first.
+    asked = task.cancel_requested or future_of(task).task.cancel_requested
+    return "stopping" if asked else "running"
 
 
 def label_of(task: TaskRecord, state: str) -> str:
