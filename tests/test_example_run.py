@@ -65,7 +65,7 @@ def test_serving() -> None:
         ended(one)  # both worker processes are there
         one.ask("/fibonacci", n="35")
         one.ask("/all", key="a-random-key")
-        until(lambda: any("POST /all" in line for line in one.lines))
+        until(lambda: json.loads(one.ask("/status"))["load"]["waiting"] >= 18)
         said = len(one.lines)
         assert one.interrupt() == 0
         left = one.lines[said:]
