@@ -114,10 +114,6 @@ class Committing(Accepting):
         is_wanted = taken.what == "unique" and one.options.on_taken == "return"
         return pending.future if pending and is_wanted else super()._instead(taken, one)
 
-    def _has_made_way(self, taken: Taken, one: Submission) -> bool:
-        """Return False: until the commit, nothing of it may be seen."""
-        return False
-
     def has_pending(self) -> bool:
         """Return True while transactions with tasks of this process go on."""
         return bool(self._pending)
