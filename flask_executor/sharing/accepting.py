@@ -15,7 +15,7 @@ from ..calls import Call
 from ..contexts import Snapshot, current_app, keep_uploads
 from ..contexts.safe import source_of
 from ..current import running
-from ..errors import DuplicateKey, NotUnique
+from ..errors import DuplicateKey, ExecutorShutDown, NotUnique
 from ..futures import Callback
 from ..options import NoKey, Options
 from ..stores.errors import StoreLocked, StoreUnavailable
@@ -82,7 +82,7 @@ class Accepting:
         self._refuse_own_lock(call)
         one = self._submission(call, options, key, job, callbacks)
         futures = self._node.futures
-        if key is NoKey or futures is None:
+        if key is NoKey:
             return self._accept(one)
         futures.reserve_here(key, one.future, instead_of=held_by)
         try:
@@ -119,6 +119,8 @@ class Accepting:
     ) -> Submission:
         """Take the context of a call, and the bytes of it that are saved."""
         node = self._node
+        if node.dispatcher.table.closed:
+            raise ExecutorShutDown(name_of(call.fn))
         snapshot = Snapshot.take(node.app, copy_g=node.dispatcher.g_carried)
         future: StoredFuture[t.Any] = StoredFuture(
             node.app, None if key is NoKey else key
@@ -180,7 +182,9 @@ class Accepting:
 
     def _join(self, one: Submission) -> str | None:
         try:
-            return t.cast(str, self._node.presence.join())
+            me = t.cast(str, self._node.presence.join())
+            self._node.know_pauses()
+            return me
         except StoreUnavailable:
             if one.is_ephemeral:
                 return None
@@ -252,7 +256,7 @@ class Accepting:
     def _keep_here(self, one: Submission) -> None:
         """Store the future for this process alone: the database is away."""
         futures = self._node.futures
-        if one.key is not NoKey and futures is not None:
+        if one.key is not NoKey:
             futures.add_here(one.key, one.future)
 
     def _submit(self, one: Submission, task: Task) -> None:
@@ -265,7 +269,7 @@ class Accepting:
             node.dispatcher.withdraw(task)
             if saved is not None:
                 node.holding.withdraw(saved, one.key)
-            elif one.key is not NoKey and node.futures is not None:
+            elif one.key is not NoKey:
                 node.futures.discard(one.key, one.future)
             raise
 
