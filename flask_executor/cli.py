@@ -43,6 +43,7 @@ def worker(concurrency: int | None, shown: str, name: str) -> None:
 
     state = _state_of(name, {"max_workers": concurrency} if concurrency else {})
     _refuse_pools_without_workers(state, name)
+    _start_periodic(name)
     raise SystemExit(Worker(state.dispatcher, shown).run())
 
 
@@ -102,6 +103,13 @@ def _state_of(name: str, settings: t.Mapping[str, t.Any]) -> t.Any:
             )
     _explained(lambda: state.dispatcher)
     return state
+
+
+def _start_periodic(name: str) -> None:
+    """Run the periodic jobs at their times, if there are any."""
+    found = t.cast(t.Any, current_app()).extensions[f"{name}executor"]
+    if _explained(lambda: len(found.periodic)):
+        found.periodic.start()
 
 
 def _unknown(app: t.Any, name: str) -> str:

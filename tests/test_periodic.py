@@ -380,7 +380,12 @@ def test_a_clock_that_is_set_back(
 class SharedTicks:
     """What a store does: each tick once, and the same knowledge for everybody."""
 
-    is_shared = True
+    is_shared = is_ready = True
+
+    def begin(self, specs: t.Mapping[str, str], then: t.Callable[[], object]) -> None:
+        then()
+
+    def refresh(self) -> None: ...
 
     def __init__(self) -> None:
         self.taken: set[tuple[str, float]] = set()

@@ -135,7 +135,7 @@ class Feeding:
     @property
     def _is_busy(self) -> bool:
         node = self._node
-        pending = node.holding or node.committing.has_pending()
+        pending = node.holding or node.committing.has_pending() or node.ticks.begun
         return bool(self._claims or pending or node.following.open())
 
     @property
@@ -163,7 +163,7 @@ class Feeding:
             due = node.store.next_due()
             if due is not None and due <= 0:
                 node.store.promote()
-            node.note_pauses()
+        node.know_pauses()
         node.holding.stop_what_was_asked()
         if node.dispatcher.table.closed:
             return
@@ -213,6 +213,8 @@ class Feeding:
 
     def _tidy(self) -> None:
         node = self._node
+        if not node.ticks.is_ready or self._is_due("ticks", _PROMOTE):
+            node.ticks.update()
         if self._is_due("flush", _FLUSH):
             node.store.flush()
         if not self._claims or not self._is_due("prune", _PRUNE):

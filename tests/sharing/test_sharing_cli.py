@@ -18,7 +18,7 @@ from click.testing import Result
 from flask import Flask
 from flask.cli import ScriptInfo
 from limits import LIMIT
-from scripts import PYTHONPATH, commands
+from scripts import PYTHONPATH, ROOT, commands
 
 from flask_executor import Executor
 from flask_executor.cli import executor as group
@@ -223,3 +223,17 @@ def test_a_terminal_shows_one_line(app: Flask) -> None:
     assert shown.endswith(
         "\r\x1b[Kpress ends: 0 of 2 busy, 0 waiting here, 0 succeeded, 1 failed\n"
     )
+
+
+def test_the_unit_of_the_docs() -> None:
+    """Its command is one, and it stops later than tasks have time to drain."""
+    page = (ROOT / "docs/howto/worker.rst").read_text()
+    (line,) = re.findall(r"^    ExecStart=\S+/bin/flask (.+)$", page, re.MULTILINE)
+    app, *words = line.removeprefix("--app ").split()
+    assert app == "shop"
+    assert words[:2] == ["executor", "worker"]
+    found = group.commands["worker"].make_context("worker", words[2:])
+    assert found.params["shown"] == "%i"
+    (drain,) = re.findall(r'"EXECUTOR_DRAIN_TIMEOUT"\] = (\d+)', page)
+    (stop,) = re.findall(r"TimeoutStopSec=(\d+)", page)
+    assert int(drain) < int(stop)
