@@ -62,6 +62,7 @@ from .store_errors import SessionRefused as SessionRefused
 from .store_errors import StoreLocked as StoreLocked
 from .store_errors import StoreRefused as StoreRefused
 from .store_errors import StoreUnavailable as StoreUnavailable
+from .store_errors import TaskForgotten as TaskForgotten
 from .store_errors import TaskInterrupted as TaskInterrupted
 from .task import Task as Task
 from .verbs import Reason as Reason
@@ -119,6 +120,7 @@ __all__ = [
     "StoreUnavailable",
     "Task",
     "TaskCancelled",
+    "TaskForgotten",
     "TaskFuture",
     "TaskInterrupted",
     "TaskRecord",

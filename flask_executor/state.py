@@ -248,6 +248,7 @@ class AppState:
     ) -> TaskFuture[t.Any]:
         """Accept a call whose task other processes know."""
         dispatcher = self._dispatcher or self._make_dispatcher()
+        _ = self.futures  # which has the keys of this process alone, too
         callbacks = done_callbacks(executor, dispatcher.settings)
         accept = dispatcher.node.accepting_for(options).accept
         future = accept(call, options, key, job, callbacks, held_by)

@@ -419,7 +419,7 @@ def test_each_guarantee_has_its_tests() -> None:
     ids = re.findall(r"\.\. _(g-[a-z-]+):", page)
     named = set()
     marks = re.compile(r"^ *@pytest\.mark\.holds\(([^)]*)", re.MULTILINE)
-    for path in Path(__file__).parent.glob("test_*.py"):
+    for path in Path(__file__).parent.rglob("test_*.py"):
         for names in marks.findall(path.read_text()):
             named.update(re.findall(r'"(.+?)"', names))
     assert sorted(named) == sorted(ids)

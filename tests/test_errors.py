@@ -186,6 +186,21 @@ CASES: list[tuple[Exception, type[Exception], list[str]]] = [
         ["EXECUTOR_STORE = 'mysql://x' cannot be used: mysql is not supported"],
     ),
     (
+        store_errors.TaskForgotten("m.f", "abc"),
+        LookupError,
+        ["The store knows m.f (abc) no more", "EXECUTOR_STORE_KEEP"],
+    ),
+    (
+        store_errors.RetryRefused("abc", "m.f", "it has not ended"),
+        ValueError,
+        ["Task abc (m.f) cannot be run again: it has not ended"],
+    ),
+    (
+        errors.UnknownTask("abc"),
+        LookupError,
+        ["There is no task 'abc'", "executor.tasks()"],
+    ),
+    (
         store_errors.StoreLocked("m.f", "sqlite:///t.db"),
         RuntimeError,
         ["m.f was not accepted", "sqlite:///t.db", "Commit", "session=db.session"],

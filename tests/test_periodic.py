@@ -513,12 +513,11 @@ def test_without_periodic_jobs_nothing_listens(serving: Flask) -> None:
     """An app without periodic jobs and without a store has no receiver for its requests
     after the first one, and no timer.
     """
-    from flask import request_started
-
     executor = Executor(serving)
     executor.submit(nothing).result(LIMIT)
     serving.test_client().get("/")
-    assert not request_started.has_receivers_for(serving)
+    assert not executor._serving._receivers
+    assert not executor._planning._receivers
     assert timer_of(executor)._thread is None
     executor.shutdown()
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import atexit
 import concurrent.futures.thread  # noqa: F401 - see the last line
 import logging
+import math
 import os
 import signal
 import sys
 import threading
+import time
 import typing as t
 import weakref
 from concurrent.futures import wait as wait_for
@@ -22,6 +24,8 @@ from .endings import Endings
 from .table import TaskTable
 from .timer import Timer
 
+_LOOK = 0.1
+"""Seconds between two looks for tasks that were handed to another process."""
 _MOST_NAMED = 20
 """How many tasks one log message names."""
 
@@ -41,6 +45,8 @@ class Drained(t.NamedTuple):
         """Sort tasks by what has happened to them."""
         finished, cancelled, still = [], [], []
         for task in tasks:
+            if not task._has_ended and task._call is None:
+                continue  # another process may run it
             if not task._has_ended or task.overrun:
                 still.append(task)
             elif task.state == "cancelled":
@@ -133,11 +139,27 @@ class Shutdown:
         for task in self._table.pending.copy():
             if _is_timed(task):
                 self._endings.give_up(task)
-        wait_for(live.values(), timeout)
+        self._wait_for(live, timeout)
         for task in self._table.pending.copy():
             self._endings.give_up(task)
         self.shutdown(wait=False, cancel_futures=True)
         return self._summed_up(Drained.of(tasks))
+
+    def _wait_for(self, live: dict[Task, t.Any], timeout: float | None) -> None:
+        """Wait until tasks have ended, or another process may run them.
+
+        A second at a time, at most: if a signal comes right before a wait begins,
+        Python runs its handler after that wait, and a second Ctrl-C would have no
+        effect.
+        """
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        may_go = any(task._saved is not None for task in live)
+        longest = _LOOK if may_go else 1.0
+        while live and (left := deadline - time.monotonic()) > 0:
+            wait_for(live.values(), min(left, longest))
+            there = self._table.live.copy()
+            live = {task: f for task, f in live.items() if task in there}
+            live = {task: f for task, f in live.items() if not f.done()}
 
     def leave(self, timeout: float | None, ask: t.Callable[[Task], object]) -> None:
         """End with the process, and log every task that is lost.

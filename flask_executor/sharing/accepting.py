@@ -15,7 +15,7 @@ from ..calls import Call
 from ..contexts import Snapshot, current_app, keep_uploads
 from ..contexts.safe import source_of
 from ..current import running
-from ..errors import DuplicateKey, NotUnique
+from ..errors import DuplicateKey, ExecutorShutDown, NotUnique
 from ..futures import Callback
 from ..options import NoKey, Options
 from ..stores.errors import StoreLocked, StoreUnavailable
@@ -82,7 +82,7 @@ class Accepting:
         self._refuse_own_lock(call)
         one = self._submission(call, options, key, job, callbacks)
         futures = self._node.futures
-        if key is NoKey or futures is None:
+        if key is NoKey:
             return self._accept(one)
         futures.reserve_here(key, one.future, instead_of=held_by)
         try:
@@ -119,6 +119,8 @@ class Accepting:
     ) -> Submission:
         """Take the context of a call, and the bytes of it that are saved."""
         node = self._node
+        if node.dispatcher.table.closed:
+            raise ExecutorShutDown(name_of(call.fn))
         snapshot = Snapshot.take(node.app, copy_g=node.dispatcher.g_carried)
         future: StoredFuture[t.Any] = StoredFuture(
             node.app, None if key is NoKey else key
@@ -180,7 +182,9 @@ class Accepting:
 
     def _join(self, one: Submission) -> str | None:
         try:
-            return t.cast(str, self._node.presence.join())
+            me = t.cast(str, self._node.presence.join())
+            self._node.know_pauses()
+            return me
         except StoreUnavailable:
             if one.is_ephemeral:
                 return None
@@ -188,17 +192,33 @@ class Accepting:
 
     def _insert(self, one: Submission, me: str | None) -> Inserted | Taken | None:
         """Insert a task; None: the database is away, and the task does not need it."""
-        store, tick = self._node.store, self._node.ticks.take()
+        store, ticks = self._node.store, self._node.ticks
+        tick, new = ticks.take(), self._new(one, me)
         if tick is not None:
-            ticked = self._node.ticks.insert(tick, self._new(one, me))
-            return t.cast("Inserted | Taken", ticked)
+            return t.cast("Inserted | Taken", ticks.insert(tick, new))
         try:
-            [outcome] = store.wait(store.insert([self._new(one, me)]))
+            [outcome] = store.wait(store.insert([new]))
         except StoreUnavailable:
             if one.is_ephemeral:
                 return None
             raise
+        if isinstance(outcome, Taken) and self._has_made_way(outcome, one.options):
+            return self._insert(one, me)
         return t.cast("Inserted | Taken", outcome)
+
+    def _has_made_way(self, taken: Taken, options: Options) -> bool:
+        """Cancel the task that is to be replaced, if it waits in this process.
+
+        What nobody has claimed, the insert has replaced already.
+        """
+        if taken.what != "unique" or options.on_taken != "replace":
+            return False
+        for saved in self._node.holding.mine():
+            task, future = saved.task, saved.task.future
+            if task.id == taken.uid and self._node.dispatcher.cancel(task):
+                wait([] if future is None else [future], _PATIENCE)
+                return True
+        return False
 
     def _new(self, one: Submission, me: str | None) -> NewTask:
         options, parent = one.options, running.get()
@@ -220,6 +240,7 @@ class Accepting:
             retry=retry_numbers(options.retry),
             unique_key=None if unique is None else encode_key(unique),
             replace=options.on_taken == "replace",
+            group_id=self._node.grouping.current(opens=options.session is None),
             payload=one.payload,
         )
 
@@ -235,7 +256,7 @@ class Accepting:
     def _keep_here(self, one: Submission) -> None:
         """Store the future for this process alone: the database is away."""
         futures = self._node.futures
-        if one.key is not NoKey and futures is not None:
+        if one.key is not NoKey:
             futures.add_here(one.key, one.future)
 
     def _submit(self, one: Submission, task: Task) -> None:
@@ -248,7 +269,7 @@ class Accepting:
             node.dispatcher.withdraw(task)
             if saved is not None:
                 node.holding.withdraw(saved, one.key)
-            elif one.key is not NoKey and node.futures is not None:
+            elif one.key is not NoKey:
                 node.futures.discard(one.key, one.future)
             raise
 
@@ -270,32 +291,13 @@ class Accepting:
         like.state = "delayed" if options.wait(now) else "waiting"
         return like
 
-    def _has_made_way(self, taken: Taken, one: Submission) -> bool:
-        """Cancel the task that is to be replaced, if it waits in this process.
-
-        What nobody has claimed, the insert has replaced already.
-        """
-        if one.options.on_taken != "replace":
-            return False
-        for saved in self._node.holding.mine():
-            task, future = saved.task, saved.task.future
-            if task.id == taken.uid and self._node.dispatcher.cancel(task):
-                wait([] if future is None else [future], _PATIENCE)
-                return True
-        return False
-
     def _instead(self, taken: Taken, one: Submission) -> StoredFuture[t.Any]:
         """Return the future of the task that is there instead, or refuse this one."""
         if taken.what == "key":
             raise DuplicateKey(one.key)
-        if self._has_made_way(taken, one):
-            return self._accept(one)
-        options = one.options
-        if options.on_taken == "return":
-            record = self._node.find("uid", taken.uid)
-            if record is not None:
-                return t.cast("StoredFuture[t.Any]", self._node.future_of(record))
+        options, found = one.options, self._node.find("uid", taken.uid)
+        if options.on_taken == "return" and found is not None:
+            return t.cast("StoredFuture[t.Any]", self._node.future_of(found))
         state = "waiting" if taken.state == "held" else taken.state
-        found = self._node.find("uid", taken.uid)
         holder = f"task {taken.uid}" if found is None else f"{found.name} ({taken.uid})"
         raise NotUnique(options.unique, holder, state, options.on_taken)

@@ -13,11 +13,11 @@ import weakref
 from functools import partial
 
 from ..calls import Call
-from ..errors import ExecutorShutDown, UnsupportedOption
+from ..errors import UnsupportedOption
 from ..futures import Callback
 from ..options import Options
 from ..stores.records import NewTask, Record, Taken
-from ..task import Task, name_of
+from ..task import Task
 from . import following
 from .accepting import Accepting, Submission
 from .futures import StoredFuture
@@ -76,14 +76,11 @@ class Committing(Accepting):
         """
         from ..stores.sql import sessions
 
-        node = self._node
         if options.guarantee == "ephemeral":
             instead = "use guarantee='at_least_once' or 'at_most_once'"
             raise UnsupportedOption("session", "a task without a guarantee", instead)
-        if node.dispatcher.table.closed:
-            raise ExecutorShutDown(name_of(call.fn))
-        session = sessions.session_of(options.session)
         one = self._submission(call, options, key, job, callbacks)
+        session = sessions.session_of(options.session)
         new = self._new(one, None)
         taken = self._insert_with(session, new)
         if taken is not None:
@@ -116,10 +113,6 @@ class Committing(Accepting):
         pending = self._pending.get(taken.uid)
         is_wanted = taken.what == "unique" and one.options.on_taken == "return"
         return pending.future if pending and is_wanted else super()._instead(taken, one)
-
-    def _has_made_way(self, taken: Taken, one: Submission) -> bool:
-        """Return False: until the commit, nothing of it may be seen."""
-        return False
 
     def has_pending(self) -> bool:
         """Return True while transactions with tasks of this process go on."""

@@ -24,6 +24,7 @@ class Deliveries:
         self._changed = threading.Condition()
         self._calls: deque[tuple[t.Callable[..., object], tuple[t.Any, ...]]] = deque()
         self._idle = 0
+        self._at_work = 0
         self._closed = False
 
     def run(self, fn: t.Callable[..., object], *args: t.Any) -> None:
@@ -38,11 +39,15 @@ class Deliveries:
         except RuntimeError:  # there are no more threads, or the interpreter ends
             self._run_next()
 
-    def close(self) -> None:
-        """Let no thread stay alive with nothing to do."""
+    def close(self, timeout: float = 0.0) -> None:
+        """Let no thread stay alive with nothing to do.
+
+        :param timeout: seconds to wait for what is on its way.
+        """
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+            self._changed.wait_for(lambda: not (self._calls or self._at_work), timeout)
 
     def _work(self) -> None:
         while self._run_next():
@@ -57,8 +62,13 @@ class Deliveries:
             if not self._calls:
                 return False
             fn, args = self._calls.popleft()
+            self._at_work += 1
         try:
             fn(*args)
         except BaseException:  # no code of the app is to blame
             traceback.print_exc()
+        with self._changed:
+            self._at_work -= 1
+            if self._closed:
+                self._changed.notify_all()
         return True

@@ -163,7 +163,7 @@ class Feeding:
             due = node.store.next_due()
             if due is not None and due <= 0:
                 node.store.promote()
-            node.note_pauses()
+        node.know_pauses()
         node.holding.stop_what_was_asked()
         if node.dispatcher.table.closed:
             return

@@ -13,6 +13,7 @@ import typing as t
 
 from ..task import Task
 from ..threads import start_thread
+from .deliveries import Deliveries
 from .presence import Lease
 
 _PATIENCE = 5.0
@@ -84,6 +85,7 @@ class Leaving:
         """End the lease: nothing is left that was accepted, and nothing more is."""
         self._node.runs = False
         self._node.presence.leave(_PATIENCE)
+        self._node.deliveries.close()
 
     def close(self) -> None:
         """Write what is left, and disconnect; called when the process ends.
@@ -98,13 +100,15 @@ class Leaving:
         node.feeding.stop(_PATIENCE / 3)
         written = node.store.settle(_PATIENCE / 2)
         node.presence.leave(max(deadline - time.monotonic(), _LOOK))
-        node.deliveries.close()
+        node.deliveries.close(_LOOK)
         if not (node.store.close(_PATIENCE if written else 0.0) and written):
             message = "Executor %s could not write all that it has to write: %s"
             node.log.write(logging.WARNING, message, self._name, self._reason)
 
 
-def say_goodbye(store: t.Any, lease: Lease, max_lost: int) -> None:
+def say_goodbye(
+    store: t.Any, lease: Lease, deliveries: Deliveries, max_lost: int
+) -> None:
     """End the connections and the lease of a node that nobody uses any more.
 
     It is called by the garbage collector, on any thread: it must not wait.
@@ -115,6 +119,7 @@ def say_goodbye(store: t.Any, lease: Lease, max_lost: int) -> None:
         with contextlib.suppress(Exception):  # the lease runs out
             if lease.me is not None:
                 store.leave(lease.me, max_lost=max_lost)
+        deliveries.close(_LOOK)
         store.close(_PATIENCE)
 
     if lease.pid == os.getpid():  # not in a forked child, whose parent goes on

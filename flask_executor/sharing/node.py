@@ -7,6 +7,7 @@ becomes of it. All others are rows, which futures follow.
 
 from __future__ import annotations
 
+import time
 import typing as t
 import weakref
 
@@ -28,6 +29,7 @@ from .deliveries import Deliveries
 from .feeding import Feeding
 from .following import Following
 from .futures import SharedFutures
+from .grouping import Grouping
 from .holding import Holding
 from .known import SharedTasks
 from .leaving import Leaving, say_goodbye
@@ -36,6 +38,8 @@ from .remote import RemoteOwner
 from .ticks import StoreTicks
 
 _PAGE = 500
+_PAUSES = 0.5
+"""Seconds for which it is known which jobs are paused."""
 
 
 class Node:
@@ -63,23 +67,24 @@ class Node:
         self.claiming: Claiming = Claiming(self)
         self.presence: Presence = Presence(self, name)
         self.feeding: Feeding = Feeding(self, name)
+        self.grouping: Grouping = Grouping(self)
         self.accepting: Accepting = Accepting(self)
         self.committing: Committing = Committing(self)
+        self.ticks: StoreTicks = StoreTicks(self)
         self.leaving: Leaving = Leaving(self, name)
         self.verbs: SharedTasks = SharedTasks(self)
-        self.futures: SharedFutures | None = None
+        self._pauses_known_until = 0.0
+        self.futures: t.Any = None
         """``executor.futures``, once somebody has asked for it."""
         self.serves: bool = False
         """True if it serves requests, or is a worker: others do, too, or will."""
-        self.ticks: StoreTicks = StoreTicks(self)
         self.runs: bool = False
         """True if this process claims tasks of others."""
         self.label: str = ""
         """What people call this process."""
         self._rest_when_empty()
-        self.farewell: t.Any = weakref.finalize(
-            self, say_goodbye, store, self.presence.lease, self.settings.store_max_lost
-        )
+        left = store, self.presence.lease, self.deliveries, self.settings.store_max_lost
+        self.farewell: t.Any = weakref.finalize(self, say_goodbye, *left)
         """Ends what is left of a node that nobody uses any more."""
         self.farewell.atexit = False  # the dispatcher leaves then
 
@@ -90,7 +95,11 @@ class Node:
 
         def on_empty() -> None:
             before()
-            if (node := mine()) is not None:
+            if (node := mine()) is None:
+                return
+            if node.presence.me is None:  # nothing to wait for
+                node.leaving.rest()
+            else:
                 run(node.leaving.rest)
 
         table.on_empty = on_empty
@@ -127,8 +136,8 @@ class Node:
 
     def new_futures(self, max_length: int | None, ttl: float | None) -> SharedFutures:
         """Return ``executor.futures`` for this process."""
-        self.futures = SharedFutures(self, max_length, ttl=ttl, app=self.app)
-        return self.futures
+        made = self.futures = SharedFutures(self, max_length, ttl=ttl, app=self.app)
+        return made
 
     def saves(self, options: Options, key: t.Any) -> bool:
         """Return True if a task with these options is kept in the store."""
@@ -149,9 +158,12 @@ class Node:
         runs = self.runs and not self.is_leaving
         return {**info, "name": self.label, "runs": runs}
 
-    def note_pauses(self) -> None:
-        """Note which jobs are paused for everyone."""
-        Pauses.of(self.dispatcher).set(self.store.paused)
+    def know_pauses(self) -> None:
+        """Note which jobs are paused for everyone, unless that was done just now."""
+        now = time.monotonic()
+        if now >= self._pauses_known_until:
+            self._pauses_known_until = now + _PAUSES
+            Pauses.of(self.dispatcher).set(self.store.paused)
 
     @property
     def is_reachable(self) -> bool:

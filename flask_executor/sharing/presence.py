@@ -48,6 +48,7 @@ class Presence:
         self.is_away: bool = False
         """True if the database was away at the last renewal."""
         self._renew_at = 0.0
+        self._reap_at = 0.0
         self._thread: threading.Thread | None = None
 
     @property
@@ -86,7 +87,6 @@ class Presence:
             pid=os.getpid(),
             info=self._node.info(),
         )
-        self._node.note_pauses()  # before the first task begins
         self.lease.me = me
 
     def leave(self, timeout: float) -> None:
@@ -122,10 +122,11 @@ class Presence:
         self._node.log.write(logging.WARNING, message, *values)
 
     def _step(self) -> None:
-        if time.monotonic() >= self._renew_at:
+        if self.is_away or time.monotonic() >= self._renew_at:
             self._plan_renewal()
             self._try(self._renew)
-        self._try(self._reap)
+        if not self.is_away and time.monotonic() >= self._reap_at:
+            self._try(self._reap)
         self._node.holding.end_without_store()
 
     def _plan_renewal(self) -> None:
@@ -139,6 +140,9 @@ class Presence:
             if not self.is_away:
                 self._node.log.write(logging.WARNING, "%s", error)
             self.is_away = True
+            # Nobody could renew. When the database is back, all who are alive do that
+            # first; otherwise they would declare each other dead.
+            self._reap_at = time.monotonic() + self._node.settings.store_lease / 3
         except Exception as error:
             message = "A fault in the executor, which goes on"
             self._node.log.write(logging.ERROR, message, error=error)

@@ -18,6 +18,7 @@ _REFRESH = 0.5
 """Seconds between two looks at what the worker does."""
 _BETWEEN = 10.0
 """Seconds between two lines that are not on a terminal."""
+_AWAY = "the database is away"
 
 
 class Tally:
@@ -106,7 +107,9 @@ class Worker:
         """Show what it does, if that is something else than before."""
         line, now = self._description(), time.monotonic()
         before, at = self._shown
-        if line == before or (not self._is_terminal and now - at < _BETWEEN):
+        is_urgent = (_AWAY in line) != (_AWAY in before)
+        is_late = self._is_terminal or is_urgent or now - at >= _BETWEEN
+        if line == before or not is_late:
             return
         self._shown = line, now
         if self._is_terminal:
@@ -125,7 +128,7 @@ class Worker:
             f"{tally.failed} failed",
         ]
         if not self._node.is_reachable:
-            parts.append("the database is away")
+            parts.append(_AWAY)
         return ", ".join(parts)
 
     def _say(self, text: str) -> None:

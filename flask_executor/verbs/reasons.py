@@ -246,6 +246,6 @@ def _names(names: t.Sequence[str]) -> str:
 def _time(seconds: float) -> str:
     """Return a number of seconds for people."""
     for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
+        if round(seconds) >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
     return "1 second" if f"{seconds:.0f}" == "1" else f"{seconds:.0f} seconds"

@@ -18,7 +18,7 @@ from click.testing import Result
 from flask import Flask
 from flask.cli import ScriptInfo
 from limits import LIMIT
-from scripts import PYTHONPATH, commands
+from scripts import PYTHONPATH, ROOT, commands
 
 from flask_executor import Executor
 from flask_executor.cli import executor as group
@@ -115,13 +115,14 @@ def test_without_a_store(app: Flask, invoke: Invoke, words: tuple[str, ...]) -> 
 
 def test_errors_of_the_config(app: Flask, invoke: Invoke) -> None:
     """What the config has wrong is said in one line, without a traceback."""
-    Executor(app)
-    app.config["EXECUTOR_STORE"] = "mysql://db/tasks"
-    assert "mysql is not supported" in refused(invoke, "worker")
-    app.config["EXECUTOR_STORE"] = "tasks.db"
-    assert "EXECUTOR_STORE = 'tasks.db' is not" in refused(invoke, "worker")
-    app.config["EXECUTOR_STORE"] = "postgresql+psycopg://db@127.0.0.1:1/tasks"
-    assert "is not available" in refused(invoke, "store", "check")
+    for words, store, said in (
+        (("worker",), "mysql://db/tasks", "mysql is not supported"),
+        (("worker",), "tasks.db", "EXECUTOR_STORE = 'tasks.db' is not"),
+        (("store", "check"), "postgresql://db@127.0.0.1:1/x", "is not available"),
+    ):
+        app.config["EXECUTOR_STORE"] = store
+        Executor(app)
+        assert said in refused(invoke, *words)
 
 
 def test_a_worker_needs_a_pool(app: Flask, invoke: Invoke) -> None:
@@ -222,3 +223,17 @@ def test_a_terminal_shows_one_line(app: Flask) -> None:
     assert shown.endswith(
         "\r\x1b[Kpress ends: 0 of 2 busy, 0 waiting here, 0 succeeded, 1 failed\n"
     )
+
+
+def test_the_unit_of_the_docs() -> None:
+    """Its command is one, and it stops later than tasks have time to drain."""
+    page = (ROOT / "docs/howto/worker.rst").read_text()
+    (line,) = re.findall(r"^    ExecStart=\S+/bin/flask (.+)$", page, re.MULTILINE)
+    app, *words = line.removeprefix("--app ").split()
+    assert app == "shop"
+    assert words[:2] == ["executor", "worker"]
+    found = group.commands["worker"].make_context("worker", words[2:])
+    assert found.params["shown"] == "%i"
+    (drain,) = re.findall(r'"EXECUTOR_DRAIN_TIMEOUT"\] = (\d+)', page)
+    (stop,) = re.findall(r"TimeoutStopSec=(\d+)", page)
+    assert int(drain) < int(stop)

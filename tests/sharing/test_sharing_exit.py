@@ -149,6 +149,7 @@ read.using(key="read", guarantee="at_least_once").submit()
 """
 
 
+@pytest.mark.holds("g-store-end")
 def test_a_database_that_has_gone(tmp_path: Path, postgresql: databases.Server) -> None:
     """If the database has gone before the last task ends, the process ends within
     seconds, and says what could not be written.
@@ -164,6 +165,7 @@ def test_a_database_that_has_gone(tmp_path: Path, postgresql: databases.Server) 
     assert "Traceback" not in errors
 
 
+@pytest.mark.holds("g-store-end")
 def test_a_database_that_does_not_answer(tmp_path: Path, url: str) -> None:
     """If another process that was stopped has the turn to write, the same holds."""
     with Script(tmp_path, url, RUNS) as script:

@@ -6,8 +6,11 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +20,7 @@ import databases
 import pytest
 from limits import LIMIT
 from scripts import PYTHONPATH, commands
+from scripts import environment as plain_environment
 from test_servers import Server, gunicorn
 
 from flask_executor.stores.sql import SqlStore
@@ -156,6 +160,7 @@ def four(
         yield server
 
 
+@pytest.mark.holds("g-store-everywhere")
 def test_every_worker_answers(four: Server) -> None:
     """Of 40 and more polls, at all four workers, none says that it knows no task."""
     post(four, "/double/polled")
@@ -173,12 +178,14 @@ def test_every_worker_answers(four: Server) -> None:
     assert {(one["state"], one["value"]) for _, one in answers} == {("succeeded", 12)}
 
 
+@pytest.mark.holds("g-store-everywhere")
 def test_a_key_is_taken_everywhere(four: Server) -> None:
     """Of eight submits of one key at the same time, one is accepted."""
     found = at_once(lambda: ask(four, "POST", "/double/once"), 8)
     assert sorted(status for status, _ in found) == [200] * 7 + [202]
 
 
+@pytest.mark.holds("g-store-pop")
 def test_a_pop_is_won_once(four: Server) -> None:
     """Of eight processes and threads that pop one key, one gets the future."""
     post(four, "/double/popped")
@@ -187,6 +194,7 @@ def test_a_pop_is_won_once(four: Server) -> None:
     assert state_of(four, "popped") == "HTTP 404"
 
 
+@pytest.mark.holds("g-store-killed")
 def test_what_becomes_of_the_tasks_of_a_killed_process(
     four: Server, gate: Gate
 ) -> None:
@@ -212,6 +220,7 @@ def test_what_becomes_of_the_tasks_of_a_killed_process(
     until(lambda: state_of(four, "at_least_once") == "succeeded")
 
 
+@pytest.mark.holds("g-store-hand-back")
 def test_a_restart_loses_nothing(tmp_path: Path, url: str, gate: Gate) -> None:
     """At SIGTERM what has not begun goes back at once, and what runs ends; the next
     server knows what was finished, and runs the rest from its first request on.
@@ -245,6 +254,86 @@ def test_a_restart_loses_nothing(tmp_path: Path, url: str, gate: Gate) -> None:
         assert len(second.notes.matching("^began at_least_once-2")) == 1
 
 
+@pytest.mark.holds("g-store-fresh")
+def test_a_fresh_process_takes_up_what_the_dead_left(
+    tmp_path: Path, url: str, gate: Gate
+) -> None:
+    """After a kill of the whole server, the first request to the next one is enough."""
+    with serve(tmp_path / "first", url, "-w", "1") as first:
+        post(first, f"/hold/{gate.port}/at_least_once-1")
+        gate.let_in(1)
+        os.killpg(first.process.pid, signal.SIGKILL)
+    with serve(tmp_path / "second", url, "-w", "1") as second:
+        assert second.ask("/")
+        second.notes.until("^began at_least_once-1")
+
+
+def test_a_worker_waits_for_its_database(tmp_path: Path, gate: Gate) -> None:
+    """If the database is away when it starts, or later, it says so and goes on when it
+    is back; nobody is declared dead because the database was away longer than a lease.
+    """
+    database = databases.Server()
+    try:
+        database.stop()
+        with Worker(tmp_path / "worker", database.url) as worker:
+            worker.log.until("looks for tasks again and again, because: .* not avail")
+            database.start()
+            with serve(tmp_path / "web", database.url, STORE_RUN=False) as web:
+                post(web, f"/hold/{gate.port}/at_least_once-1")
+                gate.let_in(1)
+                database.stop(signal.SIGINT)  # so that it forgets nothing
+                gate.let_go()
+                worker.log.until(", the database is away$")
+                time.sleep(LEASE + 0.5)  # every lease is over
+                database.start()
+                until(lambda: state_of(web, "at_least_once-1") == "succeeded")
+                worker.notes.drain()
+                assert len(worker.notes.matching("^began")) == 1
+    finally:
+        database.remove()
+
+
+def test_the_reloader(tmp_path: Path, url: str) -> None:
+    """Under Flask's reloader, its child runs saved tasks, and its parent does not."""
+    words = ("-m", "flask", "--app", "shared_app", "run", "--port", "0", "--reload")
+    with (
+        environment(url),
+        Server(tmp_path / "server", *words) as server,
+        contextlib.closing(SqlStore(url)) as store,
+    ):
+        child = int(server.ask("/"))
+        until(store.workers)
+        assert [one.pid for one in store.workers()] == [child]
+        assert child != server.process.pid
+
+
+SHELL = """
+from shared_app import *
+assert app.test_client().get("/").status_code == 200
+print("keys", executor.futures.keys())
+print("runs", executor._state().dispatcher.node.runs)
+print("result", double.using(guarantee="at_least_once").submit(21).result(30))
+"""
+
+
+def test_a_shell(tmp_path: Path, url: str) -> None:
+    """A shell runs nothing because it looks, or makes a request by hand; what it
+    submits, it runs.
+    """
+    with environment(url):
+        done = subprocess.run(
+            [sys.executable, "-m", "flask", "--app", "shared_app", "shell"],
+            env=plain_environment(SERVER_NOTES=os.devnull),
+            input=SHELL,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+        )
+    assert re.findall(r"(keys|runs|result) (.*)", done.stdout) == [
+        *(("keys", "[]"), ("runs", "False"), ("result", "42")),
+    ], done
+
+
 @pytest.mark.parametrize("kind", ["gthread", "gevent"])
 def test_other_kinds_of_workers(tmp_path: Path, url: str, kind: str) -> None:
     """Threads and greenlets that serve share the tasks, too."""
@@ -256,6 +345,7 @@ def test_other_kinds_of_workers(tmp_path: Path, url: str, kind: str) -> None:
         assert server.terminate() == 0
 
 
+@pytest.mark.holds("g-store-hand-back")
 def test_a_worker_beside_a_server(tmp_path: Path, url: str, gate: Gate) -> None:
     """With EXECUTOR_STORE_RUN = False the worker runs what the server accepts. At
     SIGTERM it hands back what has not begun, and ends what runs.

@@ -55,6 +55,7 @@ def test_the_first_request_starts_it(app: Flask, executor: Executor) -> None:
     assert runs(app, executor)
 
 
+@pytest.mark.holds("g-store-runs")
 def test_the_config_keeps_a_server_from_it(app: Flask, executor: Executor) -> None:
     """With EXECUTOR_STORE_RUN = False, neither a request nor a submit starts it."""
     app.config["EXECUTOR_STORE_RUN"] = "false"
@@ -64,6 +65,7 @@ def test_the_config_keeps_a_server_from_it(app: Flask, executor: Executor) -> No
     assert not runs(app, executor)
 
 
+@pytest.mark.holds("g-store-runs")
 def test_a_submit_starts_it_and_a_look_does_not(app: Flask, executor: Executor) -> None:
     """A process that only reads runs none; one that submits with a guarantee does."""
     with app.app_context():

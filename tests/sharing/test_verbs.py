@@ -9,7 +9,8 @@ from enum import Enum
 
 import pytest
 from flask import g, request
-from processes import NewProcess, Process, reached, until
+from limits import LIMIT
+from processes import NewProcess, Process, declare, paused_in, reached, until
 
 from flask_executor import (
     DuplicateKey,
@@ -28,13 +29,6 @@ Gate = threading.Event
 
 class Colour(Enum):
     RED = 1
-
-
-def declare(process: Process, fn: t.Callable[..., t.Any], **options: t.Any) -> t.Any:
-    """Declare a job that its process knows until the end of the test."""
-    job = process.job(fn, **options)
-    process.app.extensions.setdefault("jobs", []).append(job)
-    return job
 
 
 def fail(text: str) -> None:
@@ -215,7 +209,7 @@ def test_who_is_there_is_listed(one: Process, other: Process, gate: Gate) -> Non
     assert t.cast(datetime, worker.alive_until) > t.cast(datetime, worker.started_at)
     gate.set()
     ended(one, future)
-    one.node.presence.leave()
+    one.node.presence.leave(LIMIT)
     assert other.executor.workers() == []
 
 
@@ -287,7 +281,7 @@ def test_nobody_begins_tasks_of_a_paused_job(process: NewProcess) -> None:
         declare(each, lambda: ran.append("free"), name="free")
     names = one.executor._job_names
     one.executor.pause("paused")
-    until(lambda: "paused" in other.store.paused() and paused_in(other))
+    until(lambda: paused_in(other))
     kept = [names.find("paused").submit(), other_job(other, "paused").submit()]
     free = [names.find("free").submit(), other_job(other, "free").submit()]
     ended(one, *free)
@@ -298,11 +292,6 @@ def test_nobody_begins_tasks_of_a_paused_job(process: NewProcess) -> None:
     other.executor.resume("paused")
     ended(one, *kept)
     assert sorted(ran) == ["free", "free", "paused", "paused"]
-
-
-def paused_in(process: Process) -> frozenset[str]:
-    pauses = process.executor._state().dispatcher.pauses
-    return frozenset() if pauses is None else t.cast("frozenset[str]", pauses.names)
 
 
 def other_job(process: Process, name: str) -> t.Any:

@@ -10,7 +10,7 @@ from os import getpid
 
 import pytest
 from databases import free_port
-from processes import NewProcess, Process, reached, until
+from processes import NewProcess, Process, declare, paused_in, reached, until
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
@@ -20,13 +20,6 @@ from flask_executor.stores.sql.database import Database
 
 Gate = threading.Event
 HERE = f"{socket.gethostname()}:{getpid()}"
-
-
-def declare(process: Process, fn: t.Callable[..., t.Any], **options: t.Any) -> t.Any:
-    """Declare a job that its process knows until the end of the test."""
-    job = process.job(fn, **options)
-    process.app.extensions.setdefault("jobs", []).append(job)
-    return job
 
 
 def why(process: Process, future: t.Any) -> Reason:
@@ -163,7 +156,7 @@ def test_a_pause_is_named(one: Process, other: Process) -> None:
     """Everywhere, with what ends it."""
     job = declare(one, int)
     other.executor.pause("job")
-    one.node.note_pauses()
+    until(lambda: paused_in(one))
     future = job.submit()
     until(lambda: one.record(future).owner is None)
     for process in (one, other):

@@ -146,7 +146,7 @@ def use_everything(store: SqlStore, clock: HandClock) -> None:
     refused(store, new(unique_key="u"))
     refused(store, new(key="k0"))
     insert(store, new(unique_key="u", replace=True))
-    again = new(retried_from=get(store, 1).uid, key="k0")
+    again = new(retried_from="u", key="k0")
     refused(store, again)
     clock.advance(2)
     store.promote()

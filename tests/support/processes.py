@@ -67,6 +67,19 @@ class Process:
         self.node.leaving.close()
 
 
+def declare(process: Process, fn: t.Callable[..., t.Any], **options: t.Any) -> t.Any:
+    """Declare a job that its process knows until the end of the test."""
+    job = process.job(fn, **options)
+    process.app.extensions.setdefault("jobs", []).append(job)
+    return job
+
+
+def paused_in(process: Process) -> frozenset[str]:
+    """The jobs of which a process knows that they are paused."""
+    pauses = process.executor._state().dispatcher.pauses
+    return frozenset() if pauses is None else t.cast("frozenset[str]", pauses.names)
+
+
 def until(condition: t.Callable[[], t.Any], limit: float = LIMIT) -> t.Any:
     """Return what a condition returns, as soon as that is true."""
     deadline = time.monotonic() + limit
