@@ -139,7 +139,7 @@ class PromptFeeding(Feeding):
         self._must_look = True
         if self._may_look() and not self._node.ticks.is_ready:
             self._node.ticks.update()
-        # Who is looking already, on whatever thread, looks again.
+        # A thread that is looking already looks again.
         while self._may_look() and self._looking.acquire(blocking=False):
             try:
                 self._must_look = False

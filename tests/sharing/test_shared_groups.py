@@ -8,6 +8,8 @@ import typing as t
 import pytest
 from limits import LIMIT
 from processes import NewProcess, Process, reached, until
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
 
 from flask_executor import Group, Progress
 
@@ -146,3 +148,29 @@ def test_it_survives_its_process(process: NewProcess, other: Process) -> None:
     second.serve()
     with other.app.app_context():
         assert sorted(named(other).results(LIMIT)) == [0, 2, 4, 6]
+
+
+def test_members_in_a_transaction(
+    one: Process, other: Process, job: t.Any, url: str
+) -> None:
+    """They count when their session commits, in a group that has a row already."""
+    engine = create_engine(url)
+    with one.app.app_context(), Session(engine) as session:
+        group = one.executor.group("import")
+        in_session = group.using(session=session)
+        in_session.submit(job, 1)
+        session.commit()
+        assert other_knows(other) is None
+        group.submit(job, 2)
+        in_session.submit(job, 3)
+        session.rollback()
+        in_session.submit(job, 4)
+        session.commit()
+        assert group.wait(LIMIT)
+    engine.dispose()
+    assert named(other).progress == Progress(2, 2)
+
+
+def other_knows(other: Process) -> Group | None:
+    with other.app.app_context():
+        return other.executor.group_named("import")
