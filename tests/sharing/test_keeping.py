@@ -43,7 +43,7 @@ def test_each_state_has_its_time(process: NewProcess) -> None:
     assert other.futures.pop("good") is None and len(other.futures) == 2
     assert good.result() == 1  # who holds the future has it still
     assert ended(other, "good", abs, -2).result(LIMIT) == 2
-    assert not waiting.done()
+    assert not waiting.done() and waiting.cancel()
 
 
 def test_the_default_is_longer(process: NewProcess) -> None:
