@@ -82,7 +82,7 @@ crash: $(VENV)/.installed-tests
 	$(BIN)/python tests/crash/harness.py table 5 20
 
 clean:
-	rm -rf $(VENV) .ci-venvs .bench docs/_build build dist *.egg-info
+	rm -rf $(VENV) .ci-venvs .bench docs/_build build dist instance *.egg-info
 	rm -rf .coverage .coverage.* .coverage-parts .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -38,7 +38,6 @@ import sys
 import tempfile
 import time
 import typing as t
-from collections import Counter
 from contextlib import suppress
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -123,8 +122,8 @@ URGENT = 10
 """The priority of an urgent task; the others have 0."""
 
 
-# The jobs: plain functions that see the request they were submitted from. If the process
-# that runs one dies, another one runs it again.
+# The jobs: plain functions that see the request they were submitted from. If the
+# process that runs one dies, another one runs it again. So each may run twice.
 
 
 @executor.job(name="send_confirmation", guarantee="at_least_once")
@@ -188,7 +187,8 @@ async def thumbnails(priority: int) -> list[bytes]:
 @executor.job(name="clean_up", guarantee="at_least_once")
 def clean_up() -> str:
     """Remove uploads and mail that are older than a day."""
-    files = [*file_in("uploads", "").iterdir(), *file_in("mail", "").iterdir()]
+    folders = [Path(app.instance_path, name) for name in ("uploads", "mail")]
+    files = [path for folder in folders for path in folder.glob("*")]
     old = [path for path in files if time.time() - path.stat().st_mtime > 86_400]
     for path in old:
         path.unlink(missing_ok=True)
@@ -328,7 +328,9 @@ def state_of(task: TaskRecord) -> str:
     """Return the state in the page's words."""
     if task.state != "running":
         return task.state
-    return "stopping" if task.cancel_requested else "running"
+    # If this process runs it, it knows first.
+    asked = task.cancel_requested or future_of(task).task.cancel_requested
+    return "stopping" if asked else "running"
 
 
 def label_of(task: TaskRecord, state: str) -> str:
@@ -567,22 +569,25 @@ def show_all() -> None:
     table = (io.BytesIO(b"number,square\n" + squares.encode()), "squares.csv")
     show = functools.partial(show_in_terminal, app.test_client())
     print("Four jobs in the background of a Flask app")
-    mail = show("A thread sends an e-mail", "/sign-up", address="ada@example.org")["mail"]
-    print(f"   received: {mail['Subject']!r} for {mail['To']}")
-    found = show("A thread summarises a CSV file", "/summary", table=table)["result"]
-    for column in found["columns"]:
+    found = show("A thread sends an e-mail", "/sign-up", address="ada@example.org")
+    print("   received: {Subject!r} for {To}".format(**found["mail"]))
+    found = show("A thread summarises a CSV file", "/summary", table=table)
+    for column in found["result"]["columns"]:
         print("   {name:7} count {count}, mean {mean}, {min} to {max}".format(**column))
-    found = show("A worker process computes", "/fibonacci", n=24)["result"]
-    print(f"   the result: {found}")
+    found = show("A worker process computes", "/fibonacci", n=24)
+    print(f"   the result: {found['result']}")
     show("The same, cancelled while it runs", "/fibonacci", stop_after=0.5, n=35)
-    found = show("A group draws thumbnails, at once", "/thumbnails", urgent="on")["result"]
-    print(f"   the result: {len(found)} pictures")
+    found = show("A group draws thumbnails, at once", "/thumbnails", urgent="on")
+    print(f"   the result: {len(found['result'])} pictures")
 
 
 def show_in_terminal(
     client: t.Any, what: str, path: str, stop_after: float = math.inf, **form: t.Any
 ) -> t.Any:
-    """Post a form and ask for its task as the page does; print what is new."""
+    """Post a form and ask for its task as the page does; print what is new.
+
+    :return: its result and its mail.
+    """
     begun, line = time.perf_counter(), ""
     ask = functools.partial(client.open, headers={"Accept": "application/json"})
     answer = ask(path, method="POST", data=form, content_type="multipart/form-data")

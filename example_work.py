@@ -111,7 +111,8 @@ def lines_in(stream: t.IO[bytes], longest: int = 1_000_000) -> t.Iterator[str]:
                 raise ValueError(f"A line is longer than {longest:,} characters.")
             yield line
     finally:
-        text.detach()  # the file stays open, for its owner to close
+        if not stream.closed:
+            text.detach()  # the file stays open, for its owner to close
 
 
 def summary_of(rows: t.Iterator[list[str]]) -> dict[str, t.Any]:

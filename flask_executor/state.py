@@ -167,19 +167,6 @@ class AppState:
         self._made(made)
         return made
 
-    def replace_dispatcher(
-        self, new: Dispatcher | None = None, futures: FutureCollection | None = None
-    ) -> tuple[Dispatcher | None, FutureCollection | None]:
-        """Take another dispatcher, or none; return the one there was, for later.
-
-        With a store, the futures belong to the dispatcher.
-        """
-        before = self._dispatcher, self._futures
-        self._dispatcher = new
-        if self._settings is not None and self._settings.store is not None:
-            self._futures = futures
-        return before
-
     def serve(self) -> None:
         """Run saved tasks of all processes in this one, which serves requests."""
         self.dispatcher.node.serve()

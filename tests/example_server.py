@@ -33,6 +33,7 @@ class Server:
     def __init__(self, *command: str, **env: str) -> None:
         self._folder = tempfile.TemporaryDirectory()
         env = {"EXAMPLE_FOLDER": self._folder.name, **env}
+        self.folder = Path(env["EXAMPLE_FOLDER"])
         self.process = subprocess.Popen(
             [sys.executable, *command],
             stdout=subprocess.PIPE,

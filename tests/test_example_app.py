@@ -257,8 +257,9 @@ def test_progress_of_a_summary(
     gate.set()
     assert (found["state"], found["ended"]) == ("running", False)
     assert re.fullmatch(r"Running, \d+ s", found["label"])
-    assert found["message"] == "100 lines"
-    assert 0 < found["fraction"] < 0.1
+    # What comes within a fifth of a second is shown with the next report.
+    assert found["message"] in ("0 lines", "100 lines")
+    assert 0 <= found["fraction"] < 0.1
     ended = outcome(client, key)
     assert (ended["state"], ended["ended"], ended["fraction"]) == ("succeeded", True, 1)
     assert re.fullmatch(r"Done in [\d.]+ m?s", ended["label"])
@@ -392,6 +393,8 @@ def test_a_large_file_in_constant_memory() -> None:
         method="POST", data=body, content_type=form
     ):
         file = request.files["table"]  # parsed here, as in the view
+        small = FileStorage(io.BytesIO(b"a\n1\n"))
+        example_app.summarise.submit(example_app.saved(small)).result(LIMIT)
         tracemalloc.start()
         try:
             upload = example_app.saved(file)
@@ -490,7 +493,7 @@ def test_a_group_that_waits_says_so(client: FlaskClient) -> None:
     with heard(task_started, "thumbnail") as (_, begun):
         cancel(client, ahead[0])
         assert begun.wait(LIMIT)
-    assert status(client, key)["label"].startswith("Running, ")
+    wait_until(lambda: status(client, key)["label"].startswith("Running, "))
     for one in (key, *ahead):
         cancel(client, one)
         outcome(client, one)
@@ -627,7 +630,7 @@ def test_nightly_job(client: FlaskClient) -> None:
     os.utime(old, (0, 0))
     with example_app.app.app_context():
         (nightly,) = example_app.executor.periodic
-        assert (nightly.name, nightly.schedule) == ("clean_up", "0 3 * * * UTC")
+        assert (nightly.name, nightly.schedule) == ("clean_up", "0 3 * * * (UTC)")
     ended = outcome(client, send(client, "/clean-up"))
     assert (ended["state"], ended["result"]) == ("succeeded", "Removed 1 of 2 files")
     assert (old.exists(), new.exists()) == (False, True)

@@ -240,6 +240,22 @@ def test_cancel_and_retry_by_id(
     assert record.retried_from == first.task.id
 
 
+def test_groups_are_found_by_name(
+    tasks: CapturedTasks, job: Job, executor: Executor
+) -> None:
+    """A captured task is a member of the group that submitted it, and no other."""
+    tasks.hold = True
+    executor.group("import").map(job, range(3))
+    job.submit(4)
+    found = executor.group_named("import")
+    assert found is not None
+    tasks.release(2)
+    assert (found.progress.done, found.progress.total, len(found)) == (2, 3, 3)
+    assert found.cancel()
+    tasks.release()
+    assert (found.done(), _ran) == (True, [0, 1, 4])
+
+
 def test_paused_jobs_wait(tasks: CapturedTasks, job: Job, executor: Executor) -> None:
     """A paused job begins when it is resumed; why() says what it waits for."""
     executor.pause("work")
@@ -309,6 +325,30 @@ def test_other_threads_submit(tasks: CapturedTasks, job: Job, app: Flask) -> Non
     for thread in threads:
         thread.join(LIMIT)
     assert len(_ran) == len(tasks.submitted) == 80
+
+
+@pytest.mark.parametrize("guarantee", ["at_most_once", "at_least_once"])
+@pytest.mark.usefixtures("no_threads")
+def test_saved_coroutines(
+    tasks: CapturedTasks, executor: Executor, guarantee: t.Any
+) -> None:
+    """A coroutine function runs to its end, in its next attempt, too."""
+
+    async def run(value: int) -> int:
+        return t.cast(int, work(value))
+
+    _failures.append(OSError("once"))
+    future = executor.job(name="run", guarantee=guarantee, retry=2)(run).submit(3)
+    tasks.clock.advance(60)
+    assert (future.result(), future.task.attempt) == (3, 2)
+
+
+def test_drain(tasks: CapturedTasks, job: Job, executor: Executor) -> None:
+    """What is saved and not due is cancelled by a drain, as without a store."""
+    done, late = job.submit(1), job.using(delay=60).submit(2)
+    drained = executor.drain(timeout=LIMIT)
+    assert [task.id for task in drained.cancelled] == [late.task.id]
+    assert (done.result(), late.cancelled(), tasks.unfinished) == (1, True, [])
 
 
 def test_no_secret_key() -> None:
@@ -496,3 +536,27 @@ def test_no_thread_is_left(
         """
     )
     pytester.runpytest_subprocess("-q", "-W", "error").assert_outcomes(passed=2)
+
+
+def test_a_block_with_a_real_store(executor_store: str) -> None:
+    """A captured block is apart from the real store, which is as it was afterwards."""
+    app, executor, job = new_app(executor_store)
+    with app.app_context():
+        assert job.submit_stored("before", 1).result(LIMIT) == 1
+        with capture(executor):
+            assert "before" not in executor.futures
+            job.submit_stored("within", 2)
+        assert [*executor.futures] == ["before"]
+        assert len(executor.tasks()) == 1
+
+
+def test_what_a_member_submits_is_no_member(executor_store: str) -> None:
+    """Not even if the member runs before the submit of the group returns."""
+    app, executor, job = new_app(executor_store)
+    app.config["EXECUTOR_TYPE"] = "sync"
+    executor.init_app(app)
+    with app.app_context():
+        executor.group("import").submit(lambda: job.submit(1))
+        assert (executor.group_named("import"), _ran) == (None, [1])
+        executor.group("import").submit(job, 2)
+        assert [one.result() for one in executor.group_named("import") or ()] == [2]

@@ -243,6 +243,7 @@ class Accepting:
             retry=retry_numbers(options.retry),
             unique_key=None if unique is None else encode_key(unique),
             replace=options.on_taken == "replace",
+            group_id=self._node.grouping.current(opens=options.session is None),
             payload=one.payload,
         )
 

@@ -135,7 +135,7 @@ class Feeding:
     @property
     def _is_busy(self) -> bool:
         node = self._node
-        pending = node.holding or node.committing.has_pending()
+        pending = node.holding or node.committing.has_pending() or node.ticks.begun
         return bool(self._claims or pending or node.following.open())
 
     @property

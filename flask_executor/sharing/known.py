@@ -11,6 +11,7 @@ import typing as t
 from ..current import Progress
 from ..errors import UnknownTask
 from ..futures import TaskFuture
+from ..groups import Group
 from ..store_errors import KeyNotReadable, StoreUnavailable
 from ..stores.keys import decode_key
 from ..stores.records import Record, WorkerRecord
@@ -111,6 +112,10 @@ class SharedTasks(Verbs):
             return explain(self._facts(id))
         except StoreUnavailable as error:
             return explain(Facts(name=id, state="waiting", away=error.reason))
+
+    def group_named(self, name: str, submitting: t.Any) -> Group | None:
+        """Return the newest saved group of a name, or None."""
+        return t.cast("Group | None", self._node.grouping.named(name, submitting))
 
     def retry(self, id: str) -> TaskFuture[t.Any]:
         """Run a task that has ended once more, as a new task."""

@@ -29,6 +29,7 @@ from .deliveries import Deliveries
 from .feeding import Feeding
 from .following import Following
 from .futures import SharedFutures
+from .grouping import Grouping
 from .holding import Holding
 from .known import SharedTasks
 from .leaving import Leaving, say_goodbye
@@ -66,6 +67,7 @@ class Node:
         self.claiming: Claiming = Claiming(self)
         self.presence: Presence = Presence(self, name)
         self.feeding: Feeding = Feeding(self, name)
+        self.grouping: Grouping = Grouping(self)
         self.accepting: Accepting = Accepting(self)
         self.committing: Committing = Committing(self)
         self.ticks: StoreTicks = StoreTicks(self)
@@ -144,7 +146,7 @@ class Node:
             return not self.dispatcher.pool.runs_in_caller
         if key is not NoKey or options.unique is not None:
             return True
-        return options.guarantee != "ephemeral"
+        return options.guarantee != "ephemeral" or self.ticks.has_current
 
     def accepting_for(self, options: Options) -> Accepting:
         """Return what accepts a call with these options."""

@@ -26,10 +26,12 @@ def new_node(dispatcher: Dispatcher, names: t.Any, name: str, executor: str) -> 
     except ImportError as error:
         raise not_installed(where, error) from None
     database: t.Any = _engine_of(app) if where == "flask-sqlalchemy" else where
+    clock = dispatcher.timer.clock
     store = SqlStore(
         database,
         prefix=prefix_of_tables(executor),
         folder=app.instance_path,
+        clock=clock.time if clock.is_manual else None,
         name=name,
     )
     return Node(dispatcher, store, names, name)

@@ -44,6 +44,11 @@ class StoreTicks:
 
     # The runner of this process
 
+    @property
+    def begun(self) -> bool:
+        """True if this process runs periodic jobs at their times."""
+        return bool(self._specs) and not self._node.dispatcher.table.closed
+
     def begin(self, specs: t.Mapping[str, str], then: t.Callable[[], object]) -> None:
         """Note which jobs there are, and call a function when their ticks are known.
 
@@ -116,7 +121,7 @@ class StoreTicks:
         else:
             store.resume(row)
             # A process that starts must not make up for what was left out.
-            store.tick(row, store.now(), None)
+            store.tick(row, self._node.dispatcher._time(), None)
         self.refresh()
 
     # What accepts tasks

@@ -142,7 +142,7 @@ def capture(
 def _captured(executor: Executor, tasks: CapturedTasks) -> t.Iterator[None]:
     """Replace the dispatchers of an executor within the block."""
     new_before, new = executor._new_dispatcher, tasks._new_dispatcher
-    before = {state: state.replace_dispatcher() for state in _states(executor)}
+    before = {state: _replaced(state) for state in _states(executor)}
     executor._new_dispatcher = new
     for state in before:
         state.new_dispatcher = new
@@ -152,8 +152,20 @@ def _captured(executor: Executor, tasks: CapturedTasks) -> t.Iterator[None]:
         executor._new_dispatcher = new_before
         for state in {*before, *_states(executor)}:
             # An app that came within the block makes a dispatcher at its next use.
-            state.replace_dispatcher(*before.get(state, ()))
+            _replaced(state, *before.get(state, ()))
             state.new_dispatcher = new_before
+
+
+def _replaced(state: t.Any, dispatcher: t.Any = None, futures: t.Any = None) -> t.Any:
+    """Give an app's state another dispatcher, or none; return what there was.
+
+    With a store, the futures belong to the dispatcher.
+    """
+    before = state._dispatcher, state._futures
+    state._dispatcher = dispatcher
+    if state._settings is not None and state._settings.store is not None:
+        state._futures = futures
+    return before
 
 
 def _states(executor: Executor) -> list[t.Any]:

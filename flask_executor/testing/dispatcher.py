@@ -126,7 +126,7 @@ class CaptureDispatcher(Dispatcher):
         return super().drain(timeout)
 
     def close(self) -> None:
-        """End what waits; nothing is there for anybody after the test."""
+        """Accept nothing more, cancel what waits, and end the store."""
         self.shutdown(wait=False, cancel_futures=True)
         if self.node is not None:
             self.node.close()

@@ -137,7 +137,9 @@ class PromptFeeding(Feeding):
     def wake(self, _: object = None) -> None:
         """Look at once: something has changed, or is due."""
         self._must_look = True
-        # Who is looking already, on whatever thread, looks again.
+        if self._may_look() and not self._node.ticks.is_ready:
+            self._node.ticks.update()
+        # A thread that is looking already looks again.
         while self._may_look() and self._looking.acquire(blocking=False):
             try:
                 self._must_look = False

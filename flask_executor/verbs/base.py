@@ -10,6 +10,7 @@ import typing as t
 from abc import ABC, abstractmethod
 
 from ..futures import TaskFuture
+from ..groups import Group
 from .reasons import Reason
 from .records import TaskRecord, WorkerInfo
 
@@ -73,6 +74,13 @@ class Verbs(ABC):
     @abstractmethod
     def why(self, id: str) -> Reason:
         """Return why a task does not run."""
+
+    @abstractmethod
+    def group_named(self, name: str, submitting: t.Any) -> Group | None:
+        """Return the newest saved group of a name, or None.
+
+        :param submitting: what submits new members.
+        """
 
     @abstractmethod
     def retry(self, id: str) -> TaskFuture[t.Any]:

@@ -6,6 +6,7 @@ import typing as t
 
 from ..errors import InvalidOption
 from ..futures import TaskFuture
+from ..groups import Group
 from ..job_names import JobNames, job_name
 from ..jobs import ExecutorJob
 from ..payload import name_of_class
@@ -147,6 +148,18 @@ class HasTasks:
         :raises StoreUnavailable: if the database is away.
         """
         return self._verbs().retry(id)
+
+    def group_named(self, name: str) -> Group | None:
+        """Return the newest group of that name, from whatever process; None: no such.
+
+        It has the members that are saved, and those that are saved later. Its
+        ``progress``, ``done()`` and ``cancel()`` ask the store, and read no result.
+        ``progress`` counts the members that have ended. What it submits joins the
+        group. Without a store no group is found.
+
+        :raises StoreUnavailable: if the database is away.
+        """
+        return self._verbs().group_named(name, self)
 
     def _verbs(self) -> Verbs:
         me = t.cast(t.Any, self)

@@ -93,6 +93,9 @@ class OwnTasks(Verbs):
         error = record.error_class
         return explain(Facts(name=record.name, state=record.state, error_class=error))
 
+    def group_named(self, name: str, submitting: t.Any) -> None:
+        """Return None: groups are known by their names in a store."""
+
     def retry(self, id: str) -> TaskFuture[t.Any]:
         """Refuse it: nothing is kept of a call that has ended."""
         record = self.task(id)

@@ -117,13 +117,16 @@ sys.stdin.readline()
 
 def test_a_script_ends_at_once(tmp_path: Path, url: str) -> None:
     """With a store, the end of a script takes a fraction of a second longer."""
-    took = {}
-    for body in (BARE, KEYED):
-        with Script(tmp_path, url, body) as script:
+    took: dict[str, list[float]] = {BARE: [], KEYED: []}
+    for body in (BARE, KEYED) * 3:  # the fastest counts: machines are busy
+        with Script(
+            tmp_path, url, body.replace('"a"', repr(len(took[body])))
+        ) as script:
             script.until("over")
-            took[body], errors = script.go_on()
+            seconds, errors = script.go_on()
+            took[body].append(seconds)
             assert (script.process.returncode, errors) == (0, "")
-    assert took[KEYED] - took[BARE] < 1
+    assert min(took[KEYED]) - min(took[BARE]) < 1
     with contextlib.closing(SqlStore(url)) as store:
         assert store.workers() == []
         assert store.workers(alive=False)[0].state == "left"

@@ -18,7 +18,7 @@ from processes import NewProcess, Process, until
 from scripts import SUPPORT, environment
 from sqlalchemy import text
 
-from flask_executor import PeriodicJob, StoreUnavailable
+from flask_executor import PeriodicJob, StoreUnavailable, cli
 from flask_executor.stores.sql import SqlStore
 from flask_executor.testing import ManualClock
 
@@ -256,3 +256,16 @@ def test_processes_that_race_for_ticks(
     ran = collections.Counter(effects.read_text().split())
     for one in store.get_many("id", ids):
         assert ran[one.uid] == 1 or (one.lost and ran[one.uid] == 2)
+
+
+def test_a_worker_runs_them(process: NewProcess) -> None:
+    """flask executor worker submits the ticks, if there are periodic jobs."""
+    with_jobs, without = process(), process()
+    with_jobs.executor.every(3600)(with_jobs.executor.job(name="tidy")(lambda: 42))
+    run = "flask_executor.sharing.worker.Worker.run"
+    with mock.patch(run, return_value=0):
+        for one in (with_jobs, without):
+            result = one.app.test_cli_runner().invoke(cli.executor, ["worker"])
+            assert result.exit_code == 0, result.output
+    assert with_jobs.executor.periodic.running
+    assert not without.executor.periodic.running
