@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import typing as t
+from concurrent.futures import CancelledError
 from concurrent.futures import wait as wait_for
 
 import pytest
@@ -283,6 +284,66 @@ def test_a_timeout_that_is_over_as_the_run_returns(app: Flask) -> None:
         assert executor.drain(0) == ((), (), ())
 
     assert at_every_line(app, scenario, "dispatch") > 10
+
+
+def test_a_blocked_task_is_woken_in_spite_of_one_that_pauses(app: Flask) -> None:
+    """A worker that is about to begin a task stands anywhere, while code that waits for
+    that task may run it: the next place goes to the task that is blocked, not to the
+    one that pauses by then before its second attempt.
+    """
+    app.config["EXECUTOR_MAX_WORKERS"] = 3
+
+    def scenario(stop: Stop, executor: Executor) -> None:
+        waits, go, inside, leave = (threading.Event() for _ in range(4))
+        pausing: list[Future] = []
+
+        def member(number: int) -> int:
+            if number == 0:
+                raise OSError
+            if number == 1:
+                inside.set()
+                leave.wait(LIMIT)
+            return number
+
+        again = Retry(attempts=2, delay=600)
+        job = executor.job(max_concurrency=1, retry=again)(member)
+
+        def orchestrate() -> None:
+            waits.set()
+            go.wait(LIMIT)
+            pausing.append(job.submit(0))
+            wait_for_result(pausing[0])
+
+        outer = executor.submit(orchestrate)
+        assert waits.wait(LIMIT)
+        with stop:  # looks at the worker that starts now, for the first member
+            go.set()
+            stop.wait(lambda: pauses(pausing))
+        wait_for([outer], 0.01)  # as long as it comes on without that worker
+        others = [job.submit(1), job.submit(2)]
+        inside.wait(0.01)
+        stop.go_on()
+        assert inside.wait(LIMIT)
+        # No other worker is free, so that one has tried to begin the last member.
+        assert executor.submit(abs, -1).result(LIMIT) == 1
+        leave.set()
+        try:
+            assert [future.result(LIMIT) for future in others] == [1, 2]
+        finally:
+            until(pausing[0].cancel)
+        outer.result(LIMIT)
+        close(executor)
+
+    assert at_every_line(app, scenario, "dispatch") > 10
+
+
+def wait_for_result(future: Future) -> None:
+    with contextlib.suppress(CancelledError):
+        future.result()
+
+
+def pauses(futures: list[Future]) -> bool:
+    return bool(futures) and t.cast(t.Any, futures[0].task).state == "retrying"
 
 
 def test_who_stands_in_the_table_keeps_nobody_waiting(app: Flask) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import typing as t
 
@@ -34,7 +35,8 @@ def test_a_group_asks_its_members_at_once(
     """A task that is asked to stop at the end of a block tells its members, and does
     not succeed; so does one whose timeout is over.
     """
-    began = threading.Barrier(2)
+    began = threading.Barrier(3)
+    leaving: list[int] = []
 
     def member() -> None:
         began.wait(LIMIT)
@@ -44,16 +46,25 @@ def test_a_group_asks_its_members_at_once(
     def outer() -> str:
         with executor.group() as group:
             group.submit(member)
+            began.wait(LIMIT)
+            leaving.append(threading.get_ident())
         return "succeeded"
+
+    def waits() -> bool:
+        frame = sys._current_frames()[leaving[-1]] if leaving else None
+        return frame is not None and frame.f_code is threading.Condition.wait.__code__
 
     asked = executor.submit(outer)
     began.wait(LIMIT)
+    until(waits)
     assert asked.request_cancel()
     until(asked.done)
     assert asked.cancelled()
+    leaving.clear()
     late = executor.using(timeout=0.2).submit(outer)
     began.wait(LIMIT)
     assert isinstance(late.exception(LIMIT), TimeoutError)
+    executor.shutdown()  # so its member was told, too
 
 
 def test_shutdown_waits_for_helper_threads(
