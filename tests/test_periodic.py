@@ -620,6 +620,17 @@ def test_without_a_thread(app: Flask, executor: Executor) -> None:
     assert ran.wait(LIMIT)
 
 
+def test_where_the_reloader_is_only_imported(
+    executor: Executor, tasks: CapturedTasks
+) -> None:
+    """A process that only has werkzeug's module of the reloader runs them."""
+    importlib.import_module("werkzeug._reloader")
+    executor.every(10)(nothing)
+    executor.periodic.start()
+    tasks.clock.advance(10)
+    assert len(tasks.submitted) == 1
+
+
 # How they end
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import time
 import typing as t
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -435,8 +436,18 @@ def test_of_two_threads_one_wins(
     assert not together and not held(executor)
 
 
-def test_a_race_for_a_held_value(executor: Executor, gate: threading.Event) -> None:
+def test_a_race_for_a_held_value(
+    executor: Executor, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While the winner waits, of many threads one has submitted and the rest not."""
+    look = Uniques._holder
+
+    def look_and_let_others_run(self: Uniques, value: t.Any) -> t.Any:
+        found = look(self, value)
+        time.sleep(0.001)  # where a thread could be stopped
+        return found
+
+    monkeypatch.setattr(Uniques, "_holder", look_and_let_others_run)
     occupied = occupy(executor, gate, workers=4)
     start = threading.Barrier(8)
 

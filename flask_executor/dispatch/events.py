@@ -101,7 +101,7 @@ class LogSink:
         task, goes_on = attempt.task, ""
         pool = task._pool
         if pool.runs_on_threads or pool.runs_in_caller:
-            goes_on = f", and goes on at:\n{_stack_of(attempt.thread)}"
+            goes_on = f", and goes on at:\n{stack_of(attempt.thread)}"
         message = "Task %s ran into its timeout of %g seconds%s"
         timeout = task.options.timeout
         self._log.write(logging.ERROR, message, task._label, timeout, goes_on)
@@ -135,7 +135,8 @@ def _no_collection() -> t.Iterator[None]:
                 gc.enable()
 
 
-def _stack_of(thread: int) -> str:
+def stack_of(thread: int) -> str:
+    """Return where a thread stands, as text; ``''`` for one that is gone."""
     with _no_collection():
         frame = sys._current_frames().get(thread)
     return "".join(traceback.format_stack(frame)) if frame is not None else ""

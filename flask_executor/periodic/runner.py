@@ -70,8 +70,7 @@ class Runner:
         """Returns the plans there are now, by name."""
         self.submit: t.Callable[[Plan, float], t.Any] = submit
         """Submits the task of a plan, to start after so many seconds."""
-        # Weak: the timer's thread must not keep what people have dropped.
-        self._dispatcher = weakref.ref(dispatcher)
+        self._table = dispatcher.table
         self._timer = dispatcher.timer
         self._clock = dispatcher.timer.clock
         self._log = dispatcher.events.log
@@ -133,8 +132,7 @@ class Runner:
             self._timer.aside(self._submit_all, due)
 
     def _has_ended(self) -> bool:
-        dispatcher = self._dispatcher()
-        return dispatcher is None or dispatcher.table.closed or is_reloader_parent()
+        return self._table.closed or is_reloader_parent()
 
     def _known(self, plan: Plan, now: float) -> list[tuple[Plan, float]] | None:
         """Return what is due of a plan, or None if that cannot be told now."""
@@ -184,6 +182,7 @@ class Runner:
         if again or not self._clock.is_manual:
             waits.append(_NAP)
         if waits:
+            # Weak: the timer's thread must not keep what people have dropped.
             self._alarm.set(min(waits), weakref.ref(self))
         if self._has_ended():  # meanwhile: who closed the timer found no alarm
             self._alarm.cancel()

@@ -5,8 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import threading
+import typing as t
 
 from flask import Flask
+
+from ..dispatch.events import stack_of
+
+_WAITS_FOR_CHILD = "restart_with_reloader"
 
 
 def may_start_at_submit(app: Flask) -> bool:
@@ -26,7 +32,13 @@ def may_start_at_submit(app: Flask) -> bool:
 def is_reloader_parent() -> bool:
     """Return True in the process that only starts the server again when code changes.
 
-    werkzeug imports that module when it does so, in both processes.
+    Its main thread stands in werkzeug's reloader and waits for the child. The module
+    alone says nothing: it is also imported in the child, and maybe elsewhere.
     """
-    is_child = os.environ.get("WERKZEUG_RUN_MAIN") == "true"
-    return "werkzeug._reloader" in sys.modules and not is_child
+    if "werkzeug._reloader" not in sys.modules:
+        return False
+    if os.environ.get("WERKZEUG_RUN_MAIN") == "true":
+        return False
+    main = t.cast(int, threading.main_thread().ident)
+    # Not the name alone: the lines of this function may be in that text.
+    return f", in {_WAITS_FOR_CHILD}" in stack_of(main)

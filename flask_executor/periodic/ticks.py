@@ -2,7 +2,9 @@
 
 A store has the same methods: ``submit`` makes a row for the job and the tick together
 with the task, and returns False if another process was first; ``last`` and
-``is_paused`` are what all processes know.
+``is_paused`` are what all processes know. These two are asked on the timer's thread, so
+a store answers from what it has read last. ``submit`` may take its time. The function
+that it is given submits on the thread that calls it, in an empty context.
 """
 
 from __future__ import annotations
