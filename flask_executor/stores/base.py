@@ -29,13 +29,13 @@ import typing as t
 from abc import ABC, abstractmethod
 from concurrent.futures import Future
 
+from .lookups import By as By
+from .lookups import Lookups as Lookups
 from .records import (
-    AttemptRecord,
     Begun,
     Claimed,
     Fence,
     Finish,
-    GroupRecord,
     Inserted,
     NewTask,
     Orphan,
@@ -43,16 +43,12 @@ from .records import (
     Record,
     Renewed,
     RetryLater,
-    Schedule,
-    Sealed,
-    Stat,
     State,
     Taken,
     WorkerRecord,
 )
 
 T = t.TypeVar("T")
-By = t.Literal["id", "uid", "key"]
 Outcome = Inserted | Taken
 
 
@@ -214,81 +210,6 @@ class Work(ABC):
     @abstractmethod
     def pop(self, key: str) -> Record | None:
         """Free a key, and return its task; None for all except one caller. Synced."""
-
-
-class Lookups(ABC):
-    """What can be read. Each takes milliseconds beside a million tasks."""
-
-    @abstractmethod
-    def get(self, by: By, value: int | str) -> Record | None:
-        """Return one task, or None."""
-
-    @abstractmethod
-    def get_many(self, by: By, values: t.Collection[int | str]) -> list[Record]:
-        """Return those of these tasks that are there, in no order."""
-
-    @abstractmethod
-    def result(self, id: int) -> Sealed | None:
-        """Return the result of a task that has succeeded, or None."""
-
-    @abstractmethod
-    def payload(self, id: int) -> Sealed | None:
-        """Return the payload of a task, or None if it has none."""
-
-    @abstractmethod
-    def tasks(
-        self,
-        *,
-        state: str | None = None,
-        job: str | None = None,
-        name: str | None = None,
-        error: str | None = None,
-        group: int | None = None,
-        parent: str | None = None,
-        keyed: bool = False,
-        before: int | None = None,
-        after: int | None = None,
-        limit: int = 100,
-    ) -> list[Record]:
-        """Return tasks, newest first.
-
-        :param error: the class of the error.
-        :param keyed: only tasks that have a key.
-        :param before: only ids below this one: the next page.
-        :param after: only ids above this one. The page is then that next to it.
-        """
-
-    @abstractmethod
-    def counts(self, limit: int = 10_000) -> dict[str, int]:
-        """Return the number of tasks per state, each at most ``limit``."""
-
-    @abstractmethod
-    def count_keys(self) -> int:
-        """Return how many tasks have a key."""
-
-    @abstractmethod
-    def ahead(self, id: int, limit: int = 10_000) -> int:
-        """Return how many waiting tasks come before this one, at most ``limit``."""
-
-    @abstractmethod
-    def attempts(self, id: int) -> list[AttemptRecord]:
-        """Return the attempts of a task that did not succeed, in order."""
-
-    @abstractmethod
-    def group(self, id: int) -> GroupRecord | None:
-        """Return a group."""
-
-    @abstractmethod
-    def group_named(self, name: str) -> GroupRecord | None:
-        """Return the newest group of this name."""
-
-    @abstractmethod
-    def schedules(self) -> list[Schedule]:
-        """Return the jobs that are periodic or paused, by name."""
-
-    @abstractmethod
-    def stats(self, since: float, job: str | None = None) -> list[Stat]:
-        """Return the statistics of the minutes since then, oldest first."""
 
 
 class Upkeep(ABC):

@@ -79,6 +79,7 @@ def test_who_does_not_watch_any_more_is_not_called(
     ended, other_one = Heard(), Heard()
     end = store.watch(ended)
     store.watch(other_one)
+    insert(other, new())
     assert other_one.more_than(0)
     end()
     end()

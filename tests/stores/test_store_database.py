@@ -25,7 +25,7 @@ from flask_executor.stores.errors import (
     StoreUnavailable,
 )
 from flask_executor.stores.records import ENDS
-from flask_executor.stores.sql import SqlStore, database, files, schema
+from flask_executor.stores.sql import SqlStore, database, files, schema, turn
 from flask_executor.stores.sql.turn import Turn
 
 NewStore = t.Callable[..., SqlStore]
@@ -87,7 +87,7 @@ def test_an_engine_names_a_database(url: str, stores: NewStore) -> None:
     store = stores(engine)
     insert(store, new())
     is_postgresql = store.database.dialect == "postgresql"
-    assert (store.database.engine is engine) == is_postgresql
+    assert (store.database.engine.pool is engine.pool) == is_postgresql
     assert store.close(LIMIT)
     with engine.connect() as connection:  # it is still open
         assert connection.exec_driver_sql("SELECT count(*) FROM executor_task").scalar()
@@ -299,8 +299,6 @@ def test_a_child_does_not_keep_the_turn_of_its_parent(tmp_path: Path) -> None:
             os._exit(0)
         assert os.read(ready[0], 1) == b"x"
         # As if the parent were killed now: nobody releases the lock explicitly.
-        from flask_executor.stores.sql import turn
-
         for file in [*turn._open_files]:
             os.close(file.number)
             file.number = os.open(os.devnull, os.O_RDWR)
@@ -312,10 +310,13 @@ def test_a_child_does_not_keep_the_turn_of_its_parent(tmp_path: Path) -> None:
         os.close(end)
 
 
+@pytest.mark.parametrize("has_flock", [True, False])
 def test_processes_that_write_at_once_all_succeed(
-    stores: NewStore, sqlite_url: str
+    stores: NewStore, sqlite_url: str, monkeypatch: pytest.MonkeyPatch, has_flock: bool
 ) -> None:
-    """Nobody finds the file locked, however many write."""
+    """Nobody finds the file locked, however many write, also without ``flock``."""
+    if not has_flock:
+        monkeypatch.setattr(turn, "fcntl", None)
     store = stores(sqlite_url)
     join(store, "me")
 

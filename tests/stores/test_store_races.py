@@ -138,7 +138,7 @@ def reap_before_claim(race: Race) -> None:
 
 @pytest.mark.parametrize("scene", [claim_before_reap, reap_before_claim])
 def test_no_task_goes_to_a_dead_worker(race: Race, scene: t.Any) -> None:
-    """Whether the claim or the reaper is first, the dead have no task afterwards."""
+    """Of the claim and the reaper either may be first: the dead have no task then."""
     scene(race)
 
 

@@ -27,7 +27,7 @@ from ..records import Begun, Claimed, Fence, Sealed
 from .statements import Statements
 
 _READY = """
-    SELECT id FROM {task}
+    SELECT id FROM {task} {ready}
     WHERE state = 'waiting' AND %s AND %s
         AND job NOT IN (SELECT job FROM {schedule} WHERE paused)
     ORDER BY priority DESC, id LIMIT :n
@@ -56,7 +56,8 @@ _SQLITE_ROWS = """
 # What has an owner and has not begun; an ephemeral task stays with its owner when it is
 # delayed, or waits for its next attempt.
 _BEGIN = """
-    UPDATE {task} AS t SET state = 'running', begun = {now}, attempt = t.attempt + 1,
+    UPDATE {task} AS t {by_id} SET state = 'running', begun = {now}, attempt = t.attempt
+    + 1,
         progress = NULL
     FROM %s
     WHERE t.id = g.task_id AND t.owner = g.held_by AND t.epoch = g.at_epoch
@@ -87,12 +88,13 @@ class Claims:
             is_alive = (
                 "EXISTS (SELECT 1 FROM {worker} WHERE id = :me AND state = 'alive')"
             )
-            self._claim = sql.text(SQLITE % (_CLAIMED, _READY % (known, is_alive)))
+            statement = SQLITE % (_CLAIMED, _READY % (known, is_alive))
             self._rows = sql.text(_SQLITE_ROWS % sql.among("t.id", "ids", "int"))
         else:
             ready = _READY % (known, "EXISTS (SELECT 1 FROM me)")
             claimed = _CLAIMED.replace("= epoch", "= t.epoch")
-            self._claim = sql.text(POSTGRESQL % (ready, claimed))
+            statement = POSTGRESQL % (ready, claimed)
+        self._claim = sql.text(statement, ready=sql.indexed_by("task_ready"))
         self._begin = sql.text(_BEGIN % sql.given(**FENCE))
 
     def claim(

@@ -89,7 +89,7 @@ class Core:
             try:
                 self._setup()
             except StoreUnavailable as error:
-                original = getattr(error.__cause__, "orig", None)
+                original = getattr(error.__cause__, "orig", error.__cause__)
                 name = getattr(original, "sqlite_errorname", "")
                 if name.startswith("SQLITE_READONLY"):
                     raise self._read_only() from error

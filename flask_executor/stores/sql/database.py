@@ -78,13 +78,16 @@ class Database:
         if self._pid != os.getpid():
             if self._pid:
                 _inherited.append(self._engine.pool)
-            if self._given is None:
-                self._engine = _make_engine(self.url, self.dialect)
-            elif self._pid:
-                self._given.dispose(close=False)
-            self._engine = self._given or self._engine
+                if self._given is not None:
+                    self._given.dispose(close=False)
+            self._engine = self._make_engine()
             self._pid = os.getpid()
         return self._engine
+
+    def _make_engine(self) -> Engine:
+        if self._given is None:
+            return _make_engine(self.url, self.dialect)
+        return self._given.execution_options(isolation_level="READ COMMITTED")
 
     def read(self, op: Op[T]) -> T:
         """Return what a function reads with a connection; each statement by itself.
@@ -94,7 +97,9 @@ class Database:
         for is_last in (False, True):
             try:
                 with self.use(), self.engine.connect() as db:
-                    return op(db.execution_options(isolation_level="AUTOCOMMIT"))
+                    if self.dialect != "sqlite":  # there it is always so
+                        db.execution_options(isolation_level="AUTOCOMMIT")
+                    return op(db)
             except Exception as error:
                 # After a restart of the database, the connections in the pool are dead.
                 if is_last or not lost_connection(error):
@@ -151,25 +156,25 @@ class Database:
 
     def _sqlite_transaction(self, synced: bool) -> t.Iterator[Connection]:
         with self.use(), self.engine.connect() as db:
-            # It cannot be changed within a transaction.
-            db.exec_driver_sql(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
-            db.exec_driver_sql("BEGIN IMMEDIATE")
+            raw = t.cast(t.Any, db.connection.dbapi_connection)
+            if db.info.get("synced") != synced:
+                # It cannot be changed within a transaction.
+                raw.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
+                db.info["synced"] = synced
+            _begin(raw)
             try:
                 yield db
-                db.exec_driver_sql("COMMIT")
+                raw.execute("COMMIT")
             except BaseException:
-                # A full disk may have ended the transaction already.
-                if t.cast(t.Any, db.connection.dbapi_connection).in_transaction:
-                    db.exec_driver_sql("ROLLBACK")
+                if raw.in_transaction:  # a full disk may have ended it already
+                    raw.execute("ROLLBACK")
                 raise
 
     def _postgresql_transaction(self, synced: bool) -> t.Iterator[Connection]:
-        with self.engine.connect() as connection:
-            db = connection.execution_options(isolation_level="READ COMMITTED")
-            with db.begin():
-                if not synced:
-                    db.exec_driver_sql("SET LOCAL synchronous_commit = off")
-                yield db
+        with self.engine.connect() as db, db.begin():
+            if not synced:
+                db.exec_driver_sql("SET LOCAL synchronous_commit = off")
+            yield db
 
     def explained(self, error: Exception) -> Exception:
         """Return a StoreUnavailable if that is what an error means, or the error."""
@@ -189,6 +194,28 @@ class Database:
 def may_repeat(error: BaseException, number: int) -> bool:
     """Return True if a transaction may be repeated after ``number`` repetitions."""
     return kind_of(error) == "collision" and number < _COLLISIONS - 1
+
+
+def _begin(connection: t.Any) -> None:
+    """Begin to write to an SQLite file, as soon as nobody else does."""
+    deadline = time.monotonic() + PATIENCE
+    # SQLite itself would wait longer and longer, and let others pass.
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        while not _has_begun(connection, is_last=time.monotonic() > deadline):
+            time.sleep(random.uniform(0.0002, 0.002))
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {int(PATIENCE * 1000)}")
+
+
+def _has_begun(connection: t.Any, *, is_last: bool) -> bool:
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        if is_last or not error.sqlite_errorname.startswith("SQLITE_BUSY"):
+            raise
+        return False
+    return True
 
 
 def _parse(where: str | URL) -> URL:
@@ -239,6 +266,7 @@ def _make_engine(url: URL, dialect: str) -> Engine:
     try:
         # In SQLAlchemy 2.0, a URL without a driver means psycopg2.
         url = url.set(drivername="postgresql+psycopg")
+        options["isolation_level"] = "READ COMMITTED"
         engine = create_engine(url, connect_args=asked, **options)
     except (ImportError, NoSuchModuleError):
         raise StoreRefused(

@@ -27,10 +27,11 @@ _FENCED = """
     AND t.finished IS NULL
 """
 _FINISH = """
-    UPDATE {task} AS t SET state = g.ends_as, finished = {now}, result_size = g.size,
+    UPDATE {task} AS t {by_id} SET state = g.ends_as, finished = {now}, result_size =
+    g.size,
         error_class = g.why_class, error_text = g.why_text, traceback = g.trace
     FROM %s WHERE %s
-    RETURNING {ended}, attempt, error_class
+    RETURNING {ended}, error_class
 """
 # The reply to a commit may be lost. Then the same end comes again.
 _WRITTEN = """
@@ -39,21 +40,21 @@ _WRITTEN = """
 """
 # A task of others may run anywhere next; nobody else has the call of an ephemeral one.
 _RETRY = """
-    UPDATE {task} AS t SET state = 'retrying', due = {now} + g.pause,
+    UPDATE {task} AS t {by_id} SET state = 'retrying', due = {now} + g.pause,
         owner = CASE WHEN t.guarantee = 'ephemeral' THEN t.owner END,
         error_class = g.why_class, error_text = g.why_text
     FROM %s WHERE %s AND t.state = 'running'
-    RETURNING id, attempt, begun
+    RETURNING id
 """
 _RELEASE = """
-    UPDATE {task} AS t SET owner = NULL, claimed = NULL,
+    UPDATE {task} AS t {by_id} SET owner = NULL, claimed = NULL,
         state = CASE WHEN t.cancel = 1 THEN 'cancelled' ELSE 'waiting' END,
         finished = CASE WHEN t.cancel = 1 THEN {now} END
     FROM %s WHERE %s AND t.state = 'held' AND t.guarantee <> 'ephemeral'
     RETURNING {ended}
 """
 _PROGRESS = """
-    UPDATE {task} AS t SET progress = g.progress
+    UPDATE {task} AS t {by_id} SET progress = g.progress
     FROM %s WHERE %s AND t.state = 'running' RETURNING id
 """
 # In one statement: between two, somebody could claim it.
@@ -98,7 +99,9 @@ class Ends:
         )
         self._attempt = sql.text(
             'INSERT INTO {attempt} (task_id, number, begun, ended, "end", error_class)'
-            " VALUES (:task_id, :number, :begun, {now}, :end, :error_class)"
+            " SELECT t.id, t.attempt, t.begun, {now}, :end, :error_class"
+            " FROM {task} AS t WHERE t.id = :task_id AND NOT EXISTS (SELECT 1"
+            " FROM {attempt} AS a WHERE a.task_id = t.id AND a.number = t.attempt)"
         )
         self._counted = sql.text(
             "UPDATE {grp} SET done = done + :done, failed = failed + :failed"
@@ -174,13 +177,11 @@ class Ends:
     def note_attempt(
         self, db: Connection, row: t.Any, end: str, error_class: str | None
     ) -> None:
-        """Write down an attempt that did not succeed."""
+        """Write down the last attempt, which did not succeed, unless that was done."""
         self._sql.run(
             db,
             self._attempt,
             task_id=row.id,
-            number=row.attempt,
-            begun=row.begun,
             end=end,
             error_class=error_class,
         )

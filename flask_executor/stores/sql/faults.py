@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
-from sqlalchemy.exc import DBAPIError, InternalError, OperationalError, TimeoutError
+from sqlalchemy.exc import DBAPIError, OperationalError, TimeoutError
 
 Fault = t.Literal["collision", "away", "other"]
 """``collision``: others were in the way, so try the same again at once. ``away``: the
@@ -23,28 +23,24 @@ _SQLITE_AWAY = (
     "SQLITE_NOTADB",
     "SQLITE_NOMEM",
 )
-_NOT_NOW = ("25006", "57P01", "57P02", "57P03", "53")
-"""PostgreSQL's codes of a database that is read-only, stops, starts, or is full."""
+_NOT_NOW = ("25006", "25P03", "57P01", "57P02", "57P03", "53")
+"""PostgreSQL's codes of a database that is read-only, stops, starts, or is full, and of
+a transaction that was idle for too long."""
 
 
 def kind_of(error: BaseException) -> Fault:
     """Return what an error means for the transaction in which it was raised."""
-    if isinstance(error, TimeoutError):  # no connection became free
-        return "away"
-    if not isinstance(error, DBAPIError):
-        return "other"
-    sqlstate = getattr(error.orig, "sqlstate", None)
-    sqlite = getattr(error.orig, "sqlite_errorname", None)
+    if isinstance(error, TimeoutError) or lost_connection(error):
+        return "away"  # no connection became free, or this one is gone
+    original = getattr(error, "orig", error)
+    if (sqlite := getattr(original, "sqlite_errorname", None)) is not None:
+        return "away" if sqlite.startswith(_SQLITE_AWAY) else "other"
+    sqlstate = getattr(original, "sqlstate", None)
     if sqlstate in _COLLISIONS:
         return "collision"
-    if error.connection_invalidated or (sqlite or "").startswith(_SQLITE_AWAY):
+    if isinstance(error, OperationalError):  # without a code it could not connect
         return "away"
-    if sqlite is not None:
-        return "other"
-    if sqlstate is None:  # psycopg has no reply: it could not connect, or lost it
-        return "away" if isinstance(error, OperationalError) else "other"
-    is_operational = isinstance(error, OperationalError | InternalError)
-    return "away" if is_operational or sqlstate.startswith(_NOT_NOW) else "other"
+    return "away" if (sqlstate or "").startswith(_NOT_NOW) else "other"
 
 
 def reason_of(error: BaseException) -> str:

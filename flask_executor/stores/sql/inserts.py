@@ -1,4 +1,4 @@
-"""Inserting tasks: each key and each unique task once, whoever else inserts.
+"""Inserting tasks: each key and each unique task once.
 
 An insert never looks first. The unique indexes decide: ``ON CONFLICT DO NOTHING`` waits
 for a transaction that is inserting the same, and inserts nothing if that commits. Only
@@ -90,7 +90,7 @@ class Inserts:
         self._by_key = sql.text(find + "key = :key")
         open_one = "unique_key = :unique_key AND finished IS NULL"
         self._by_unique = sql.text(find + open_one)
-        # Nobody has it: whoever claims it now waits for this, and finds it cancelled.
+        # Nobody has it. Who claims it now waits for this, and finds it cancelled.
         self._replace = sql.text(
             "UPDATE {task} SET state = 'cancelled', finished = {now}, cancel = 1"
             f" WHERE {open_one} AND owner IS NULL RETURNING {ENDED}"
@@ -104,51 +104,37 @@ class Inserts:
     ) -> list[Inserted | Taken]:
         """Insert tasks; return for each what became of it, in order."""
         found: dict[str, Inserted | Taken] = {}
-        left = list(tasks)
         for _ in range(_TRIES):
-            ids = self._try(db, left)
-            found |= {
-                task.uid: _inserted(ids[task.uid], task)
-                for task in left
-                if task.uid in ids
-            }
-            refused = [task for task in left if task.uid not in ids]
-            left = []
-            for task in refused:
-                if (holder := self._holder(db, task)) is None:
-                    left.append(task)
-                else:
-                    found[task.uid] = holder
+            left = [task for task in tasks if task.uid not in found]
             if not left:
-                break
-        else:
-            raise RuntimeError(
-                f"{left[0].name} could not be inserted: who has its key or its place"
-                " is not visible in this transaction; use READ COMMITTED."
-            )
-        return [found[task.uid] for task in tasks]
+                return [found[task.uid] for task in tasks]
+            ids = self._try(db, left)
+            for task in left:
+                if task.uid in ids:
+                    found[task.uid] = _inserted(ids[task.uid], task)
+                elif (holder := self._holder(db, task)) is not None:
+                    found[task.uid] = holder
+        raise RuntimeError(
+            f"{left[0].name} could not be inserted: who has its key or its place is not"
+            " visible in this transaction; use READ COMMITTED."
+        )
 
     def _try(self, db: Connection, tasks: t.Sequence[NewTask]) -> dict[str, int]:
+        """Insert what nothing prevents; return the ids by uid."""
         rows = [_row(number, task) for number, task in enumerate(tasks)]
-        ids: dict[str, int]
+        values = {} if self._sql.is_sqlite else _payload_columns(tasks)
+        inserted = self._sql.run(db, self._insert, rows, **values)
+        ids: dict[str, int] = {row.uid: row.id for row in inserted}
+        there = [task for task in tasks if task.uid in ids]
         if self._sql.is_sqlite:
-            ids = {uid: id for id, uid in self._sql.run(db, self._insert, rows)}
             payloads = [
                 {"task_id": ids[task.uid], **task.payload._asdict()}
-                for task in tasks
-                if task.uid in ids and task.payload is not None
+                for task in there
+                if task.payload is not None
             ]
             if payloads:
                 db.execute(self._payload, payloads)
-        else:
-            sealed = [(task.uid, *task.payload) for task in tasks if task.payload]
-            uids, formats, datas, signatures = (
-                map(list, zip(*sealed, strict=True)) if (sealed) else ([], [], [], [])
-            )
-            values = {"uids": uids, "formats": formats}
-            values |= {"datas": datas, "signatures": signatures}
-            ids = {u: i for i, u in self._sql.run(db, self._insert, rows, **values)}
-        self._count(db, [task for task in tasks if task.uid in ids])
+        self._count(db, there)
         return ids
 
     def _count(self, db: Connection, tasks: t.Iterable[NewTask]) -> None:
@@ -188,6 +174,13 @@ def _row(number: int, task: NewTask) -> dict[str, t.Any]:
         if row[name] is not None:
             row[name] = json.dumps(row[name])
     return row | {"n": number, "delay": task.delay, "due": task.due}
+
+
+def _payload_columns(tasks: t.Iterable[NewTask]) -> dict[str, list[t.Any]]:
+    """Return the payloads as PostgreSQL takes them: a list for each column."""
+    sealed = [(task.uid, *task.payload) for task in tasks if task.payload is not None]
+    names = "uids", "formats", "datas", "signatures"
+    return {name: [row[n] for row in sealed] for n, name in enumerate(names)}
 
 
 def _inserted(id: int, task: NewTask) -> Inserted:

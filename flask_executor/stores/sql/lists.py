@@ -22,8 +22,10 @@ _NAMES = tuple(field.name for field in fields(Record))
 COLUMNS = ", ".join(_NAMES)
 """The columns of a record, in its order."""
 _IN_TROUBLE = frozenset({"failed", "timed_out", "interrupted", "cancelled"})
-_STATES = {"waiting": "('waiting', 'held')"}
+_STATES = {"waiting": ["waiting", "held"]}
 """Users see what is held as waiting."""
+_SELECTIVE = frozenset({"error", "group", "parent"})
+"""Filters that leave few tasks, whatever their states."""
 _FILTERS = {
     "job": "job = :job",
     "name": "name = :name",
@@ -48,9 +50,9 @@ class Lists:
         self._sql = sql
         select = f"SELECT {COLUMNS} FROM {{task}} WHERE "
         self._select = select
-        self._one = {by: sql.text(f"{select}{by} = :value") for by in _BY}
+        self._one = {by: sql.text(f"{select}{by} = :value", _NAMES) for by in _BY}
         self._many = {
-            by: sql.text(select + sql.among(by, "values", kind))
+            by: sql.text(select + sql.among(by, "values", kind), _NAMES)
             for by, kind in _BY.items()
         }
         sealed = "SELECT format, data, signature FROM {%s} WHERE task_id = :id"
@@ -60,9 +62,10 @@ class Lists:
         self._counts = sql.text(counts)
         self._keys = sql.text("SELECT COUNT(*) FROM {task} WHERE key IS NOT NULL")
         self._ahead = sql.text(
-            "SELECT COUNT(*) FROM (SELECT 1 FROM {task} WHERE state = 'waiting' AND"
-            " (priority > :priority OR (priority = :priority AND id < :id)) LIMIT :n)"
-            " AS t"
+            "SELECT COUNT(*) FROM (SELECT 1 FROM {task} {ready} WHERE state = 'waiting'"
+            " AND (priority > :priority OR (priority = :priority AND id < :id))"
+            " LIMIT :n) AS t",
+            ready=sql.indexed_by("task_ready"),
         )
         self._attempts = sql.text(
             'SELECT number, begun, ended, "end", error_class FROM {attempt}'
@@ -98,17 +101,32 @@ class Lists:
         given = {name: value for name, value in filters.items() if value is not None}
         wanted = [_FILTERS[name] for name in given]
         wanted += ["key IS NOT NULL"] if keyed else []
-        if state is not None:
-            wanted.append(f"state IN {_STATES.get(state, '(:state)')}")
-            given["state"] = state
-            # For the index of failures, which SQLite recognizes by these words alone.
-            wanted += [TROUBLED] if state in _IN_TROUBLE and "job" in given else []
+        states = [] if state is None else _STATES.get(state, [state])
         order = "" if "after" in given and "before" not in given else " DESC"
-        text = self._select + (" AND ".join(wanted) or "true")
-        statement = self._sql.text(f"{text} ORDER BY id{order} LIMIT :limit")
-        rows = self._sql.run(db, statement, limit=limit, **given)
+        # Each state by itself has its tasks in order; several would have to be sorted.
+        pages = [
+            self._page([*wanted, f"state = :state{number}"], set(given), one, order)
+            for number, one in enumerate(states)
+        ] or [self._page(wanted, set(), None, order)]
+        given |= {f"state{number}": one for number, one in enumerate(states)}
+        text = pages[0]
+        if len(pages) > 1:
+            both = " UNION ALL ".join(f"SELECT * FROM ({p}) AS p" for p in pages)
+            text = f"SELECT * FROM ({both}) AS t ORDER BY id{order} LIMIT :limit"
+        rows = self._sql.run(db, self._sql.text(text, _NAMES), limit=limit, **given)
         found = [record(row) for row in rows]
         return found if order else found[::-1]
+
+    def _page(
+        self, wanted: list[str], given: set[str], state: str | None, order: str
+    ) -> str:
+        """Return a statement for a page of one state, or of all."""
+        index = _index(given, state)
+        wanted = [*wanted, TROUBLED] if index == "task_troubled" else wanted
+        hint = self._sql.indexed_by(index) if index else ""
+        where = " AND ".join(wanted) or "true"
+        select = self._select.replace(" WHERE ", f" {hint} WHERE ")
+        return f"{select}{where} ORDER BY id{order} LIMIT :limit"
 
     def counts(self, db: Connection, limit: int) -> dict[str, int]:
         """Return the number of tasks per state, each at most ``limit``."""
@@ -132,6 +150,19 @@ class Lists:
     def attempts(self, db: Connection, id: int) -> list[AttemptRecord]:
         """Return the attempts of a task that did not succeed."""
         return [AttemptRecord(*row) for row in self._sql.run(db, self._attempts, id=id)]
+
+
+def _index(given: set[str], state: str | None) -> str | None:
+    """Return the index that leaves the fewest tasks to look at, or None if it is clear.
+
+    Most tasks have succeeded, and few have any other state.
+    """
+    if state is None or given & _SELECTIVE:
+        return None
+    if state != "succeeded":
+        is_troubled = state in _IN_TROUBLE and "job" in given
+        return "task_troubled" if is_troubled else "task_state"
+    return next((f"task_{name}" for name in ("job", "name") if name in given), None)
 
 
 _BY = {"id": "int", "uid": "text", "key": "text"}

@@ -28,10 +28,13 @@ class Queues:
         lock = "" if sql.is_sqlite else "FOR NO KEY UPDATE SKIP LOCKED"
         self._promote = sql.text(
             "UPDATE {task} SET state = 'waiting' WHERE id IN (SELECT id FROM {task}"
-            f" WHERE {_DUE} AND due <= {{now}} ORDER BY due LIMIT :n {lock})"
-            f" AND {_DUE} RETURNING id"
+            f" {sql.indexed_by('task_due')} WHERE {_DUE} AND due <= {{now}}"
+            f" ORDER BY due LIMIT :n {lock}) RETURNING id"
         )
-        self._next = sql.text(f"SELECT MIN(due) - {{now}} FROM {{task}} WHERE {_DUE}")
+        self._next = sql.text(
+            f"SELECT MIN(due) - {{now}} FROM {{task}} {sql.indexed_by('task_due')}"
+            f" WHERE {_DUE}"
+        )
         self._asked = sql.text(
             "SELECT id, owner, epoch FROM {task} WHERE cancel = 1"
             " AND owner IS NOT NULL AND finished IS NULL AND owner = :me"

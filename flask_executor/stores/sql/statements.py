@@ -10,15 +10,20 @@ from __future__ import annotations
 import json
 import typing as t
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, TextClause, TextualSelect, column, text
 
 from .schema import Schema
+
+Statement = TextClause | TextualSelect
 
 _TYPES = {"sqlite": {}, "postgresql": {"int": "bigint", "real": "double precision"}}
 _CLOCK = {
     "sqlite": "((julianday('now') - 2440587.5) * 86400.0)",
-    # now() is the time at which the transaction began.
-    "postgresql": "CAST(extract(epoch FROM clock_timestamp()) AS double precision)",
+    # now() is the time at which the transaction began. As a query of its own it is
+    # asked once per statement; otherwise once per row, and no index could be used.
+    "postgresql": (
+        "(SELECT CAST(extract(epoch FROM clock_timestamp()) AS double precision))"
+    ),
 }
 
 
@@ -36,10 +41,20 @@ class Statements:
         self._clock = clock
         self._now = "CAST(:clock AS double precision)" if clock else _CLOCK[dialect]
 
-    def text(self, statement: str, **parts: str) -> TextClause:
-        """Return a statement with its tables and parts filled in."""
+    def text(
+        self, statement: str, returned: t.Sequence[str] = (), **parts: str
+    ) -> Statement:
+        """Return a statement with its tables and parts filled in.
+
+        ``{by_id}`` lets SQLite find the rows by their ids, and not by another index.
+
+        :param returned: the columns that it returns. If they are many, it saves time
+            to name them.
+        """
+        parts["by_id"] = "NOT INDEXED" if self.is_sqlite else ""
         filled = statement.format(now=self._now, **self.schema.names, **parts)
-        return text(filled)
+        made = text(filled)
+        return made.columns(*map(column, returned)) if returned else made
 
     def given(self, **columns: str) -> str:
         """Return a table ``g`` of the rows in the parameter ``rows``.
@@ -55,6 +70,14 @@ class Statements:
         )
         return f"json_to_recordset(CAST(:rows AS json)) AS g({fields})"
 
+    def indexed_by(self, index: str) -> str:
+        """Return a clause that lets SQLite use an index, and nothing for PostgreSQL.
+
+        SQLite has no statistics of the tables. It would guess that few tasks have any
+        one state, and begin there.
+        """
+        return f"INDEXED BY {self.schema.prefix}{index}" if self.is_sqlite else ""
+
     def among(self, column: str, parameter: str, kind: str = "text") -> str:
         """Return a condition: the column is one of a JSON list of values."""
         if self.is_sqlite:
@@ -66,7 +89,7 @@ class Statements:
     def run(
         self,
         db: Connection,
-        statement: TextClause,
+        statement: Statement,
         rows: t.Sequence[t.Mapping[str, t.Any]] | None = None,
         **values: t.Any,
     ) -> list[t.Any]:
@@ -76,7 +99,7 @@ class Statements:
         """
         if rows is not None:
             values["rows"] = json.dumps(rows)
-        if self._clock is not None and ":clock" in statement.text:
+        if self._clock is not None and ":clock" in str(statement):
             values["clock"] = self._clock()
         result = db.execute(statement, values)
         return [*result] if result.returns_rows else []

@@ -22,8 +22,9 @@ except ImportError:  # Windows
 class Turn:
     """A lock that one thread of all processes has at a time.
 
-    The kernel releases it when its holder dies. It is no guard, only a queue: without
-    ``flock``, :meth:`take` returns at once, and SQLite's own lock decides.
+    The kernel releases it when its holder dies. It is no guard, only a queue, for which
+    SQLite's own lock decides. Where there is no ``flock``, :meth:`take` returns at
+    once.
 
     :param path: a file beside the database; it is made if it does not exist.
     """
@@ -42,9 +43,7 @@ class Turn:
             fcntl.flock(file.number, fcntl.LOCK_EX)
             yield
         finally:
-            # Closing is not enough while a child that was just forked has it open.
-            fcntl.flock(file.number, fcntl.LOCK_UN)
-            file.close()
+            file.release()
 
 
 class _File:
@@ -58,9 +57,18 @@ class _File:
         self.number = number
         _open_files.add(self)
 
+    def release(self) -> None:
+        """End the turn, unless this is a child that was forked within it."""
+        if self.number >= 0:
+            # Closing is not enough while a child that was just forked has it open.
+            fcntl.flock(self.number, fcntl.LOCK_UN)
+            self.close()
+
     def close(self) -> None:
+        """Close the file; in a child, the parent keeps its turn."""
         _open_files.discard(self)
         os.close(self.number)
+        self.number = -1
 
 
 _open_files: weakref.WeakSet[_File] = weakref.WeakSet()

@@ -39,7 +39,7 @@ _ORPHANS = """
         WHERE t.owner IS NOT NULL AND t.finished IS NULL AND %s
         LIMIT :n
     )
-    UPDATE {task} AS t SET epoch = t.epoch + 1, lost = %s,
+    UPDATE {task} AS t {by_id} SET epoch = t.epoch + 1, lost = %s,
         state = CASE WHEN %s THEN 'waiting'
                      WHEN %s THEN 'cancelled'
                      WHEN t.guarantee = 'at_least_once' THEN 'failed'
@@ -52,7 +52,7 @@ _ORPHANS = """
     WHERE t.id = orphan.task_id AND t.owner = orphan.had
         AND t.epoch = orphan.at_epoch
         AND t.finished IS NULL
-    RETURNING {ended}, uid, name, key, attempt, lost
+    RETURNING {ended}, uid, name, key, lost
 """
 _NO_OWNER = """
     NOT EXISTS (SELECT 1 FROM {worker} AS w WHERE w.id = t.owner AND w.state = 'alive')
