@@ -226,7 +226,8 @@ def unsupported(
     :param has_store: True if tasks can be saved.
     """
     if options.request is not None and not (has_store or pool.runs_in_caller):
-        where, instead = "an executor without a store", "set EXECUTOR_STORE"
+        where = "an executor without a store"
+        instead = "leave it out: the store comes with a later version"
         return UnsupportedOption("request", where, instead)
     where = f"EXECUTOR_TYPE = {pool.kind!r}"
     for name in OPTIONS:
