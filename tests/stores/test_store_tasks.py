@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import typing as t
+from contextlib import suppress
 from functools import partial
 
 import pytest
 from limits import LIMIT
-from sqlalchemy import text
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
 from stores import (
     PAYLOAD,
     RESULT,
@@ -165,17 +167,30 @@ def test_a_unique_task_can_replace_what_waits(store: Store) -> None:
     assert refused(store, new(unique_key="u", replace=True)).what == "unique"
 
 
-def test_a_task_may_be_part_of_the_callers_own_transaction(store: SqlStore) -> None:
+def test_a_task_may_be_part_of_the_callers_own_transaction(
+    store: SqlStore, url: str
+) -> None:
     """Rolled back, it was never there; committed, it can be claimed."""
     join(store, "me")
-    with store.database.transaction() as db:
-        store.insert_with(db, [new(uid="a")])
-        db.exec_driver_sql("SAVEPOINT mine")
-        store.insert_with(db, [new(uid="b")])
-        db.exec_driver_sql("ROLLBACK TO SAVEPOINT mine")
-        db.execute(text("SELECT 1"))
-    assert claim(store, "me").uid == "a"
-    assert store.get("uid", "b") is None
+    engine = create_engine(url)  # as the app makes it, with nothing of ours
+    with Session(engine) as session:
+        store.insert_with(session.connection(), [new(uid="a"), new(key="k")])
+        session.rollback()
+    assert store.tasks() == []
+    with Session(engine) as session:
+        store.insert_with(session.connection(), [new(uid="b")])
+        with suppress(LookupError), session.begin_nested():
+            store.insert_with(session.connection(), [new(uid="c")])
+            raise LookupError
+        assert store.tasks() == []
+        session.commit()
+    engine.dispose()
+    assert claim(store, "me").uid == "b"
+    assert claim_all(store) == []
+
+
+def claim_all(store: Store) -> list[t.Any]:
+    return done(store.claim("me", ["mail.send"], 99))
 
 
 def test_claims_come_in_order(store: Store) -> None:

@@ -20,7 +20,7 @@ import time
 import typing as t
 
 from ...threads import start_thread
-from .database import Database
+from .database import PATIENCE, Database
 from .forks import Uses
 
 Changed = t.Callable[[], object]
@@ -85,7 +85,7 @@ class Changes:
             self._closed, thread = True, self._thread
         if thread is not None and thread is not threading.current_thread():
             self._wake()
-            thread.join()
+            thread.join(PATIENCE)  # the database may be hanging
 
     def _start(self, changed: Changed | None = None) -> None:
         if self._pid != os.getpid():  # all of it is the parent's

@@ -58,8 +58,8 @@ class Schema:
     """
 
     def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
-        self.metadata = MetaData()
+        self.prefix: str = prefix
+        self.metadata: MetaData = MetaData()
         """For those who compare databases: these tables are ours."""
         for name in TABLES:
             globals()[f"_{name}"](self)

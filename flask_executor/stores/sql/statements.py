@@ -14,7 +14,7 @@ from sqlalchemy import Connection, TextClause, TextualSelect, column, text
 
 from .schema import Schema
 
-Statement = TextClause | TextualSelect
+Statement: t.TypeAlias = TextClause | TextualSelect
 
 _TYPES = {"sqlite": {}, "postgresql": {"int": "bigint", "real": "double precision"}}
 _CLOCK = {
@@ -36,7 +36,7 @@ class Statements:
     def __init__(
         self, schema: Schema, dialect: str, clock: t.Callable[[], float] | None = None
     ) -> None:
-        self.schema = schema
+        self.schema: Schema = schema
         self.is_sqlite: bool = dialect == "sqlite"
         self._clock = clock
         self._now = "CAST(:clock AS double precision)" if clock else _CLOCK[dialect]

@@ -65,12 +65,12 @@ class Item:
         must: bool = False,
         announced: bool = False,
     ) -> None:
-        self.batch = batch
-        self.value = value
-        self.about = about
-        self.synced = synced
-        self.must = must
-        self.announced = announced
+        self.batch: Batch = batch
+        self.value: t.Any = value
+        self.about: object = about
+        self.synced: bool = synced
+        self.must: bool = must
+        self.announced: bool = announced
         self.future: Future[t.Any] = Future()
 
 
