@@ -303,21 +303,19 @@ def _key(name: str, value: t.Any) -> t.Hashable:
     return t.cast(t.Hashable, value)
 
 
-def _request(name: str, value: t.Any) -> str:
-    allowed = "'safe', 'all' or 'none'"
-    check(name, value, lambda v: v in ("safe", "all", "none"), allowed)
-    return t.cast(str, value)
+def _one_of(*words: str) -> t.Callable[[str, t.Any], str]:
+    *others, last = map(repr, words)
+    allowed = f"{', '.join(others)} or {last}"
+
+    def parse(name: str, value: t.Any) -> str:
+        return t.cast(str, check(name, value, lambda v: v in words, allowed))
+
+    return parse
 
 
 def _unique(name: str, value: t.Any) -> t.Hashable:
     check(name, value, is_hashable, "None, or a value that is hashable, as a text")
     return t.cast(t.Hashable, value)
-
-
-def _on_taken(name: str, value: t.Any) -> str:
-    allowed = "'raise', 'return' or 'replace'"
-    check(name, value, lambda v: v in ("raise", "return", "replace"), allowed)
-    return t.cast(str, value)
 
 
 def refuse_single(verb: str, *given: Given) -> None:
@@ -328,11 +326,14 @@ def refuse_single(verb: str, *given: Given) -> None:
     laid: dict[str, t.Any] = {}
     for layer in given:
         laid.update(layer)
-    single = "key" if "key" in laid else "unique"
-    if single == "key" or laid.get("unique") is not None:
-        instead = "submit_stored" if single == "key" else "submit"
-        rule = f"it names one task, and {verb} makes many; use {instead}"
-        raise UnsupportedOption(single, verb, rule)
+    if "key" in laid:
+        single, instead = "key", "submit_stored"
+    elif laid.get("unique") is not None:
+        single, instead = "unique", "submit"
+    else:
+        return
+    rule = f"it names one task, and {verb} makes many; use {instead}"
+    raise UnsupportedOption(single, verb, rule)
 
 
 _CHECKS: dict[str, t.Callable[[str, t.Any], t.Any]] = {
@@ -344,7 +345,7 @@ _CHECKS: dict[str, t.Callable[[str, t.Any], t.Any]] = {
     "max_concurrency": _max_concurrency,
     "name": _name,
     "key": _key,
-    "request": _request,
+    "request": _one_of("safe", "all", "none"),
     "unique": _unique,
-    "on_taken": _on_taken,
+    "on_taken": _one_of("raise", "return", "replace"),
 }

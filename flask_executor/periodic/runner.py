@@ -176,7 +176,7 @@ class Runner:
     def _sleep(self, now: float, *, again: bool = False) -> None:
         """Wait for the next tick.
 
-        :param again: come back soon, for something could not be told.
+        :param again: come back soon, because the next tick of a plan is not known.
         """
         waits = [tick - now for tick in self._next.values() if tick > now]
         if again or not self._clock.is_manual:

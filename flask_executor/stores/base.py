@@ -13,9 +13,7 @@ What every method promises:
 Methods that return a future are *queued*. One thread per process commits what came
 meanwhile in one transaction, and ends the futures after the commit, in order. A
 callback of such a future runs on that thread, so it must be quick and must not wait for
-the store. While nobody else writes, :meth:`.Work.insert` commits on the calling thread,
-and its future has ended when it returns. All other methods work on the thread that
-calls them.
+the store. All other methods work on the thread that calls them.
 
 *Synced* means: on the disk when it returns, or when its future ends, so that a power
 cut does not undo it. What is not synced survives the death of every process, but
