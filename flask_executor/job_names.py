@@ -15,7 +15,7 @@ import weakref
 from functools import partial
 from types import FunctionType, MethodType
 
-from .errors import InvalidOption
+from .checks import check
 from .jobs import ExecutorJob
 from .store_errors import DuplicateJobName, JobNotStorable
 from .task import name_of
@@ -107,12 +107,14 @@ def checked_aliases(value: t.Any) -> tuple[str, ...]:
 
     :raises InvalidOption: a :exc:`ValueError`, if it is not a sequence of texts.
     """
-    allowed = "a tuple of texts, as ('mail.deliver',)"
-    if not isinstance(value, list | tuple):
-        raise InvalidOption("aliases", value, allowed)
-    if not all(isinstance(name, str) and name for name in value):
-        raise InvalidOption("aliases", value, allowed)
+    check("aliases", value, _are_texts, "a tuple of texts, as ('mail.deliver',)")
     return tuple(value)
+
+
+def _are_texts(value: t.Any) -> bool:
+    return isinstance(value, list | tuple) and all(
+        isinstance(name, str) and name for name in value
+    )
 
 
 def _has_own_name(fn: t.Any) -> bool:

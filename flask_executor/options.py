@@ -259,12 +259,6 @@ def _key(name: str, value: t.Any) -> t.Hashable:
     return t.cast(t.Hashable, value)
 
 
-def _guarantee(name: str, value: t.Any) -> str:
-    allowed = "'ephemeral', 'at_most_once' or 'at_least_once'"
-    check(name, value, lambda v: v in GUARANTEES, allowed)
-    return t.cast(str, value)
-
-
 def _meta(name: str, value: t.Any) -> t.Any:
     allowed = "a JSON value of at most 2,000 characters, as {'user': 7}"
     return check(name, value, lambda v: is_json(v, 2_000), allowed)
@@ -275,21 +269,19 @@ def _session(name: str, value: t.Any) -> t.Any:
     return check(name, value, lambda v: v is None or is_session(v), allowed)
 
 
-def _request(name: str, value: t.Any) -> str:
-    allowed = "'safe', 'all' or 'none'"
-    check(name, value, lambda v: v in ("safe", "all", "none"), allowed)
-    return t.cast(str, value)
+def _one_of(*words: str) -> t.Callable[[str, t.Any], str]:
+    *others, last = map(repr, words)
+    allowed = f"{', '.join(others)} or {last}"
+
+    def parse(name: str, value: t.Any) -> str:
+        return t.cast(str, check(name, value, lambda v: v in words, allowed))
+
+    return parse
 
 
 def _unique(name: str, value: t.Any) -> t.Hashable:
     check(name, value, is_hashable, "None, or a value that is hashable, as a text")
     return t.cast(t.Hashable, value)
-
-
-def _on_taken(name: str, value: t.Any) -> str:
-    allowed = "'raise', 'return' or 'replace'"
-    check(name, value, lambda v: v in ("raise", "return", "replace"), allowed)
-    return t.cast(str, value)
 
 
 def refuse_single(verb: str, *given: Given) -> None:
@@ -300,11 +292,14 @@ def refuse_single(verb: str, *given: Given) -> None:
     laid: dict[str, t.Any] = {}
     for layer in given:
         laid.update(layer)
-    single = "key" if "key" in laid else "unique"
-    if single == "key" or laid.get("unique") is not None:
-        instead = "submit_stored" if single == "key" else "submit"
-        rule = f"it names one task, and {verb} makes many; use {instead}"
-        raise UnsupportedOption(single, verb, rule)
+    if "key" in laid:
+        single, instead = "key", "submit_stored"
+    elif laid.get("unique") is not None:
+        single, instead = "unique", "submit"
+    else:
+        return
+    rule = f"it names one task, and {verb} makes many; use {instead}"
+    raise UnsupportedOption(single, verb, rule)
 
 
 _CHECKS: dict[str, t.Callable[[str, t.Any], t.Any]] = {
@@ -316,10 +311,10 @@ _CHECKS: dict[str, t.Callable[[str, t.Any], t.Any]] = {
     "max_concurrency": _max_concurrency,
     "name": _name,
     "key": _key,
-    "guarantee": _guarantee,
+    "guarantee": _one_of(*GUARANTEES),
     "meta": _meta,
     "session": _session,
-    "request": _request,
+    "request": _one_of("safe", "all", "none"),
     "unique": _unique,
-    "on_taken": _on_taken,
+    "on_taken": _one_of("raise", "return", "replace"),
 }

@@ -244,7 +244,6 @@ class Settings:
     store_request: str = _key("safe", _one_of("safe", "all", "none"))
     """What a saved task sees of the request: ``'safe'``, all except credentials and the
     body; ``'all'``, with the body; or ``'none'``."""
-
     periodic: t.Mapping[str, t.Any] | None = _key(None, _optional(_jobs))
     """Periodic jobs by name, each a dictionary; see :doc:`/howto/periodic`."""
 

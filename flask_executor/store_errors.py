@@ -92,7 +92,7 @@ class ArgumentsNotStorable(ArgumentsNotPicklable):
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(name, reason)
-        self.args = (f"{name} cannot be saved: {reason}.",)
+        Exception.__init__(self, f"{name} cannot be saved: {reason}.")
 
 
 class ResultNotStorable(ResultNotPicklable):
@@ -100,7 +100,8 @@ class ResultNotStorable(ResultNotPicklable):
 
     def __init__(self, name: str, outcome: str, reason: str) -> None:
         super().__init__(name, outcome, reason)
-        self.args = (
+        Exception.__init__(
+            self,
             f"{name} ran, but {outcome} cannot be saved: {reason}. Return plain data,"
             " or save it yourself and return its id.",
         )

@@ -10,6 +10,7 @@ import typing as t
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from control import occupy
 from flask import Flask, current_app
 from limits import LIMIT
 from moments import Meanwhile
@@ -142,14 +143,7 @@ def test_a_pool_with_fewer_threads_than_it_may_have(
     executor: Executor, gate: threading.Event, no_threads: t.Callable[[], None]
 ) -> None:
     """What is submitted then waits for a thread that there is."""
-    began = threading.Event()
-
-    def work() -> None:
-        began.set()
-        gate.wait(LIMIT)
-
-    executor.submit(work)
-    assert began.wait(LIMIT)
+    occupy(executor, gate)
     no_threads()
     future = executor.submit(abs, -1)
     gate.set()
@@ -251,14 +245,7 @@ def test_a_rejected_submit_leaves_no_trace(
     """What was refused does not count among those that wait."""
     app.config["EXECUTOR_MAX_WORKERS"] = 1
     app.config["EXECUTOR_MAX_PENDING"] = 2
-    began = threading.Event()
-
-    def work() -> None:
-        began.set()
-        gate.wait(LIMIT)
-
-    executor.submit(work)
-    assert began.wait(LIMIT)
+    occupy(executor, gate)
     for _ in range(5):
         with pytest.raises(RuntimeError, match="can't start"):
             executor.using(delay=1).submit(abs, -1)

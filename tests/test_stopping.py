@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from limits import LIMIT
+from scripts import free_port
 from test_docs import DOCS, examples
 from test_servers import Server
 
@@ -54,11 +55,6 @@ SERVERS: dict[str, list[str]] = {
         *("--enable-threads", "--die-on-term"),
     ],
 }
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def serve(directory: Path, command: t.Iterable[str]) -> Server:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextvars
 import typing as t
-from contextvars import copy_context
 
 import flask.ctx
 import flask.globals
@@ -115,7 +114,7 @@ class _SplitContexts:
 
     def variables(self) -> contextvars.Context:
         """A copy of the context variables, without Flask's and our own."""
-        variables = copy_context()
+        variables = contextvars.copy_context()
         if self._own_variables.issuperset(variables):
             return _NO_VARIABLES  # most often
         return _without(variables, self._own_variables)
@@ -202,7 +201,7 @@ class _MergedContexts:
 
     def variables(self) -> contextvars.Context:
         """A copy of the context variables, without Flask's and our own."""
-        variables = copy_context()
+        variables = contextvars.copy_context()
         if self._own_variables.issuperset(variables):
             return _NO_VARIABLES  # most often
         return _without(variables, self._own_variables)
@@ -276,6 +275,7 @@ def _pop(context: t.Any, error: BaseException | None) -> None:
 
 
 _DO_TEARDOWN = Flask.do_teardown_appcontext
+"""As it is before anybody overrides or patches it."""
 
 
 def session_of(context: t.Any) -> SessionMixin | None:

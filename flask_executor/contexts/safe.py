@@ -15,7 +15,7 @@ from functools import lru_cache
 from flask import Flask
 
 from .copying import PLAIN
-from .pickling import deserialize, serialize
+from .pickling import serialize
 from .request import PortableRequest, RequestCopy
 from .sessions import PortableSession
 from .snapshot import PortableSnapshot, Snapshot
@@ -57,8 +57,7 @@ class Context(PortableSnapshot):
         It has no context variables: those of the submitter are not saved. The runs of
         one snapshot share the values of ``g``, so make one for each attempt.
         """
-        request = None if self.request is None else self.request.rebuild(app)
-        return Snapshot(app, deserialize(self.g), request, contextvars.Context())
+        return self.rebuild(app, contextvars.Context())
 
     def size_of_body(self) -> int:
         """Return how many bytes its body and its uploaded files have."""

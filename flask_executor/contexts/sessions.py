@@ -24,9 +24,7 @@ class SessionCopy:
         self._class = session.__class__
         self._attributes = attributes = vars(session).copy()
         own_values(attributes)
-        # Not through the class's own methods: they note that it was looked at.
-        # dict.copy() may use them.
-        self._data = dict(dict.items(session)) if isinstance(session, dict) else {}
+        self._data = _data_of(session)
         own_values(self._data)
 
     def open(self, app: Flask, request: t.Callable[[], Request]) -> SessionMixin:
@@ -42,8 +40,9 @@ class SessionCopy:
 
     def shows(self, session: SessionMixin) -> bool:
         """Return True if a session still looks like this copy."""
-        data = dict(session) if isinstance(session, dict) else {}
-        return same(self._attributes, vars(session)) and same(self._data, data)
+        return same(self._attributes, vars(session)) and same(
+            self._data, _data_of(session)
+        )
 
     def pairs(self, session: SessionMixin) -> t.Iterator[tuple[t.Any, t.Any]]:
         """Yield each value of the session that was just copied, and its copy."""
@@ -56,6 +55,12 @@ class SessionCopy:
             serialize(self._data, "session"),
             serialize(self._attributes, "session attributes"),
         )
+
+
+def _data_of(session: SessionMixin) -> dict[str, t.Any]:
+    # Not through the class's own methods, as dict.copy() may: they note that it was
+    # looked at.
+    return dict(dict.items(session)) if isinstance(session, dict) else {}
 
 
 class TransferredSession:

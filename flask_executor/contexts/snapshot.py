@@ -154,10 +154,16 @@ class PortableSnapshot(t.NamedTuple):
     g: dict[str, t.Any]
     request: PortableRequest | None
 
-    def rebuild(self, app: Flask) -> Snapshot:
-        """Return the snapshot again, in a process that has made its own app."""
+    def rebuild(
+        self, app: Flask, variables: contextvars.Context | None = None
+    ) -> Snapshot:
+        """Return the snapshot again, in a process that has made its own app.
+
+        :param variables: the context variables that a call sees; None: those of here.
+        """
         request = None if self.request is None else self.request.rebuild(app)
-        return Snapshot(app, deserialize(self.g), request, contexts.variables())
+        variables = contexts.variables() if variables is None else variables
+        return Snapshot(app, deserialize(self.g), request, variables)
 
 
 class Reusable:

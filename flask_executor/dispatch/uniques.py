@@ -6,9 +6,6 @@ tasks that have such a value come here, so it costs the others nothing.
 The task itself says if it still holds its value: a task that has ended does not, even
 if nobody has removed it here yet. So a receiver, a callback or a thread that sees the
 end can submit the next one. The callback below only keeps this from growing.
-
-A store that makes values unique among many processes has a :meth:`Uniques.register` of
-its own, and takes the place of this object in the dispatcher.
 """
 
 from __future__ import annotations

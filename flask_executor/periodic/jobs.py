@@ -18,15 +18,9 @@ class PeriodicJob:
     .. versionadded:: 2.0
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        runner: t.Callable[[], Runner],
-        submit: t.Callable[[Plan, float], TaskFuture[t.Any]],
-    ) -> None:
+    def __init__(self, plan: Plan, runner: Runner) -> None:
         self._plan = plan
         self._runner = runner
-        self._submit = submit
 
     @property
     def name(self) -> str:
@@ -64,8 +58,8 @@ class PeriodicJob:
     @property
     def next(self) -> datetime | None:
         """The next tick, in UTC; None while the job is paused."""
-        self._runner().ticks.refresh()
-        return _moment(self._runner().next_of(self._plan))
+        self._runner.ticks.refresh()
+        return _moment(self._runner.next_of(self._plan))
 
     @property
     def paused(self) -> bool:
@@ -75,24 +69,24 @@ class PeriodicJob:
     @property
     def _ticks(self) -> Ticks:
         """What is known of its ticks, read anew."""
-        ticks = self._runner().ticks
+        ticks = self._runner.ticks
         ticks.refresh()
         return ticks
 
     def pause(self) -> None:
         """Leave out its ticks from now on; what was submitted still runs."""
-        self._runner().ticks.pause(self.name, True)
+        self._runner.ticks.pause(self.name, True)
 
     def resume(self) -> None:
         """Run it again from its next tick on; those that were left out do not come."""
-        self._runner().ticks.pause(self.name, False)
+        self._runner.ticks.pause(self.name, False)
 
     def run_now(self) -> TaskFuture[t.Any]:
         """Submit its task now, also while it is paused; its ticks stay as they are.
 
         :return: the future. It raises what :meth:`.Executor.submit` raises.
         """
-        return self._submit(self._plan, 0.0)
+        return t.cast("TaskFuture[t.Any]", self._runner.submit(self._plan, 0.0))
 
     def __repr__(self) -> str:
         paused = " paused" if self.paused else ""
@@ -108,21 +102,16 @@ class PeriodicJobs:
     .. versionadded:: 2.0
     """
 
-    def __init__(
-        self,
-        plans: t.Mapping[str, Plan],
-        runner: t.Callable[[], Runner],
-        submit: t.Callable[[Plan, float], TaskFuture[t.Any]],
-    ) -> None:
+    def __init__(self, runner: Runner) -> None:
         self._jobs = {
-            name: PeriodicJob(plan, runner, submit) for name, plan in plans.items()
+            name: PeriodicJob(plan, runner) for name, plan in runner.plans().items()
         }
         self._runner = runner
 
     @property
     def running(self) -> bool:
         """True if this process runs the jobs at their times."""
-        return self._runner().started
+        return self._runner.started
 
     def start(self) -> None:
         """Run the jobs at their times from now on, in this process.
@@ -131,7 +120,7 @@ class PeriodicJobs:
         submit. Call this where there are none, and in a test that moves the clock. A
         second call changes nothing.
         """
-        self._runner().start()
+        self._runner.start()
 
     def __getitem__(self, name: str | ExecutorJob[..., t.Any]) -> PeriodicJob:
         for one in self:

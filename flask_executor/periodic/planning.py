@@ -71,8 +71,7 @@ class Planning:
 
     def jobs(self, dispatcher: Dispatcher) -> PeriodicJobs:
         """Return the periodic jobs of an app, as people see them."""
-        runner = self.runner(dispatcher)
-        return PeriodicJobs(runner.plans(), lambda: runner, runner.submit)
+        return PeriodicJobs(self.runner(dispatcher))
 
     def runner(self, dispatcher: Dispatcher) -> Runner:
         """Return the runner of an app in this process; it is made at first use.

@@ -114,8 +114,8 @@ class Runner:
             self._log.write(
                 logging.WARNING,
                 "Periodic jobs run in every process of this server, %s also in process"
-                " %s: without a store (EXECUTOR_STORE) the processes do not know of"
-                " each other. Use one process with threads, or let no harm come of it.",
+                " %s: the processes do not know of each other. Use one process with"
+                " threads, or let no harm come of it.",
                 ", ".join(self.plans()),
                 os.getpid(),
             )
@@ -184,7 +184,7 @@ class Runner:
     def _sleep(self, now: float, *, again: bool = False) -> None:
         """Wait for the next tick.
 
-        :param again: come back soon, for something could not be told.
+        :param again: come back soon, because the next tick of a plan is not known.
         """
         waits = [tick - now for tick in self._next.values() if tick > now]
         if again or not self._clock.is_manual:

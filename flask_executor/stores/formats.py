@@ -53,8 +53,8 @@ class Format(t.Protocol):
 class PickleFormat:
     """Everything that pickles; a proxy goes by the name that its module has for it."""
 
-    name = "pickle"
-    contexts = PickledContexts()
+    name: str = "pickle"
+    contexts: PickledContexts = PickledContexts()
 
     def check(self, value: t.Any, where: str) -> object:
         """Raise the reason why a value cannot be saved."""
@@ -76,8 +76,8 @@ class JsonFormat:
     :param provider: ``app.json``.
     """
 
-    name = "json"
-    contexts = JsonContexts()
+    name: str = "json"
+    contexts: JsonContexts = JsonContexts()
 
     def __init__(self, provider: t.Any) -> None:
         self._provider = provider

@@ -10,14 +10,14 @@ import subprocess
 import sys
 import tempfile
 import threading
-import traceback
 import typing as t
+from functools import partial
 from pathlib import Path
 
 import pytest
 from limits import LIMIT
 from sqlalchemy import create_engine
-from stores import done, insert, join, new
+from stores import done, has_succeeded, in_child, insert, join, new
 
 from flask_executor.stores.errors import (
     SchemaMismatch,
@@ -102,22 +102,16 @@ def test_a_url_without_a_driver_means_psycopg(
 
 
 def as_nobody(check: t.Callable[[], object]) -> int:
-    """Run a check in a child that may not write everywhere; return its status."""
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            if os.geteuid() == 0:
-                os.setgroups([])
-                os.setgid(65534)
-                os.setuid(65534)
-            check()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return os.waitpid(child, 0)[1]
+    """Run a check in a child that may not write everywhere; return its id."""
+
+    def check_it() -> None:
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+        check()
+
+    return in_child(check_it)
 
 
 def test_a_read_only_file_is_refused(empty_file: Path) -> None:
@@ -132,7 +126,7 @@ def test_a_read_only_file_is_refused(empty_file: Path) -> None:
         shutil.copy(empty_file, folder)
         (folder / "tasks.db").chmod(0o444)
         folder.chmod(0o555)
-        assert as_nobody(check) == 0
+        assert has_succeeded(as_nobody(check))
     finally:
         folder.chmod(0o700)
         shutil.rmtree(folder)
@@ -324,20 +318,8 @@ def test_processes_that_write_at_once_all_succeed(
         for i in range(20):
             insert(store, new(uid=f"{number}-{i}"))
 
-    children = []
-    for number in range(4):
-        child = os.fork()
-        if not child:
-            code = 1
-            try:
-                write(number)
-                code = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(code)
-        children.append(child)
-    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+    children = [in_child(partial(write, number)) for number in range(4)]
+    assert [has_succeeded(child) for child in children] == [True] * 4
     assert store.counts()["waiting"] == 80
 
 

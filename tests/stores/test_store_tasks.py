@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import typing as t
 from contextlib import suppress
 from functools import partial
 
 import pytest
-from limits import LIMIT
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 from stores import (
@@ -23,6 +21,7 @@ from stores import (
     insert,
     join,
     new,
+    race,
     refused,
     running,
     state_of,
@@ -113,23 +112,6 @@ def test_a_task_is_inserted_once_by_its_uid(store: Store) -> None:
     first = done(store.insert([task]))
     assert done(store.insert([task])) == first
     assert sum(store.counts().values()) == 1
-
-
-def race(*calls: t.Callable[[], t.Any]) -> list[t.Any]:
-    """Return what functions return that begin at the same moment on threads."""
-    start = threading.Barrier(len(calls))
-    results: dict[int, t.Any] = {}
-
-    def run(number: int) -> None:
-        start.wait(LIMIT)
-        results[number] = calls[number]()
-
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(calls))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(LIMIT)
-    return [results[number] for number in range(len(calls))]
 
 
 @pytest.mark.parametrize("field", ["key", "unique_key"])

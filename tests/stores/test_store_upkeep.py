@@ -18,11 +18,11 @@ from stores import (
     insert,
     join,
     new,
+    race,
     refused,
     running,
     state_of,
 )
-from test_store_tasks import race
 
 from flask_executor.stores.base import Store
 from flask_executor.stores.records import Inserted, RetryLater, Schedule

@@ -5,18 +5,28 @@ from __future__ import annotations
 import os
 import resource
 import threading
-import time
-import traceback
 import typing as t
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from control import until
 from databases import Server
 from limits import LIMIT
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
-from stores import RESULT, done, get, insert, join, new, running, state_of
+from stores import (
+    RESULT,
+    done,
+    get,
+    has_succeeded,
+    in_child,
+    insert,
+    join,
+    new,
+    running,
+    state_of,
+)
 
 from flask_executor.stores.errors import StoreUnavailable
 from flask_executor.stores.records import Finish, Sealed
@@ -272,25 +282,6 @@ def test_closing_writes_what_is_queued(store: SqlStore, other: SqlStore) -> None
         done(store.insert([new()]))
 
 
-def in_child(check: t.Callable[[], object]) -> int:
-    """Run a function in a forked child; return the child's id."""
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            check()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return child
-
-
-def has_succeeded(child: int) -> bool:
-    return os.waitpid(child, 0)[1] == 0
-
-
 @contextmanager
 def before_its_turn(store: SqlStore, other: SqlStore) -> t.Iterator[None]:
     """Keep the writer of a store from writing what is queued."""
@@ -378,13 +369,6 @@ def test_an_unknown_commit_is_undone(
     insert(store, new(uid="b"))  # after what undoes it
     assert store.get("uid", "a") is None
     assert store.group(group) == (group, "g", 0, 0, 0, False)
-
-
-def until(condition: t.Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_the_database_goes_away_and_comes_back(

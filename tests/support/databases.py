@@ -7,7 +7,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from limits import LIMIT
+from scripts import free_port
 
 FAST = {
     "fsync": "off",
@@ -40,12 +40,6 @@ def postgresql_folder() -> Path:
     if os.environ.get("CI") == "true":
         pytest.fail(INSTALL)
     pytest.skip(INSTALL)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Server:

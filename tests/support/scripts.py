@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -65,3 +66,9 @@ def cannot_at_exit(what: str) -> pytest.MarkDecorator:
     probe = f"import os, threading; threading._register_atexit(lambda: {what})"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True)
     return pytest.mark.skipif(b"RuntimeError" in done.stderr, reason="Python cannot")
+
+
+def free_port() -> int:
+    """Return a port of this machine on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

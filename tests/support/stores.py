@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import threading
+import traceback
 import typing as t
 from concurrent.futures import Future
 
@@ -109,3 +112,39 @@ def state_of(store: Store, id: int) -> str:
 def join(store: Store, *workers: str) -> None:
     for worker in workers:
         store.join(worker, lease=LEASE)
+
+
+def race(*calls: t.Callable[[], t.Any]) -> list[t.Any]:
+    """Return what functions return that begin at the same moment on threads."""
+    start = threading.Barrier(len(calls))
+    results: dict[int, t.Any] = {}
+
+    def run(number: int) -> None:
+        start.wait(LIMIT)
+        results[number] = calls[number]()
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LIMIT)
+    return [results[number] for number in range(len(calls))]
+
+
+def in_child(check: t.Callable[[], object]) -> int:
+    """Run a function in a forked child; return the child's id."""
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            check()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return child
+
+
+def has_succeeded(child: int) -> bool:
+    return os.waitpid(child, 0)[1] == 0

@@ -119,7 +119,7 @@ class Database:
                 with self.transaction(synced=synced) as db:
                     return op(db)
             except Exception as error:
-                if not may_repeat(error, number):
+                if not _may_repeat(error, number):
                     raise self.explained(error) from error
                 time.sleep(random.uniform(0, 0.002 * number))
         raise AssertionError
@@ -221,7 +221,7 @@ class Database:
         return f"<Database {self.shown}>"
 
 
-def may_repeat(error: BaseException, number: int) -> bool:
+def _may_repeat(error: BaseException, number: int) -> bool:
     """Return True if a transaction may be repeated after ``number`` repetitions."""
     return kind_of(error) == "collision" and number < _COLLISIONS - 1
 

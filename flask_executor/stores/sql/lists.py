@@ -12,7 +12,7 @@ from dataclasses import fields
 
 from sqlalchemy import Connection
 
-from ..records import OPEN, AttemptRecord, Record, Sealed
+from ..records import ENDS, OPEN, AttemptRecord, Record, Sealed
 from .claims import loaded, sealed
 from .schema import TROUBLED
 from .statements import Statements
@@ -21,7 +21,7 @@ _JSON = frozenset({"meta", "source", "retry", "progress"})
 _NAMES = tuple(field.name for field in fields(Record))
 COLUMNS = ", ".join(_NAMES)
 """The columns of a record, in its order."""
-_IN_TROUBLE = frozenset({"failed", "timed_out", "interrupted", "cancelled"})
+_IN_TROUBLE = frozenset(ENDS) - {"succeeded"}
 _STATES = {"waiting": ["waiting", "held"]}
 """Users see what is held as waiting."""
 _SELECTIVE = frozenset({"error", "group", "parent"})
@@ -40,7 +40,6 @@ _COUNT = """
     SELECT '%s', (SELECT COUNT(*) FROM
         (SELECT 1 FROM {task} WHERE state = '%s' LIMIT :n) AS t)
 """
-_ENDED = "'succeeded', 'failed', 'timed_out', 'cancelled', 'interrupted'"
 
 
 class Lists:
@@ -57,8 +56,8 @@ class Lists:
         }
         sealed = "SELECT format, data, signature FROM {%s} WHERE task_id = :id"
         self._sealed = {one: sql.text(sealed % one) for one in ("result", "payload")}
-        states = OPEN + tuple(_ENDED.replace("'", "").split(", "))
-        counts = " UNION ALL ".join(_COUNT % (state, state) for state in states)
+        each = (_COUNT % (state, state) for state in OPEN + ENDS)
+        counts = " UNION ALL ".join(each)
         self._counts = sql.text(counts)
         self._keys = sql.text("SELECT COUNT(*) FROM {task} WHERE key IS NOT NULL")
         self._ahead = sql.text(

@@ -34,19 +34,6 @@ tables."""
 BUCKETS = 26
 """How many buckets a histogram of the statistics has."""
 
-TABLES = (
-    "meta",
-    "worker",
-    "task",
-    "payload",
-    "result",
-    "grp",
-    "tick",
-    "schedule",
-    "attempt",
-    "stat",
-)
-
 # SQLite counts rows only in a column of exactly this type.
 _ID = BigInteger().with_variant(Integer, "sqlite")
 
@@ -61,8 +48,8 @@ class Schema:
         self.prefix: str = prefix
         self.metadata: MetaData = MetaData()
         """For those who compare databases: these tables are ours."""
-        for name in TABLES:
-            globals()[f"_{name}"](self)
+        for define in _TABLES.values():
+            define(self)
 
     @property
     def names(self) -> dict[str, str]:
@@ -269,6 +256,22 @@ def _stat(schema: Schema) -> None:
         _number("run_sum", Double, "0"),
         *(_number(name, BigInteger, "0") for name in counts),
     )
+
+
+_TABLES: dict[str, t.Callable[[Schema], None]] = {
+    "meta": _meta,
+    "worker": _worker,
+    "task": _task,
+    "payload": _payload,
+    "result": _result,
+    "grp": _grp,
+    "tick": _tick,
+    "schedule": _schedule,
+    "attempt": _attempt,
+    "stat": _stat,
+}
+TABLES = tuple(_TABLES)
+"""The names of the tables, without the prefix."""
 
 
 def version(schema: Schema, db: Connection) -> int | None:
