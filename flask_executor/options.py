@@ -139,6 +139,7 @@ OPTIONS = tuple(field.name for field in fields(Options))
 _NONE = Options()
 _ASKED_FOR = frozenset(OPTIONS) - {"max_concurrency"}
 """The options that one call may have."""
+_NEED_A_STORE = "guarantee", "request", "session"
 
 
 def checked(given: Given) -> dict[str, t.Any]:
@@ -179,9 +180,8 @@ def unsupported(
     :param pool: the pool or its class; its flags say what it supports.
     :param has_store: True if tasks can be saved.
     """
-    for name in (
-        () if has_store or pool.runs_in_caller else ("guarantee", "request", "session")
-    ):
+    needs_store = () if has_store or pool.runs_in_caller else _NEED_A_STORE
+    for name in needs_store:
         if getattr(options, name) != getattr(_NONE, name):
             where = "an executor without a store"
             return UnsupportedOption(name, where, "set EXECUTOR_STORE")

@@ -425,7 +425,7 @@ def test_request_needs_a_store(app: Flask, kind: str) -> None:
         lambda: view.submit(echo),
         job.submit,
     ):
-        with pytest.raises(UnsupportedOption, match=r"request is not.*a later version"):
+        with pytest.raises(UnsupportedOption, match=r"request is not.*EXECUTOR_STORE"):
             refused()
     early.shutdown()
 

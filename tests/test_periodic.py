@@ -551,7 +551,7 @@ def test_several_processes_are_warned_of(
     (record,) = caplog.records
     assert record.levelname == "WARNING" and "\n" not in record.message
     assert "in every process of this server, tidy also in process" in record.message
-    assert "the processes do not know of each other" in record.message
+    assert "EXECUTOR_STORE" in record.message
 
 
 def test_a_forked_child_runs_them_anew(serving: Flask, tmp_path: Path) -> None:
@@ -590,7 +590,7 @@ def test_under_gunicorn(tmp_path: Path) -> None:
                 == expected
             )
         )
-        warned = server.log.until(r"tick also in process (\d+): the processes", 2)
+        warned = server.log.until(r"tick also in process (\d+): without a store", 2)
         assert {int(match[1]) for match in warned} == expected
         assert server.terminate() == 0
     assert not [line for line in server.log.all if "SIGKILL" in line]

@@ -114,8 +114,8 @@ class Runner:
             self._log.write(
                 logging.WARNING,
                 "Periodic jobs run in every process of this server, %s also in process"
-                " %s: the processes do not know of each other. Use one process with"
-                " threads, or let no harm come of it.",
+                " %s: without a store (EXECUTOR_STORE) the processes do not know of"
+                " each other. Use one process with threads, or let no harm come of it.",
                 ", ".join(self.plans()),
                 os.getpid(),
             )
