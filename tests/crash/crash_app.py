@@ -38,7 +38,7 @@ def epoch_here() -> int:
     """Return how often the task that runs here was claimed."""
     node: t.Any = executor._state().dispatcher.node
     uid = current_task.id
-    return next(s.fence.epoch for s in [*node._mine.values()] if s.task.id == uid)
+    return next(s.fence.epoch for s in node.holding.mine() if s.task.id == uid)
 
 
 def work(seconds: float) -> str:
