@@ -5,6 +5,7 @@
 # make docs   the documentation, warnings are errors
 # make bench  the contract's numbers, some minutes
 # make soak   a million tasks over all pools, some minutes: nothing may be lost
+# make crash  servers that are killed a hundred times, on two databases, half an hour
 # make clean  drop all of what the above made
 #
 # Each makes .venv and installs into it what it needs, once.
@@ -25,7 +26,7 @@ FLASK32 = $(BIN)/python -W error -m pytest -p flask32 $(PYTEST_ARGS) \
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-flask32 lint docs bench soak clean
+.PHONY: help demo test test-flask32 lint docs bench soak crash clean
 # A failed install must not leave its stamp.
 .DELETE_ON_ERROR:
 
@@ -77,8 +78,11 @@ soak: $(VENV)/.installed-bench
 	$(BIN)/python bench/soak.py
 	$(BIN)/python bench/soak.py --graphs 3
 
+crash: $(VENV)/.installed-tests
+	$(BIN)/python tests/crash/harness.py table 5 20
+
 clean:
-	rm -rf $(VENV) .ci-venvs .bench docs/_build build dist *.egg-info
+	rm -rf $(VENV) .ci-venvs .bench docs/_build build dist instance *.egg-info
 	rm -rf .coverage .coverage.* .coverage-parts .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

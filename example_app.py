@@ -3,15 +3,20 @@
 A thread sends the e-mail that confirms a sign-up, a thread summarises an uploaded CSV
 file of any size, a worker process computes a Fibonacci number, and worker processes
 draw twenty thumbnails, which a coroutine collects as one group. Each task can be
-urgent, reports its progress if it knows it, and can be cancelled while it runs::
+urgent, reports its progress if it knows it, and can be cancelled while it runs. Every
+night a job removes old files::
 
     python example_app.py           # serve the page
     python example_app.py --demo    # do all four once, in the terminal
+    gunicorn -w 4 example_app:app   # four server processes, one page
 
 The page is on port 5000, or the next free one; ``--port`` or ``PORT`` chooses another.
 Mail goes to ``SMTP_HOST`` (``host`` or ``host:port``) if that is set, otherwise to a
-small SMTP server on loopback whose mail the page shows. Tasks and mail are kept in the
-memory of one process: under gunicorn use one worker and several threads.
+small SMTP server on loopback whose mail the page shows.
+
+Tasks are saved in ``tasks.db`` in the instance folder, so all server processes show the
+same ones, and those of a process that is killed run in another one, or after the next
+start. ``EXAMPLE_FOLDER`` chooses another folder.
 """
 
 from __future__ import annotations
@@ -30,13 +35,13 @@ import secrets
 import smtplib
 import socket
 import sys
-import threading
+import tempfile
 import time
 import typing as t
-from collections import Counter, OrderedDict, deque
 from contextlib import suppress
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from pathlib import Path
 
 from flask import (
     Flask,
@@ -51,31 +56,60 @@ from flask import (
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import BadRequest, HTTPException
 from werkzeug.serving import make_server
+from werkzeug.utils import secure_filename
 
 from example_work import julia_set, png, rows_in, sample, summary_of
 from flask_executor import (
     DuplicateKey,
     Executor,
     ExecutorJob,
-    Task,
     TaskFuture,
+    TaskRecord,
     current_task,
-    signals,
 )
+
+NEEDED = ("aiosmtpd", "croniter", "sqlalchemy")
+if missing := [name for name in NEEDED if not importlib.util.find_spec(name)]:
+    sys.exit(f"The example needs more packages: pip install {' '.join(missing)}")
+
+app = Flask(
+    __name__, template_folder=".", instance_path=os.environ.get("EXAMPLE_FOLDER")
+)
+
+
+def file_in(folder: str, name: str) -> Path:
+    """Return the path of a file in a folder of the instance folder, which is made."""
+    path = Path(app.instance_path, folder, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def secret_key() -> str:
+    """Return the key that all processes and all later starts have in common."""
+    path = file_in("", "secret_key")
+    with tempfile.NamedTemporaryFile("w", dir=path.parent) as new:
+        new.write(secrets.token_hex())
+        new.flush()
+        with suppress(FileExistsError):  # of two processes, one makes it, whole
+            os.link(new.name, path)
+    return path.read_text()
+
 
 # There is no MAX_CONTENT_LENGTH here: an upload goes to disk, and is read by line.
 # There are few workers, so that one can see tasks wait, and urgent ones go first.
-app = Flask(__name__, template_folder=".")
 app.config.update(
-    SECRET_KEY=os.environ.get("SECRET_KEY") or secrets.token_hex(),
+    SECRET_KEY=os.environ.get("SECRET_KEY") or secret_key(),
     SESSION_COOKIE_NAME="flask_executor_example",
     SESSION_COOKIE_SAMESITE="Lax",  # no other site may submit or cancel tasks
+    EXECUTOR_STORE="sqlite:///tasks.db",
     EXECUTOR_MAX_WORKERS=2,
-    EXECUTOR_FUTURES_MAX_LENGTH=200,
+    EXECUTOR_DRAIN_TIMEOUT=0.5,  # what takes longer goes on in another process
+    CPU_EXECUTOR_STORE="sqlite:///tasks.db",
     CPU_EXECUTOR_TYPE="process",
     CPU_EXECUTOR_MAX_WORKERS=2,
-    CPU_EXECUTOR_FUTURES_MAX_LENGTH=200,
+    CPU_EXECUTOR_DRAIN_TIMEOUT=0.5,
 )
+app.config.from_prefixed_env()
 executor = Executor(app)
 cpu = Executor(app, name="cpu")
 
@@ -88,10 +122,11 @@ URGENT = 10
 """The priority of an urgent task; the others have 0."""
 
 
-# The jobs: plain functions that see the request they were submitted from.
+# The jobs: plain functions that see the request they were submitted from. If the
+# process that runs one dies, another one runs it again. So each may run twice.
 
 
-@executor.job
+@executor.job(name="send_confirmation", guarantee="at_least_once")
 def send_confirmation(address: str) -> str:
     """Send the confirmation e-mail, and return the server that took it."""
     message = EmailMessage()
@@ -107,18 +142,19 @@ def send_confirmation(address: str) -> str:
     return f"{host}:{port}"
 
 
-@executor.job
-def summarise(table: FileStorage) -> dict[str, t.Any]:
+@executor.job(name="summarise", guarantee="at_least_once")
+def summarise(upload: str) -> dict[str, t.Any]:
     """Summarise an uploaded file line by line, in constant memory."""
     try:
-        return summary_of(rows_in(table.stream))
+        with file_in("uploads", upload).open("rb") as stream:
+            return summary_of(rows_in(stream))
     except UnicodeDecodeError as error:
         raise ValueError("This is not a CSV file: it is not text in UTF-8.") from error
     except csv.Error as error:
         raise ValueError(f"This is not a CSV file: {error}.") from error
 
 
-@cpu.job
+@cpu.job(name="fibonacci", guarantee="at_least_once")
 def fibonacci(n: int) -> int:
     """Return the n-th Fibonacci number, the slow way: a job may call itself."""
     if n == 20:  # not in every call: asking takes time, too
@@ -126,19 +162,18 @@ def fibonacci(n: int) -> int:
     return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
 
 
-@cpu.job
+@cpu.job(name="thumbnail", guarantee="at_least_once")
 def thumbnail(number: int) -> bytes:
     """Draw one picture, as a PNG file."""
     return png(julia_set(number / THUMBNAILS))
 
 
-@executor.job
-async def thumbnails() -> list[bytes]:
+@executor.job(name="thumbnails", guarantee="at_least_once")
+async def thumbnails(priority: int) -> list[bytes]:
     """Draw all thumbnails in worker processes, and report how many are done.
 
     If this is cancelled, or one of them fails, the others are cancelled.
     """
-    priority = URGENT if is_urgent() else 0
     member = cpu.using(priority=priority, name=f"{current_task.id}.thumbnail")
     async with member.group("thumbnails") as group:
         group.map(thumbnail, range(THUMBNAILS))
@@ -148,30 +183,40 @@ async def thumbnails() -> list[bytes]:
     return group.results()
 
 
+@executor.cron("0 3 * * *")
+@executor.job(name="clean_up", guarantee="at_least_once")
+def clean_up() -> str:
+    """Remove uploads and mail that are older than a day."""
+    folders = [Path(app.instance_path, name) for name in ("uploads", "mail")]
+    files = [path for folder in folders for path in folder.glob("*")]
+    old = [path for path in files if time.time() - path.stat().st_mtime > 86_400]
+    for path in old:
+        path.unlink(missing_ok=True)
+    return f"Removed {len(old)} of {len(files)} files"
+
+
 # Mail.
-
-
-class Mail(t.NamedTuple):
-    """An e-mail that the SMTP server on loopback has received."""
-
-    task: str
-    to: str
-    subject: str
-    text: str
-
-
-inbox: deque[Mail] = deque(maxlen=200)
 
 
 class Inbox:
     """What the SMTP server does with a message."""
 
     async def handle_DATA(self, server: t.Any, session: t.Any, envelope: t.Any) -> str:
-        """Keep it."""
-        message = message_from_bytes(envelope.content, policy=policy.default)
-        text = message.get_content()
-        inbox.append(Mail(message["X-Task"], message["To"], message["Subject"], text))
+        """Keep it in a file, where all server processes find it."""
+        message = message_from_bytes(envelope.content)
+        file_in("mail", secure_filename(message["X-Task"])).write_bytes(
+            envelope.content
+        )
         return "250 OK"
+
+
+def mail_of(id: str) -> EmailMessage | None:
+    """Return the mail that a task has sent to the server on loopback."""
+    path = file_in("mail", id)
+    if not path.exists():
+        return None
+    found = message_from_bytes(path.read_bytes(), policy=policy.default)
+    return t.cast(EmailMessage, found)
 
 
 def mail_server() -> tuple[str, int]:
@@ -191,72 +236,47 @@ def loopback_mail_server() -> tuple[str, int]:
     return host, port
 
 
-# Visitors. A signed cookie says who it is; the server remembers what they started.
+# Visitors. A signed cookie says who it is, and the key of a task begins with that.
+
+RECENT, TASKS = 500, 40
+"""Of how many tasks of all visitors the page looks for its own, and shows how many."""
 
 
-class Started(t.NamedTuple):
-    """A task that a visitor started."""
-
-    key: str
-    """What the page calls it."""
-    stored_under: str
-    """Its key in ``executor.futures``, which holds the visitor's secret id, too."""
-    job: str
-    title: str
-    urgent: bool
-
-    @property
-    def future(self) -> TaskFuture[t.Any] | None:
-        """Its future, or None if the server no longer knows it."""
-        key = self.stored_under
-        found = executor.futures.get(key) or cpu.futures.get(key)
-        return t.cast("TaskFuture[t.Any] | None", found)
+def visitor() -> str:
+    """Return the secret id of the visitor of this request."""
+    if "visitor" not in session:
+        session["visitor"] = secrets.token_urlsafe(16)
+        session.permanent = True  # the cookie outlives the browser
+    return t.cast(str, session["visitor"])
 
 
-VISITORS, TASKS = 1000, 40
-"""How many visitors the server remembers, and how many tasks of each."""
-
-visitors: OrderedDict[str, dict[str, Started]] = OrderedDict()
-_visitors_lock = threading.Lock()
-
-
-def my_tasks() -> dict[str, Started]:
-    """Return what the visitor of this request has started, by key, oldest first."""
-    with _visitors_lock:
-        if not is_known():
-            session["visitor"] = secrets.token_urlsafe(16)
-            session.permanent = True  # the cookie outlives the browser
-            visitors[session["visitor"]] = {}
-        visitors.move_to_end(session["visitor"])
-        if len(visitors) > VISITORS:
-            visitors.popitem(last=False)
-        return visitors[session["visitor"]]
+def my_tasks() -> list[TaskRecord]:
+    """Return what the visitor of this request has started, newest first."""
+    found = executor.tasks(limit=RECENT) + cpu.tasks(job=fibonacci, limit=RECENT)
+    mine = [task for task in found if task.key and task.key[0] == visitor()]
+    return sorted(mine, key=lambda task: task.submitted_at, reverse=True)[:TASKS]
 
 
-def is_known() -> bool:
-    """Return True if the server remembers the visitor of this request."""
-    return session.get("visitor") in visitors
-
-
-def my_task(key: str) -> Started:
+def my_task(key: str) -> TaskRecord:
     """Return a task of the visitor, and nobody else's."""
-    if (started := my_tasks().get(key)) is None:
-        abort(404, f"There is no task {key!r} here, or it is gone.")
-    return started
+    for task in my_tasks():
+        if task.key == (visitor(), key):
+            return task
+    abort(404, f"There is no task {key!r} here, or it is gone.")
+
+
+def future_of(task: TaskRecord) -> TaskFuture[t.Any]:
+    """Return the future of a task, whichever process runs it."""
+    futures = cpu.futures if task.job == "fibonacci" else executor.futures
+    return t.cast("TaskFuture[t.Any]", futures[task.key])
 
 
 def start(job: ExecutorJob[..., t.Any], *args: t.Any, title: str, urgent: bool) -> None:
     """Submit a job for the visitor; a form that is sent twice submits it once."""
-    load()  # before there is anything to hear
-    tasks = my_tasks()
-    key = f"{form_key()}-{job.__name__}"
-    stored_under = f"{session['visitor']}/{key}"
-    run = job.using(priority=URGENT if urgent else 0)
+    key = (visitor(), f"{form_key()}-{job.__name__}")
+    run = job.using(priority=URGENT if urgent else 0, meta={"title": title})
     with suppress(DuplicateKey):
-        run.submit_stored(stored_under, *args)
-        tasks[key] = Started(key, stored_under, job.__name__, title, urgent)
-    while len(tasks) > TASKS:
-        tasks.pop(next(iter(tasks)))
+        run.submit_stored(key, *args)
 
 
 def is_urgent() -> bool:
@@ -282,39 +302,43 @@ ENDS = {"succeeded": "Done", "failed": "Failed", "cancelled": "Cancelled"}
 POOL_OF = {
     "send_confirmation": "thread",
     "summarise": "thread",
+    "clean_up": "thread",
     "fibonacci": "worker process",
     "thumbnail": "worker process",
 }
 
 
-def status_of(started: Started) -> dict[str, t.Any]:
+def status_of(task: TaskRecord) -> dict[str, t.Any]:
     """Return what the page shows of a task, except its result."""
-    future = started.future
-    found = {**started._asdict(), "ended": True, "fraction": None, "message": ""}
-    del found["stored_under"]
-    if future is None:
-        return {**found, "state": "gone", "label": "Gone"}
-    ended, task = future.done(), t.cast(Task, future.task)
-    state = state_of(task, ended)
-    found.update(ended=ended, state=state, label=label_of(started, task, state))
-    if task.progress is not None:
-        found.update(fraction=task.progress.fraction, message=task.progress.message)
-    return found
+    state = state_of(task)
+    return {
+        "key": t.cast("tuple[str, str]", task.key)[1],
+        "job": task.job,
+        "title": task.meta["title"],
+        "urgent": task.priority == URGENT,
+        "ended": task.has_ended,
+        "state": state,
+        "label": label_of(task, state),
+        "fraction": task.progress.fraction if task.progress else None,
+        "message": task.progress.message if task.progress else "",
+    }
 
 
-def state_of(task: Task, ended: bool) -> str:
+def state_of(task: TaskRecord) -> str:
     """Return the state in the page's words."""
-    if ended or task.state == "waiting":
+    if task.state != "running":
         return task.state
-    return "stopping" if task.cancel_requested else "running"
+    # If this process runs it, it knows first.
+    asked = task.cancel_requested or future_of(task).task.cancel_requested
+    return "stopping" if asked else "running"
 
 
-def label_of(started: Started, task: Task, state: str) -> str:
+def label_of(task: TaskRecord, state: str) -> str:
     """Describe the state, with the time that the task has taken."""
     if state == "waiting":
         # A coroutine waits only for a moment; its thumbnails do the waiting.
-        return f"Waiting for a {POOL_OF.get(started.job, 'worker process')}"
-    if state == "running" and load().only_waits_for_members(task):
+        return f"Waiting for a {POOL_OF.get(str(task.job), 'worker process')}"
+    if state == "running" and only_waits_for_members(task):
         return "Waiting for a worker process"
     if task.started_at is None:
         return ENDS.get(state, state.capitalize())
@@ -327,43 +351,24 @@ def label_of(started: Started, task: Task, state: str) -> str:
     return f"{ENDS[state]} {word} {took}"
 
 
-class Load:
-    """What waits and runs in the whole app, as its signals tell."""
-
-    def __init__(self) -> None:
-        self._tasks: set[Task] = set()
-        signals.task_submitted.connect(self._note_submitted, app)
-        for name in ("succeeded", "failed", "timed_out", "cancelled"):
-            getattr(signals, f"task_{name}").connect(self._note_ended, app)
-
-    def counts(self) -> dict[str, int]:
-        """Count what runs in each pool, and what waits for any."""
-        tasks = [(pool_of(task), task.state) for task in self._tasks.copy()]
-        found = Counter(pool for pool, state in tasks if pool and state == "running")
-        waiting = sum(state == "waiting" for _, state in tasks)
-        return {"thread": 0, "worker process": 0, **found, "waiting": waiting}
-
-    def only_waits_for_members(self, task: Task) -> bool:
-        """Return True if the task is a group of which nothing runs yet."""
-        members = [one for one in self._tasks.copy() if one.name.startswith(task.id)]
-        return bool(members) and all(one.state == "waiting" for one in members)
-
-    def _note_submitted(self, app: Flask, task: Task) -> None:
-        self._tasks.add(task)
-
-    def _note_ended(self, app: Flask, task: Task, **facts: object) -> None:
-        self._tasks.discard(task)
+def only_waits_for_members(task: TaskRecord) -> bool:
+    """Return True if the task is a group of which nothing runs yet."""
+    if task.job != "thumbnails":
+        return False
+    members = {one.state for one in cpu.tasks(parent=task.id) if not one.has_ended}
+    return members == {"waiting"}
 
 
-@functools.cache
-def load() -> Load:
-    """Listen from the first call on."""
-    return Load()
-
-
-def pool_of(task: Task) -> str | None:
-    """Return what runs the task; None for a coroutine, which needs no worker."""
-    return POOL_OF.get(task.name.rpartition(".")[2])
+def load() -> dict[str, t.Any]:
+    """Count what runs in all server processes, and what waits."""
+    found: dict[str, t.Any] = {}
+    for name, pool in (("thread", executor), ("worker process", cpu)):
+        tasks = pool.tasks(state="running")
+        busy = sum(POOL_OF.get(str(task.job)) == name for task in tasks)
+        slots = sum(worker.slots or 0 for worker in pool.workers())
+        found[name] = {"busy": busy, "slots": max(slots, 2)}
+    waiting = [pool.counts(limit=1000)["waiting"] for pool in (executor, cpu)]
+    return {**found, "waiting": sum(waiting)}
 
 
 # The views: each submits a job, and answers at once.
@@ -372,13 +377,11 @@ def pool_of(task: Task) -> str | None:
 @app.get("/")
 def page(problem: Problem | None = None) -> Response:
     """The page itself."""
-    forgotten = app.config["SESSION_COOKIE_NAME"] in request.cookies and not is_known()
     html = render_template(
         "example_page.html",
-        tasks=[shown(started) for started in reversed([*my_tasks().values()])],
-        load=load().counts(),
+        tasks=[shown(task) for task in my_tasks()],
+        load=load(),
         problem=problem,
-        forgotten=forgotten,
         code=code_of,
         new_key=new_key,
         largest=LARGEST,
@@ -409,7 +412,7 @@ def summary() -> t.Any:
         file = FileStorage(io.BytesIO(sample()), "visitors.csv")
     if file is None or not file.filename:
         raise Problem("table", "Choose a CSV file, or use the sample.")
-    start(summarise, file, title=file.filename, urgent=is_urgent())
+    start(summarise, saved(file), title=file.filename, urgent=is_urgent())
     return accepted()
 
 
@@ -426,17 +429,26 @@ def number() -> t.Any:
 @app.post("/thumbnails")
 def gallery() -> t.Any:
     """Draw the thumbnails."""
-    start(thumbnails, title=f"{THUMBNAILS} thumbnails", urgent=is_urgent())
+    priority = URGENT if is_urgent() else 0
+    title = f"{THUMBNAILS} thumbnails"
+    start(thumbnails, priority, title=title, urgent=is_urgent())
+    return accepted()
+
+
+@app.post("/clean-up")
+def clean_up_now() -> t.Any:
+    """Run the nightly job now."""
+    start(clean_up, title="Old files", urgent=False)
     return accepted()
 
 
 @app.post("/all")
 def all_four() -> t.Any:
     """Start all four; the number is urgent, and overtakes the thumbnails that wait."""
-    ada, table = "ada@example.org", FileStorage(io.BytesIO(sample()))
+    ada, table = "ada@example.org", saved(FileStorage(io.BytesIO(sample())))
     start(send_confirmation, ada, title=ada, urgent=False)
     start(summarise, table, title="visitors.csv", urgent=False)
-    start(thumbnails, title=f"{THUMBNAILS} thumbnails", urgent=False)
+    start(thumbnails, 0, title=f"{THUMBNAILS} thumbnails", urgent=False)
     start(fibonacci, 32, title="fibonacci(32)", urgent=True)
     return accepted()
 
@@ -444,8 +456,7 @@ def all_four() -> t.Any:
 @app.get("/status")
 def status() -> dict[str, t.Any]:
     """How all tasks of the visitor are doing, newest first, and what the workers do."""
-    tasks = [status_of(started) for started in reversed([*my_tasks().values()])]
-    return {"tasks": tasks, "load": load().counts()}
+    return {"tasks": [status_of(task) for task in my_tasks()], "load": load()}
 
 
 @app.get("/tasks/<key>")
@@ -470,8 +481,7 @@ def picture(key: str, number: int) -> Response:
 @app.post("/tasks/<key>/cancel")
 def cancel(key: str) -> t.Any:
     """Cancel a task that waits, or ask one that runs to stop."""
-    if future := my_task(key).future:
-        future.request_cancel()
+    future_of(my_task(key)).request_cancel()
     return accepted()
 
 
@@ -492,6 +502,13 @@ def refused(error: HTTPException) -> t.Any:
     return (page(error), error.code) if isinstance(error, Problem) else error
 
 
+def saved(file: FileStorage) -> str:
+    """Save an upload where all server processes find it, and return its name."""
+    name = new_key()
+    file.save(file_in("uploads", name))
+    return name
+
+
 def accepted() -> t.Any:
     """Answer the page's script, or without it show the page again."""
     if wants_json():
@@ -506,21 +523,18 @@ def wants_json() -> bool:
 # What the page shows.
 
 
-def shown(started: Started) -> dict[str, t.Any]:
+def shown(task: TaskRecord) -> dict[str, t.Any]:
     """Return all that the page shows of a task."""
-    return {**status_of(started), **result_of(started)}
+    return {**status_of(task), **result_of(task)}
 
 
-def result_of(started: Started) -> dict[str, t.Any]:
+def result_of(task: TaskRecord) -> dict[str, t.Any]:
     """Return the result of a task or its error, if it has ended."""
-    future = started.future
-    if future is None or not future.done() or future.cancelled():
+    if not task.has_ended or task.state == "cancelled":
         return {}
-    if error := future.exception():
-        return {"error": str(error) or type(error).__name__}
-    id = t.cast(Task, future.task).id
-    mail = next((mail for mail in inbox.copy() if mail.task == id), None)
-    return {"result": future.result(), "mail": mail}
+    if task.state != "succeeded":
+        return {"error": task.error or task.error_class}
+    return {"result": future_of(task).result(), "mail": mail_of(task.id)}
 
 
 def code_of(functions: list[str]) -> str:
@@ -542,28 +556,38 @@ def short(number: float) -> str:
 
 
 def demo() -> None:
+    """Do all four once, and print what happens; nothing of it stays."""
+    with tempfile.TemporaryDirectory() as app.instance_path:
+        show_all()
+        for pool in (executor, cpu):
+            pool.shutdown()
+
+
+def show_all() -> None:
     """Do all four once, and print what happens."""
     squares = "".join(f"{n},{n * n % 97}\n" for n in range(200_000))
     table = (io.BytesIO(b"number,square\n" + squares.encode()), "squares.csv")
     show = functools.partial(show_in_terminal, app.test_client())
     print("Four jobs in the background of a Flask app")
-    show("A thread sends an e-mail", "/sign-up", address="ada@example.org")
-    print(f"   received: {inbox[0].subject!r} for {inbox[0].to}")
+    found = show("A thread sends an e-mail", "/sign-up", address="ada@example.org")
+    print("   received: {Subject!r} for {To}".format(**found["mail"]))
     found = show("A thread summarises a CSV file", "/summary", table=table)
-    for column in found["columns"]:
+    for column in found["result"]["columns"]:
         print("   {name:7} count {count}, mean {mean}, {min} to {max}".format(**column))
     found = show("A worker process computes", "/fibonacci", n=24)
-    print(f"   the result: {found}")
+    print(f"   the result: {found['result']}")
     show("The same, cancelled while it runs", "/fibonacci", stop_after=0.5, n=35)
     found = show("A group draws thumbnails, at once", "/thumbnails", urgent="on")
-    print(f"   the result: {len(found)} pictures")
-    end()
+    print(f"   the result: {len(found['result'])} pictures")
 
 
 def show_in_terminal(
     client: t.Any, what: str, path: str, stop_after: float = math.inf, **form: t.Any
 ) -> t.Any:
-    """Post a form and ask for its task as the page does; print what is new."""
+    """Post a form and ask for its task as the page does; print what is new.
+
+    :return: its result and its mail.
+    """
     begun, line = time.perf_counter(), ""
     ask = functools.partial(client.open, headers={"Accept": "application/json"})
     answer = ask(path, method="POST", data=form, content_type="multipart/form-data")
@@ -580,7 +604,7 @@ def show_in_terminal(
         time.sleep(0.05)
     with client:
         client.get("/")
-        return result_of(my_task(found["key"])).get("result")
+        return result_of(my_task(found["key"]))
 
 
 def serve(port: int | None) -> None:
@@ -596,7 +620,6 @@ def serve(port: int | None) -> None:
         server = make_server(host, port, app, threaded=True, fd=listening.fileno())
     print(f"The page is at http://{host}:{port}/ (Ctrl-C ends it)", flush=True)
     server.serve_forever()
-    end()
 
 
 def listener(port: int | None) -> socket.socket:
@@ -616,15 +639,6 @@ def listener(port: int | None) -> socket.socket:
     )
 
 
-def end() -> None:
-    """Cancel what is under way, and wait until it has stopped."""
-    for pool in (executor, cpu):
-        for _, future in pool.futures.items():
-            t.cast("TaskFuture[t.Any]", future).request_cancel()
-    for pool in (executor, cpu):
-        pool.shutdown(cancel_futures=True)
-
-
 def main() -> None:
     """Serve the page, or run the demo."""
     parser = argparse.ArgumentParser(description="The Flask-Executor example.")
@@ -636,11 +650,6 @@ def main() -> None:
         help="of the page (default: PORT, or the first free one from 5000 on)",
     )
     options = parser.parse_args()
-    if not os.environ.get("SMTP_HOST") and not importlib.util.find_spec("aiosmtpd"):
-        sys.exit(
-            "The example sends e-mail to an SMTP server of its own, which needs"
-            " aiosmtpd.\nInstall it: python -m pip install aiosmtpd"
-        )
     demo() if options.demo else serve(options.port)
 
 

@@ -127,7 +127,7 @@ function update(line, task) {
   line.querySelector(".share").textContent = share + (task.message && " · " + task.message);
 }
 
-// The server has been restarted, or has forgotten a task to make room.
+// A task was removed after its time, or others have taken its place.
 function markGone(tasks) {
   const known = new Set(tasks.map(task => task.key));
   const lines = [...document.querySelectorAll(".task:not([data-state=gone])")];
@@ -169,11 +169,14 @@ function fold(card) {
 
 function showLoad(load) {
   for (const item of document.querySelectorAll("[data-pool]")) {
-    const count = load[item.dataset.pool];
-    const slots = item.querySelectorAll("i");
-    slots.forEach((slot, place) => slot.classList.toggle("busy", place < count));
-    item.querySelector(".count").textContent =
-      slots.length ? `${count} of ${slots.length} busy` : `${count} waiting`;
+    const found = load[item.dataset.pool];
+    const {busy = found, slots = 0} = found;  // the queue is a number
+    const text = slots ? `${busy} of ${slots} busy` : `${busy} waiting`;
+    const boxes = item.querySelector(".slots");
+    while (boxes.children.length < slots) boxes.append(document.createElement("i"));
+    while (boxes.children.length > slots) boxes.lastChild.remove();
+    [...boxes.children].forEach((box, place) => box.classList.toggle("busy", place < busy));
+    item.querySelector(".count").textContent = text;
   }
 }
 

@@ -102,13 +102,17 @@ def lines_in(stream: t.IO[bytes], longest: int = 1_000_000) -> t.Iterator[str]:
     size = stream.seek(0, io.SEEK_END)
     stream.seek(0)
     text = io.TextIOWrapper(stream, "utf-8-sig", newline="")
-    for number, line in enumerate(iter(lambda: text.readline(longest), "")):
-        if number % 100 == 0:
-            current_task.raise_if_cancelled()
-            current_task.progress(stream.tell(), size, f"{number:,} lines")
-        if len(line) == longest:
-            raise ValueError(f"A line is longer than {longest:,} characters.")
-        yield line
+    try:
+        for number, line in enumerate(iter(lambda: text.readline(longest), "")):
+            if number % 100 == 0:
+                current_task.raise_if_cancelled()
+                current_task.progress(stream.tell(), size, f"{number:,} lines")
+            if len(line) == longest:
+                raise ValueError(f"A line is longer than {longest:,} characters.")
+            yield line
+    finally:
+        if not stream.closed:
+            text.detach()  # the file stays open, for its owner to close
 
 
 def summary_of(rows: t.Iterator[list[str]]) -> dict[str, t.Any]:

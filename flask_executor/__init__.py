@@ -3,10 +3,6 @@
 from .current import Progress as Progress
 from .current import current_task as current_task
 from .dispatch import Drained as Drained
-from .errors import AppNotFound as AppNotFound
-from .errors import ArgumentsNotPicklable as ArgumentsNotPicklable
-from .errors import CallNotPicklable as CallNotPicklable
-from .errors import ChildrenNotAllowed as ChildrenNotAllowed
 from .errors import DuplicateKey as DuplicateKey
 from .errors import ExecutorNotInitialized as ExecutorNotInitialized
 from .errors import ExecutorShutDown as ExecutorShutDown
@@ -19,15 +15,13 @@ from .errors import NoCurrentTask as NoCurrentTask
 from .errors import NotCallable as NotCallable
 from .errors import NotUnique as NotUnique
 from .errors import PeriodicNotInstalled as PeriodicNotInstalled
-from .errors import PoolNotInstalled as PoolNotInstalled
 from .errors import QueueFull as QueueFull
-from .errors import ResultNotPicklable as ResultNotPicklable
 from .errors import TaskCancelled as TaskCancelled
 from .errors import TaskTimeout as TaskTimeout
 from .errors import UnknownOption as UnknownOption
+from .errors import UnknownTask as UnknownTask
 from .errors import UnsupportedOption as UnsupportedOption
 from .errors import WaitsForItself as WaitsForItself
-from .errors import WorkerLost as WorkerLost
 from .executor import Executor as Executor
 from .executor import ExecutorView as ExecutorView
 from .futures import FutureCollection as FutureCollection
@@ -37,6 +31,13 @@ from .jobs import ExecutorJob as ExecutorJob
 from .options import Retry as Retry
 from .periodic import PeriodicJob as PeriodicJob
 from .periodic import PeriodicJobs as PeriodicJobs
+from .pool_errors import AppNotFound as AppNotFound
+from .pool_errors import ArgumentsNotPicklable as ArgumentsNotPicklable
+from .pool_errors import CallNotPicklable as CallNotPicklable
+from .pool_errors import ChildrenNotAllowed as ChildrenNotAllowed
+from .pool_errors import PoolNotInstalled as PoolNotInstalled
+from .pool_errors import ResultNotPicklable as ResultNotPicklable
+from .pool_errors import WorkerLost as WorkerLost
 from .signals import task_cancelled as task_cancelled
 from .signals import task_failed as task_failed
 from .signals import task_progressed as task_progressed
@@ -55,7 +56,18 @@ from .store_errors import NoSecretKey as NoSecretKey
 from .store_errors import PayloadRefused as PayloadRefused
 from .store_errors import PayloadTooLarge as PayloadTooLarge
 from .store_errors import ResultNotStorable as ResultNotStorable
+from .store_errors import RetryRefused as RetryRefused
+from .store_errors import SchemaMismatch as SchemaMismatch
+from .store_errors import SessionRefused as SessionRefused
+from .store_errors import StoreLocked as StoreLocked
+from .store_errors import StoreRefused as StoreRefused
+from .store_errors import StoreUnavailable as StoreUnavailable
+from .store_errors import TaskForgotten as TaskForgotten
+from .store_errors import TaskInterrupted as TaskInterrupted
 from .task import Task as Task
+from .verbs import Reason as Reason
+from .verbs import TaskRecord as TaskRecord
+from .verbs import WorkerInfo as WorkerInfo
 
 __version__ = "2.0.0.dev0"
 
@@ -96,16 +108,28 @@ __all__ = [
     "PoolNotInstalled",
     "Progress",
     "QueueFull",
+    "Reason",
     "ResultNotPicklable",
     "ResultNotStorable",
     "Retry",
+    "RetryRefused",
+    "SchemaMismatch",
+    "SessionRefused",
+    "StoreLocked",
+    "StoreRefused",
+    "StoreUnavailable",
     "Task",
     "TaskCancelled",
+    "TaskForgotten",
     "TaskFuture",
+    "TaskInterrupted",
+    "TaskRecord",
     "TaskTimeout",
     "UnknownOption",
+    "UnknownTask",
     "UnsupportedOption",
     "WaitsForItself",
+    "WorkerInfo",
     "WorkerLost",
     "current_task",
     "task_cancelled",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import typing as t
 from datetime import timedelta
 
@@ -56,3 +58,18 @@ def is_hashable(value: t.Any) -> bool:
     except TypeError:
         return False
     return True
+
+
+def is_session(value: t.Any) -> bool:
+    """Return True for a session of SQLAlchemy, which this does not import."""
+    orm = sys.modules.get("sqlalchemy.orm")
+    return orm is not None and isinstance(value, orm.Session | orm.scoped_session)
+
+
+def is_json(value: t.Any, longest: int) -> bool:
+    """Return True for a value that JSON carries unchanged, in so many characters."""
+    try:
+        text = json.dumps(value, allow_nan=False)
+        return len(text) <= longest and bool(json.loads(text) == value)
+    except (TypeError, ValueError, RecursionError):
+        return False

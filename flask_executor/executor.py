@@ -14,6 +14,7 @@ import weakref
 from flask import Flask
 from werkzeug.local import LocalProxy
 
+from .accepting import accept
 from .contexts import current_app
 from .dispatch import Dispatcher, Drained
 from .errors import ExecutorNotInitialized, InvalidName, NotCallable, UnsupportedOption
@@ -23,9 +24,11 @@ from .job_names import JobNames, checked_aliases
 from .jobs import ExecutorJob as ExecutorJob
 from .options import MISSING, Given, JobOptions, NoKey, TaskOptions, checked
 from .periodic import HasPeriodicJobs, Planning
+from .serving import Serving
 from .state import AppState, NewDispatcher
 from .state import propagate_exceptions_callback as propagate_exceptions_callback
 from .submitter import Submitter
+from .verbs import HasTasks
 
 P = t.ParamSpec("P")
 T = t.TypeVar("T")
@@ -39,7 +42,7 @@ _OF_JOBS = {
 """The options that only a job may have, and how to write them."""
 
 
-class Executor(HasPeriodicJobs):
+class Executor(HasPeriodicJobs, HasTasks):
     """Run calls in the background, each with a copy of the context it came from.
 
     It is a :class:`concurrent.futures.Executor`, and looks like the pool under it:
@@ -60,6 +63,7 @@ class Executor(HasPeriodicJobs):
         self._states: weakref.WeakKeyDictionary[Flask, AppState] = (
             weakref.WeakKeyDictionary()
         )
+        self._serving: Serving = Serving(self)
         self._last_app: Flask | None = None
         self._last_state: AppState | None = None
         self._job_names = JobNames()
@@ -80,12 +84,14 @@ class Executor(HasPeriodicJobs):
         if issubclass(type(app), LocalProxy):  # people pass current_app, in a view
             app = t.cast(t.Any, app)._get_current_object()
         made = self._planning.dispatcher_made
-        state = AppState.of(app, self.name, self._new_dispatcher, made)
+        names = self._job_names
+        state = AppState.of(app, self.name, self._new_dispatcher, made, names)
         replaced = self._states.get(app)
         self._states[app] = self._last_state = state
         self._last_app = app
         app.extensions[self.name + "executor"] = self
         self._planning.init_app(app)
+        self._serving.init_app(app)
         if replaced is not None:
             replaced.here().retire()
 
@@ -235,10 +241,10 @@ class Executor(HasPeriodicJobs):
         if self._overrides is not None and (found := self._overrides.take()):
             return found.accept(self, fn, args, kwargs)
         state = self._known_state() or self._state()
-        return state.accept(self, _NOTHING, fn, args, kwargs, key)
+        return accept(state, self, _NOTHING, fn, args, kwargs, key)
 
     def _accept(self, *call: t.Any, **more: t.Any) -> TaskFuture[t.Any]:
-        return (self._known_state() or self._state()).accept(self, *call, **more)
+        return accept(self._known_state() or self._state(), self, *call, **more)
 
     def _state(self) -> AppState:
         state = self._known_state()

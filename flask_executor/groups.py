@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import queue
 import typing as t
+from contextvars import ContextVar
 from functools import partial
 
 from .blocks import Block
 from .contexts import Snapshot
-from .current import Progress
+from .current import Inside, Progress, running
 from .errors import ExecutorNotInitialized
 from .futures import TaskFuture
 from .members import F, Member, Members
@@ -18,6 +19,18 @@ from .waiters import DoneCallback, deadline_after, wait_for
 
 T = t.TypeVar("T")
 Callback = t.Callable[["Group"], object]
+
+
+class Joining(t.NamedTuple):
+    """The group whose ``submit`` runs on this thread."""
+
+    name: str
+    members: Members
+    by: Inside | None
+    """The task that submits to it, or None."""
+
+
+joining: ContextVar[Joining | None] = ContextVar("flask_executor_group", default=None)
 
 
 class Group(Verbs):
@@ -73,11 +86,27 @@ class Group(Verbs):
         kwargs: dict[str, t.Any],
         key: t.Any = NoKey,
     ) -> TaskFuture[t.Any]:
-        fn = self._members.admit(fn)
-        submitter = self._submitting
+        members = self._members
+        fn = members.admit(fn)
+        if not self.name:
+            return members.add(self._hand_on(fn, args, kwargs, key))
+        # So that a store knows the members of a group with a name.
+        joined = joining.set(Joining(self.name, members, running.get()))
+        try:
+            return members.add(self._hand_on(fn, args, kwargs, key))
+        finally:
+            joining.reset(joined)
+
+    def _hand_on(
+        self,
+        fn: t.Any,
+        args: tuple[t.Any, ...],
+        kwargs: dict[str, t.Any],
+        key: t.Any,
+    ) -> TaskFuture[t.Any]:
         if key is NoKey:
-            return self._members.add(submitter.submit(fn, *args, **kwargs))
-        return self._members.add(submitter.submit_stored(key, fn, *args, **kwargs))
+            return self._submitting.submit(fn, *args, **kwargs)
+        return self._submitting.submit_stored(key, fn, *args, **kwargs)
 
     @t.overload
     def map(

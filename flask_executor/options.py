@@ -6,14 +6,14 @@ Options are checked where they are written and kept as plain dictionaries.
 
 from __future__ import annotations
 
-import random
 import typing as t
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 
-from .checks import are_exceptions, check, is_count, is_hashable, is_number, seconds
+from .checks import check, is_count, is_hashable, is_json, is_session, seconds
 from .errors import InvalidOption, TaskTimeout, UnknownOption, UnsupportedOption
-from .settings import Settings
+from .retry import Retry as Retry
+from .settings import GUARANTEES, Settings
 
 Given = t.Mapping[str, t.Any]
 
@@ -40,65 +40,6 @@ def by_keyword(name: str, kwargs: dict[str, t.Any], verb: str) -> t.Any:
         ) from None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Retry:
-    """When a failed task is tried again, and how long it waits before that.
-
-    The pause after attempt *n* is ``delay * backoff ** (n - 1)`` seconds, at most
-    ``max_delay``. It is then made longer or shorter at random, by up to the share
-    ``jitter``, so that tasks that failed together do not run again together.
-
-    :raises InvalidOption: a :exc:`ValueError`.
-    """
-
-    attempts: int = 3
-    """How often it runs at most, including the first time."""
-    delay: float = 1.0
-    """Seconds before the second attempt."""
-    backoff: float = 2.0
-    """The factor by which each pause is longer than the one before."""
-    max_delay: float = 300.0
-    """The longest pause, in seconds."""
-    jitter: float = 0.1
-    """The share of the pause that is random: 0 to 1."""
-    on: tuple[type[BaseException], ...] = (Exception,)
-    """The exceptions after which it is tried again. :exc:`.TaskTimeout` counts only
-    if the pool can stop a run: on the event loop and on pebble."""
-
-    def __post_init__(self) -> None:
-        check("retry.attempts", self.attempts, is_count, "a whole number above 0")
-        for name in ("delay", "max_delay", "backoff"):
-            value = seconds(f"retry.{name}", getattr(self, name))
-            object.__setattr__(self, name, value)
-        share = "a number from 0 to 1"
-        check("retry.jitter", self.jitter, is_number, share)
-        check("retry.jitter", self.jitter, lambda value: 0 <= value <= 1, share)
-        given: t.Any = self.on
-        on = given if isinstance(given, tuple) else (given,)
-        check("retry.on", on, are_exceptions, "an exception class, or a tuple of them")
-        object.__setattr__(self, "on", on)
-
-    def pause_after(
-        self,
-        attempt: int,
-        error: BaseException,
-        chance: t.Callable[[], float] = random.random,
-    ) -> float | None:
-        """Return the seconds to wait before the next attempt, or None to give up.
-
-        :param attempt: the attempt that failed; the first is 1.
-        :param error: what it raised.
-        :param chance: returns numbers from 0 to 1.
-        """
-        if attempt >= self.attempts or not isinstance(error, self.on):
-            return None
-        try:
-            pause = min(self.delay * self.backoff ** (attempt - 1), self.max_delay)
-        except OverflowError:
-            pause = self.max_delay if self.delay else 0.0
-        return pause * (1 + self.jitter * (2 * chance() - 1))
-
-
 class TaskOptions(t.TypedDict, total=False):
     """The options of :meth:`.Executor.using` and :meth:`.ExecutorJob.using`."""
 
@@ -116,6 +57,15 @@ class TaskOptions(t.TypedDict, total=False):
     """Its name in logs and signals."""
     key: t.Hashable
     """The key under which its future is stored."""
+    guarantee: t.Literal["ephemeral", "at_most_once", "at_least_once"]
+    """What becomes of it if its process dies; other than ``'ephemeral'`` only with a
+    store, and for jobs."""
+    meta: t.Any
+    """A small JSON value that is kept with it, such as its owner."""
+    session: t.Any
+    """A session of SQLAlchemy, such as ``db.session``: the task is a row of its
+    transaction, so it runs if, and when, that commits; only with a store, and for tasks
+    with a guarantee. None: it is saved at once."""
     request: t.Literal["safe", "all", "none"]
     """What a saved task sees of the request; only with a store."""
     unique: t.Hashable
@@ -146,6 +96,9 @@ class Options:
     max_concurrency: int | None = None
     name: str | None = None
     key: t.Any = NoKey
+    guarantee: str = "ephemeral"
+    meta: t.Any = None
+    session: t.Any = None
     request: str | None = None
     unique: t.Hashable = None
     on_taken: str = "raise"
@@ -154,7 +107,8 @@ class Options:
     def of(cls, settings: Settings) -> Options:
         """Return the options that the config sets."""
         retry = None if settings.retry is None else Retry(attempts=settings.retry)
-        return cls(timeout=settings.timeout, retry=retry)
+        guarantee = settings.guarantee if settings.store else "ephemeral"
+        return cls(timeout=settings.timeout, retry=retry, guarantee=guarantee)
 
     def overlaid(self, *given: Given) -> Options:
         """Return these options with others over them; of two, the last one is used.
@@ -185,6 +139,7 @@ OPTIONS = tuple(field.name for field in fields(Options))
 _NONE = Options()
 _ASKED_FOR = frozenset(OPTIONS) - {"max_concurrency"}
 """The options that one call may have."""
+_NEED_A_STORE = "guarantee", "request", "session"
 
 
 def checked(given: Given) -> dict[str, t.Any]:
@@ -225,10 +180,11 @@ def unsupported(
     :param pool: the pool or its class; its flags say what it supports.
     :param has_store: True if tasks can be saved.
     """
-    if options.request is not None and not (has_store or pool.runs_in_caller):
-        where = "an executor without a store"
-        instead = "leave it out: the store comes with a later version"
-        return UnsupportedOption("request", where, instead)
+    needs_store = () if has_store or pool.runs_in_caller else _NEED_A_STORE
+    for name in needs_store:
+        if getattr(options, name) != getattr(_NONE, name):
+            where = "an executor without a store"
+            return UnsupportedOption(name, where, "set EXECUTOR_STORE")
     where = f"EXECUTOR_TYPE = {pool.kind!r}"
     for name in OPTIONS:
         if name not in pool.honours and getattr(options, name) != getattr(_NONE, name):
@@ -303,6 +259,16 @@ def _key(name: str, value: t.Any) -> t.Hashable:
     return t.cast(t.Hashable, value)
 
 
+def _meta(name: str, value: t.Any) -> t.Any:
+    allowed = "a JSON value of at most 2,000 characters, as {'user': 7}"
+    return check(name, value, lambda v: is_json(v, 2_000), allowed)
+
+
+def _session(name: str, value: t.Any) -> t.Any:
+    allowed = "None, or a Session or scoped_session of SQLAlchemy, as db.session"
+    return check(name, value, lambda v: v is None or is_session(v), allowed)
+
+
 def _one_of(*words: str) -> t.Callable[[str, t.Any], str]:
     *others, last = map(repr, words)
     allowed = f"{', '.join(others)} or {last}"
@@ -345,6 +311,9 @@ _CHECKS: dict[str, t.Callable[[str, t.Any], t.Any]] = {
     "max_concurrency": _max_concurrency,
     "name": _name,
     "key": _key,
+    "guarantee": _one_of(*GUARANTEES),
+    "meta": _meta,
+    "session": _session,
     "request": _one_of("safe", "all", "none"),
     "unique": _unique,
     "on_taken": _one_of("raise", "return", "replace"),

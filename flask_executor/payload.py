@@ -185,6 +185,12 @@ class WorkerTraceback(Exception):
         return f'\n"""\n{self.args[0]}"""'
 
 
+def name_of_class(kind: type) -> str:
+    """Return the name of a class with its module, which those of Python go without."""
+    name = kind.__qualname__
+    return name if kind.__module__ == "builtins" else f"{kind.__module__}.{name}"
+
+
 def describe(error: BaseException) -> str:
     """Return the kind of an error and its message."""
     try:

@@ -14,8 +14,24 @@ import re
 import typing as t
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+from types import MappingProxyType
 
 from .errors import InvalidSetting
+
+GUARANTEES = ("ephemeral", "at_most_once", "at_least_once")
+"""The values of the option ``guarantee``."""
+
+_DAY = 86_400.0
+KEEP: t.Mapping[str, float | None] = MappingProxyType(
+    {
+        "succeeded": _DAY,
+        "cancelled": _DAY,
+        "failed": 14 * _DAY,
+        "timed_out": 14 * _DAY,
+        "interrupted": 14 * _DAY,
+    }
+)
+"""Seconds for which a store remembers tasks that have ended, by state."""
 
 _TRUE = frozenset({"true", "yes", "t", "1"})
 _FALSE = frozenset({"false", "no", "f", "0"})
@@ -137,6 +153,25 @@ def _jobs(value: object) -> dict[str, t.Any]:
     return value
 
 
+def _url(value: object) -> str:
+    text = str(value).strip()
+    if text != "flask-sqlalchemy" and "://" not in text:
+        raise _Refused(
+            "'sqlite:///tasks.db', 'postgresql+psycopg://...' or 'flask-sqlalchemy'"
+        )
+    return text
+
+
+def _keep(value: object) -> dict[str, float | None]:
+    allowed = f"a dictionary of seconds, or None, by state: {', '.join(KEEP)}"
+    if not isinstance(value, t.Mapping) or not KEEP.keys() >= value.keys():
+        raise _Refused(allowed)
+    try:
+        return {state: _optional(_seconds)(kept) for state, kept in value.items()}
+    except _Refused:
+        raise _Refused(allowed) from None
+
+
 def _start_method(value: object) -> str:
     return t.cast(str, _one_of(*multiprocessing.get_all_start_methods())(value))
 
@@ -191,6 +226,19 @@ class Settings:
     serializer: str = _key("pickle", _one_of("pickle", "json"))
     """How arguments and results are saved: ``'pickle'``, or ``'json'``, with which
     nothing is unpickled."""
+    store: str | None = _key(None, _optional(_url))
+    """Where tasks are remembered: a SQLAlchemy URL, or ``'flask-sqlalchemy'``."""
+    guarantee: str = _key("ephemeral", _one_of(*GUARANTEES))
+    """What becomes of a task whose process dies, if the task has no ``guarantee``."""
+    store_run: bool = _key(True, _boolean)
+    """Run saved tasks in processes that serve requests; False: in workers alone."""
+    store_lease: float = _key(30.0, _some_seconds)
+    """Seconds after which a process that does not renew its lease counts as dead."""
+    store_max_lost: int = _key(3, _positive_int)
+    """How many processes may die with a task before it has failed."""
+    store_keep: t.Mapping[str, float | None] | None = _key(None, _optional(_keep))
+    """Seconds for which tasks that have ended are remembered, by state, where they are
+    not those of :data:`KEEP`; None for a state keeps its tasks."""
     store_max_bytes: int = _key(1_000_000, _positive_int)
     """How many bytes are saved of one call, or of one result."""
     store_request: str = _key("safe", _one_of("safe", "all", "none"))
@@ -198,6 +246,11 @@ class Settings:
     body; ``'all'``, with the body; or ``'none'``."""
     periodic: t.Mapping[str, t.Any] | None = _key(None, _optional(_jobs))
     """Periodic jobs by name, each a dictionary; see :doc:`/howto/periodic`."""
+
+    @property
+    def keep_times(self) -> dict[str, float | None]:
+        """Seconds for which tasks that have ended are remembered, for every state."""
+        return {**KEEP, **(self.store_keep or {})}
 
     @property
     def g_carried(self) -> str:

@@ -6,43 +6,25 @@ import os
 import threading
 import typing as t
 import weakref
-from concurrent.futures import Future
-from dataclasses import fields
-from functools import partial
 
 from flask import Flask
 
-from .calls import Call, is_coroutine_function
-from .contexts import Snapshot, current_app, keep_uploads
+from .app_config import (
+    has_store,
+    kind_of,
+    read_settings,
+    refuse_unsupported,
+    show_defaults,
+)
+from .app_config import propagate_exceptions_callback as propagate_exceptions_callback
+from .calls import is_coroutine_function
 from .dispatch import Dispatcher
-from .errors import InvalidSetting
-from .futures import Callback, FutureCollection, TaskFuture
-from .jobs import ExecutorJob
-from .options import Given, NoKey, Options, unsupported
-from .pools import POOLS, CoroutinePool, pool_module
-from .settings import Settings, config_key, misspelt, prefix_of, read_key
-from .task import Task
-
-
-class Keeper(t.Protocol):
-    """The parts of an executor that are the same for all its apps."""
-
-    _default_done_callbacks: list[Callback]
-
-    @property
-    def futures(self) -> FutureCollection: ...
-
+from .futures import FutureCollection
+from .options import Given
+from .pools import CoroutinePool, pool_module
+from .settings import Settings, prefix_of
 
 NewDispatcher = t.Callable[[Settings, str, Flask], Dispatcher]
-
-
-def propagate_exceptions_callback(future: Future[t.Any]) -> None:
-    """Raise what a task raised.
-
-    It is a default done-callback if ``EXECUTOR_PROPAGATE_EXCEPTIONS`` is true.
-    """
-    if not future.cancelled() and (error := future.exception()) is not None:
-        raise error
 
 
 class AppState:
@@ -53,6 +35,7 @@ class AppState:
     :param kind: the pool that the type names.
     :param new: makes a dispatcher.
     :param made: is told of each dispatcher that was made.
+    :param job_names: finds the jobs of saved tasks.
     """
 
     def __init__(
@@ -63,6 +46,7 @@ class AppState:
         kind: str,
         new: NewDispatcher,
         made: t.Callable[[Dispatcher], object],
+        job_names: t.Any,
     ) -> None:
         self.app: weakref.ref[Flask] = weakref.ref(app)
         """The app, or None if it was deleted."""
@@ -71,6 +55,7 @@ class AppState:
         self.new_dispatcher = new
         """Makes the dispatcher."""
         self._made = made
+        self._job_names = job_names
         # Here and not at first use: a server may fork at that moment, and in the child
         # the lock of a module that is being imported would stay locked.
         self.pool_class: t.Any = pool_module(kind).POOL
@@ -83,7 +68,8 @@ class AppState:
         self._lock = threading.RLock()
         self._settings: Settings | None = None
         self._futures: FutureCollection | None = None
-        self._dispatcher: Dispatcher | None = None
+        self.ready: Dispatcher | None = None
+        """The dispatcher, if it is made already."""
 
     @classmethod
     def of(
@@ -92,6 +78,7 @@ class AppState:
         name: str,
         new: NewDispatcher,
         made: t.Callable[[Dispatcher], object],
+        job_names: t.Any,
     ) -> AppState:
         """Make the state of an executor for an app, and put all defaults in its config.
 
@@ -99,10 +86,9 @@ class AppState:
             is read at first use.
         """
         prefix = prefix_of(name)
-        kind = _kind(app.config, prefix)
-        for spec in fields(Settings):
-            app.config.setdefault(config_key(prefix, spec.name), spec.default)
-        return cls(app, name, prefix, kind, new, made)
+        kind = kind_of(app.config, prefix)
+        show_defaults(app.config, prefix)
+        return cls(app, name, prefix, kind, new, made, job_names)
 
     def here(self) -> AppState:
         """Return the state of this process: itself, or a new one in a forked child.
@@ -120,15 +106,16 @@ class AppState:
 
     def _made_anew(self) -> AppState:
         app = t.cast(Flask, self.app())
-        new = self.new_dispatcher
-        return AppState(app, self._name, self._prefix, self.kind, new, self._made)
+        facts = self._name, self._prefix, self.kind, self.new_dispatcher
+        return AppState(app, *facts, self._made, self._job_names)
 
     @property
     def settings(self) -> Settings:
         """The settings, read from the config at first use."""
         with self._lock:
             if self._settings is None:
-                self._settings = self._read_settings()
+                app = t.cast(Flask, self.app())
+                self._settings = read_settings(app, self._prefix, self.kind)
             return self._settings
 
     @property
@@ -138,149 +125,44 @@ class AppState:
             return made
         with self._lock:
             if self._futures is None:
-                self._futures = FutureCollection(
-                    self.settings.futures_max_length,
-                    ttl=self.settings.futures_ttl,
-                    app=self.app(),
-                )
+                self._futures = self._new_futures()
             return self._futures
+
+    def _new_futures(self) -> FutureCollection:
+        length, ttl = self.settings.futures_max_length, self.settings.futures_ttl
+        if self.settings.store is None:
+            return FutureCollection(length, ttl=ttl, app=self.app())
+        node = self.dispatcher.node
+        return t.cast(FutureCollection, node.new_futures(length, ttl))
 
     @property
     def dispatcher(self) -> Dispatcher:
         """The dispatcher, and with it the pool."""
-        return self._dispatcher or self._make_dispatcher()
+        return self.ready or self._make_dispatcher()
 
     def _make_dispatcher(self) -> Dispatcher:
         with self._lock:
-            if self._dispatcher is not None:
-                return self._dispatcher
-            made = self._dispatcher = self.new_dispatcher(
-                self.settings, self._thread_name(), t.cast(Flask, self.app())
-            )
+            if self.ready is not None:
+                return self.ready
+            app, name = t.cast(Flask, self.app()), self._thread_name()
+            made = self.new_dispatcher(self.settings, name, app)
+            if self.settings.store is not None:
+                made.node = self._new_node(made, name)
+            self.ready = made
         # Not under the lock: it may import modules of the app.
         self._made(made)
         return made
 
-    def accept(
-        self,
-        executor: Keeper,
-        given: Given,
-        fn: t.Any,
-        args: t.Sequence[t.Any],
-        kwargs: dict[str, t.Any],
-        key: t.Any = NoKey,
-        job: ExecutorJob[..., t.Any] | None = None,
-        held_by: object = None,
-    ) -> TaskFuture[t.Any]:
-        """Accept a call; see :meth:`.Submitter._accept`.
+    def serve(self) -> None:
+        """Run saved tasks of all processes in this one, which serves requests."""
+        self.dispatcher.node.serve()
 
-        :param executor: its callbacks are called, and its registry has the future.
-        """
-        # As the property, which is one call more in what everybody calls.
-        dispatcher = self._dispatcher or self._make_dispatcher()
-        if type(fn) is ExecutorJob:
-            # Of all its views, only the job that was declared pickles by its name.
-            job, fn = fn, fn.declared
-        options = dispatcher.defaults
-        if given or job is not None:
-            options = dispatcher.options_of(job, given)
-            key = options.key if key is NoKey else key
-            job = None if job is None else job.declared
-            if options.unique is not None:
-                call = Call(fn, args, kwargs)
-                return self._accept_unique(executor, call, options, key, job, held_by)
-        app: t.Any = self.app()
-        future: TaskFuture[t.Any] = TaskFuture(app, None if key is NoKey else key)
-        call = Call(fn, args, kwargs)
-        if key is NoKey:
-            self._submit(executor, future, call, options, job)
-        else:
-            self._submit_stored(executor, future, call, options, job, held_by)
-        return future
+    def _new_node(self, dispatcher: Dispatcher, name: str) -> t.Any:
+        """Return what ties a dispatcher to the store that the config names."""
+        from .sharing import new_node
 
-    def _accept_unique(
-        self,
-        executor: Keeper,
-        call: Call,
-        options: Options,
-        key: t.Any,
-        job: t.Any,
-        held_by: object,
-    ) -> TaskFuture[t.Any]:
-        """Accept a call if its ``unique`` value is free; see :mod:`.dispatch.uniques`.
-
-        The value comes before the key: who wants the task there is gets it, whatever
-        the keys.
-        """
-        dispatcher = self._dispatcher or self._make_dispatcher()
-        app: t.Any = self.app()
-        future: TaskFuture[t.Any] = TaskFuture(app, None if key is NoKey else key)
-        found = dispatcher.uniques.register(dispatcher.register, future, call, options)
-        if found is not future:
-            return found
-
-        def store() -> None:
-            executor.futures.reserve(key, future, instead_of=held_by)
-            executor.futures.add(key, future)
-
-        store_if = None if key is NoKey else store
-        try:
-            self._submit(executor, future, call, options, job, store_if, future.task)
-        except BaseException:
-            executor.futures.discard(key, future)
-            raise
-        return future
-
-    def _submit_stored(
-        self,
-        executor: Keeper,
-        future: TaskFuture[t.Any],
-        call: Call,
-        options: Options,
-        job: t.Any,
-        held_by: object,
-    ) -> None:
-        key, futures = future.key, executor.futures
-        futures.reserve(key, future, instead_of=held_by)
-        try:
-            store = partial(futures.add, key, future)
-            self._submit(executor, future, call, options, job, store)
-        except BaseException:
-            futures.discard(key, future)
-            raise
-
-    def _submit(
-        self,
-        executor: Keeper,
-        future: TaskFuture[t.Any],
-        call: Call,
-        options: Options,
-        job: t.Any,
-        store: t.Callable[[], object] | None = None,
-        task: Task | None = None,
-    ) -> None:
-        """Take the context of a call, and dispatch it.
-
-        :param store: hands the future to others, once it can be cancelled.
-        :param task: its task, if that is registered already.
-        """
-        dispatcher = self._dispatcher or self._make_dispatcher()
-        task = task or dispatcher.register(future, call, options)
-        try:
-            if store is not None:
-                store()
-            if not dispatcher.pool.runs_in_caller or current_app() is None:
-                call.snapshot = Snapshot.take(future.app, copy_g=dispatcher.g_carried)
-                if call.args or call.kwargs:
-                    call.args = keep_uploads(call.args)
-                    call.kwargs = keep_uploads(call.kwargs)
-            callbacks = executor._default_done_callbacks
-            if dispatcher.settings.propagate_exceptions:
-                callbacks = [*callbacks, propagate_exceptions_callback]
-            dispatcher.submit(task, callbacks, job=job)
-        except BaseException:
-            dispatcher.withdraw(task)
-            raise
+        make = dispatcher.make_node or new_node
+        return make(dispatcher, self._job_names, name, self._name)
 
     def check_job(self, fn: t.Any) -> None:
         """Refuse a job that no worker of this app's pool could import."""
@@ -292,10 +174,9 @@ class AppState:
             pools = [self.pool_class, CoroutinePool]
         else:
             pools = [self._pool_class_for(fn)]
-        options = Options().overlaid(given)
-        refusals = [unsupported(options, pool) for pool in pools]
-        if refusals[0] is not None and all(refusals):
-            raise refusals[0]
+        # The settings are read at first use, and to declare a job is no use.
+        stores = has_store(t.cast(Flask, self.app()), self._prefix)
+        refuse_unsupported(given, pools, stores=stores)
 
     def _pool_class_for(self, fn: t.Any) -> t.Any:
         if is_coroutine_function(fn):
@@ -308,37 +189,8 @@ class AppState:
 
     def retire(self) -> None:
         """Accept nothing more, if anything was accepted."""
-        if self._dispatcher is not None:
-            self._dispatcher.shutdown(wait=False, cancel_futures=False)
-
-    def _read_settings(self) -> Settings:
-        app = t.cast(Flask, self.app())
-        for key, nearest in misspelt(app.config, self._prefix).items():
-            app.logger.warning(
-                "%s is not a setting of Flask-Executor: did you mean %s?", key, nearest
-            )
-        settings = Settings.read(app.config, self._prefix)
-        if settings.type == self.kind:
-            return settings
-        key = config_key(self._prefix, "type")
-        app.logger.warning(
-            "%s was changed to %r after init_app; it stays %r. Set it before, or call"
-            " init_app again.",
-            key,
-            settings.type,
-            self.kind,
-        )
-        return Settings.read({**app.config, key: self.kind}, self._prefix)
+        if self.ready is not None:
+            self.ready.shutdown(wait=False, cancel_futures=False)
 
     def _thread_name(self) -> str:
         return f"{self._name}-executor" if self._name else "executor"
-
-
-def _kind(config: t.Mapping[str, t.Any], prefix: str) -> str:
-    """Read which pool the type names."""
-    kind: str = read_key(config, prefix, "type")
-    if kind not in POOLS:
-        key = config_key(prefix, "type")
-        allowed = "one of " + ", ".join(map(repr, POOLS))
-        raise InvalidSetting(key, config[key], allowed)
-    return kind

@@ -152,3 +152,130 @@ class JobNotStorable(ValueError):
 
     def __reduce__(self) -> tuple[t.Any, ...]:
         return type(self), (self.name, self.reason)
+
+
+class TaskInterrupted(RuntimeError):
+    """The process that ran the task has died, and the task is not run again."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"The process that ran {name} has died. It is not run again, because its"
+            " guarantee is not 'at_least_once'."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.name,)
+
+
+class TaskForgotten(LookupError):
+    """The store does not know a task any more, so nobody knows how it has ended."""
+
+    def __init__(self, name: str, id: str) -> None:
+        self.name = name
+        self.id = id
+        super().__init__(
+            f"The store knows {name} ({id}) no more: it has ended and was removed, or"
+            " somebody has emptied the store. Raise EXECUTOR_STORE_KEEP if you need its"
+            " result for longer."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.name, self.id)
+
+
+class StoreUnavailable(ConnectionError):
+    """The database of the store cannot be used at the moment.
+
+    A read or a submit that raises it has changed nothing. Try again later: the store
+    reconnects by itself.
+    """
+
+    def __init__(self, where: str, reason: str) -> None:
+        self.where = where
+        self.reason = reason
+        super().__init__(
+            f"The store {where} is not available ({reason}). Nothing was accepted;"
+            " try again later. The store reconnects by itself."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.where, self.reason)
+
+
+class StoreRefused(ValueError):
+    """``EXECUTOR_STORE`` names a database that cannot be a store."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        self.where = where
+        self.reason = reason
+        super().__init__(f"EXECUTOR_STORE = {where!r} cannot be used: {reason}.")
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.where, self.reason)
+
+
+class StoreLocked(RuntimeError):
+    """The view's own transaction has the file of the store, which is SQLite."""
+
+    def __init__(self, name: str, where: str) -> None:
+        self.name = name
+        self.where = where
+        super().__init__(
+            f"{name} was not accepted: the session of this view has written to {where}"
+            " and has not committed, so saving the task would wait for itself. Commit"
+            " before it, or save the task in the same transaction, with"
+            " using(session=db.session); that needs a job with a guarantee."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.name, self.where)
+
+
+class SessionRefused(ValueError):
+    """The session of the option ``session`` does not belong to the store."""
+
+    def __init__(self, where: str, session: str, reason: str) -> None:
+        self.where = where
+        self.session = session
+        self.reason = reason
+        super().__init__(
+            f"The session of {session} cannot save a task: the store is {where}, and"
+            f" {reason}."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.where, self.session, self.reason)
+
+
+class SchemaMismatch(RuntimeError):
+    """The tables of the store are of another version than this code."""
+
+    def __init__(self, where: str, found: int, known: int) -> None:
+        self.where = where
+        self.found = found
+        self.known = known
+        if found < known:
+            what = "older than this code: run 'flask executor store upgrade'"
+        else:
+            what = "newer than this code: install the Flask-Executor that made them"
+        super().__init__(
+            f"The tables in {where} have version {found}, and this code needs version"
+            f" {known}. They are {what}."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.where, self.found, self.known)
+
+
+class RetryRefused(ValueError):
+    """A task cannot be run again by :meth:`.Executor.retry`."""
+
+    def __init__(self, task: str, name: str, reason: str) -> None:
+        self.task = task
+        self.name = name
+        self.reason = reason
+        super().__init__(f"Task {task} ({name}) cannot be run again: {reason}.")
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.task, self.name, self.reason)

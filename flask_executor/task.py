@@ -23,10 +23,11 @@ State = t.Literal[
     "failed",
     "timed_out",
     "cancelled",
+    "interrupted",
 ]
 """The state of a task. ``delayed``: not due yet. ``waiting``: for a worker.
 ``retrying``: an attempt has failed, and the pause before the next one is not over. The
-last four are ends.
+last five are ends; ``interrupted``, only with a store: its process has died.
 """
 
 DEFAULTS = Options()
@@ -40,6 +41,38 @@ class Wait(t.Protocol):
 
     def end_then(self, fn: t.Callable[[], object]) -> None:
         """Note the end of the wait, and call ``fn`` once the code may go on."""
+
+
+class Saved(t.Protocol):
+    """The row of a task in a store, which its owner keeps up to date."""
+
+    is_left: bool
+    """True if the task was asked to stop only because its process ends."""
+
+    @property
+    def is_ephemeral(self) -> bool:
+        """True if the task ends with its process."""
+
+    def begin(self) -> bool:
+        """Note that an attempt begins; return False if it must not begin here.
+
+        It is called on the thread that is to run it. If it returns False, it has
+        settled what becomes of the task.
+        """
+
+    def give_back(self) -> bool:
+        """Let any process run a task that has not begun; False if it must stay here."""
+
+    def retry(self, error: BaseException, pause: float) -> bool:
+        """Note a failed attempt; return False if the next one may run anywhere."""
+
+    def progressed(self, progress: Progress) -> None:
+        """Note the progress of the current attempt."""
+
+    def end(
+        self, verdict: t.Any, value: t.Any, deliver: t.Callable[..., object]
+    ) -> None:
+        """Write the end, then call ``deliver(task, verdict, value)`` elsewhere."""
 
 
 class Owner(t.Protocol):
@@ -118,6 +151,7 @@ class Task:
     _wanted: bool = False
     _was_asked: bool = False
     _is_reserved: bool = False
+    _saved: Saved | None = None
 
     def __init__(
         self,
@@ -200,6 +234,8 @@ class Task:
         if self._finished is None:
             self.progress = progress
             self._owner.reported(self)
+            if self._saved is not None:
+                self._saved.progressed(progress)
 
     def _release(self) -> None:
         """Drop the callable, its arguments, its context and the future."""

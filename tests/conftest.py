@@ -83,6 +83,7 @@ def nothing_left_behind() -> t.Iterator[None]:
     assert not left, f"{left} have receivers"
     for thread in set(threading.enumerate()) - before:
         if "executor" in thread.name:
+            t.cast(t.Any, thread)._started.wait(LIMIT)  # it may just be starting
             thread.join(LIMIT)
             assert not thread.is_alive(), f"{thread} is still running"
     for process in multiprocessing.active_children():

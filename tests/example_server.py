@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import typing as t
 import urllib.parse
@@ -18,12 +19,21 @@ from pathlib import Path
 from limits import LIMIT
 
 SCRIPT = Path(__file__).parent.parent / "example_app.py"
+FOLDER = tempfile.TemporaryDirectory()
+# Before the example is imported: the tests leave nothing in its instance folder.
+os.environ["EXAMPLE_FOLDER"] = FOLDER.name
 
 
 class Server:
-    """A server process, what it has written, and a visitor with cookies."""
+    """A server process, what it has written, and a visitor with cookies.
+
+    It has a folder of its own, unless ``EXAMPLE_FOLDER`` is given.
+    """
 
     def __init__(self, *command: str, **env: str) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        env = {"EXAMPLE_FOLDER": self._folder.name, **env}
+        self.folder = Path(env["EXAMPLE_FOLDER"])
         self.process = subprocess.Popen(
             [sys.executable, *command],
             stdout=subprocess.PIPE,
@@ -73,6 +83,7 @@ class Server:
         self.process.wait(LIMIT)
         self._reader.join(LIMIT)
         t.cast(t.IO[str], self.process.stdout).close()
+        self._folder.cleanup()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import pytest
 from flask import Flask
 
 import flask_executor
-from flask_executor import errors, store_errors
+from flask_executor import errors, pool_errors, store_errors
 
 CASES: list[tuple[Exception, type[Exception], list[str]]] = [
     (errors.InvalidName("a-b"), ValueError, ["'a-b'", "letters, digits", "'mail'"]),
@@ -171,6 +171,51 @@ CASES: list[tuple[Exception, type[Exception], list[str]]] = [
         ["'mail' is the name of the job m.f already", "m.g needs another one"],
     ),
     (
+        store_errors.TaskInterrupted("m.f"),
+        RuntimeError,
+        ["process that ran m.f has died", "guarantee is not 'at_least_once'"],
+    ),
+    (
+        store_errors.StoreUnavailable("sqlite:///t.db", "disk full"),
+        ConnectionError,
+        ["sqlite:///t.db is not available (disk full)", "try again later"],
+    ),
+    (
+        store_errors.StoreRefused("mysql://x", "mysql is not supported"),
+        ValueError,
+        ["EXECUTOR_STORE = 'mysql://x' cannot be used: mysql is not supported"],
+    ),
+    (
+        store_errors.TaskForgotten("m.f", "abc"),
+        LookupError,
+        ["The store knows m.f (abc) no more", "EXECUTOR_STORE_KEEP"],
+    ),
+    (
+        store_errors.RetryRefused("abc", "m.f", "it has not ended"),
+        ValueError,
+        ["Task abc (m.f) cannot be run again: it has not ended"],
+    ),
+    (
+        errors.UnknownTask("abc"),
+        LookupError,
+        ["There is no task 'abc'", "executor.tasks()"],
+    ),
+    (
+        store_errors.StoreLocked("m.f", "sqlite:///t.db"),
+        RuntimeError,
+        ["m.f was not accepted", "sqlite:///t.db", "Commit", "session=db.session"],
+    ),
+    (
+        store_errors.SessionRefused("sqlite:///t.db", "sqlite:///u.db", "it differs"),
+        ValueError,
+        ["session of sqlite:///u.db", "the store is sqlite:///t.db", "it differs"],
+    ),
+    (
+        store_errors.SchemaMismatch("sqlite:///t.db", 1, 2),
+        RuntimeError,
+        ["sqlite:///t.db have version 1", "version 2", "flask executor store upgrade"],
+    ),
+    (
         store_errors.JobNotStorable("m.f", "it is not declared"),
         ValueError,
         ["Tasks of m.f cannot be saved: it is not declared", "by its name"],
@@ -207,7 +252,7 @@ def test_all_are_importable_from_the_package() -> None:
     """Every exception is a name of the package, and tested here."""
     own = {
         name: value
-        for module in (errors, store_errors)
+        for module in (errors, pool_errors, store_errors)
         for name, value in vars(module).items()
         if isinstance(value, type) and value.__module__ == module.__name__
     }

@@ -287,7 +287,7 @@ def test_all_four(page: Page) -> None:
     assert max(gaps) < 30
     numbers(page).get_by_text("Show the code").click()
     code = numbers(page).get_by_role("region", name="The code of Compute")
-    expect(code).to_contain_text("@cpu.job\ndef fibonacci(n: int) -> int:")
+    expect(code).to_contain_text("\ndef fibonacci(n: int) -> int:")
 
 
 def test_errors_are_sentences(page: Page) -> None:
@@ -484,7 +484,7 @@ def test_lost_connection(page: Page, site: Server, what: str) -> None:
     page.wait_for_timeout(1000)  # 0, 0.5 and 1.5 seconds after the first
     assert 2 <= len(tries) <= 3, tries
     expect(state(line)).to_have_text(RUNNING)
-    expect(page.locator(".problem")).to_have_text([""] * 4)
+    expect(page.locator(".problem")).to_have_text([""] * 5)
     page.unroute("**/*", fail)
     expect(banner).to_be_hidden()
     expect(state(numbers(page).locator(".task").first)).to_have_text(DONE)
@@ -492,26 +492,36 @@ def test_lost_connection(page: Page, site: Server, what: str) -> None:
     cancel(line)
 
 
-def test_server_gone_and_back(browser: Browser) -> None:
-    """When the server is back, the page finds it by itself. Tasks that the new server
-    does not know are gone, not failed, and a form works at once.
+def test_server_gone_and_back(browser: Browser, tmp_path: Path) -> None:
+    """When the server is back, the page finds it by itself. What had ended is there
+    with its result, what ran or waited goes on, and a form works at once.
     """
-    with server(str(SCRIPT), "--port", "0") as first:
+    folder = {"EXAMPLE_FOLDER": str(tmp_path)}
+    with server(str(SCRIPT), "--port", "0", **folder) as first:
         port = first.url.rpartition(":")[2]
         with visit(browser, first.url) as page:
-            line = compute(page, 35)
-            expect(state(line)).to_have_text(RUNNING)
+            expect(state(compute(page, 12))).to_have_text(DONE)
+            lines = [compute(page, 33) for _ in range(3)]
+            expect(state(lines[0])).to_have_text(RUNNING)
             assert first.interrupt() == 0
             expect(page.locator("#connection")).to_have_text(LOST)
-            expect(state(line)).to_have_text(RUNNING)
-            with server(str(SCRIPT), "--port", port):
+            with server(str(SCRIPT), "--port", port, **folder):
                 expect(page.locator("#connection")).to_be_hidden()
-                expect(state(line)).to_have_text("Gone")
-                expect(line.locator(".result")).to_have_text(
-                    "The server no longer knows this task."
-                )
-                expect(line.get_by_role("button")).to_have_count(0)
+                for line in lines:
+                    expect(state(line)).to_have_text(DONE)
                 expect(state(compute(page, 3))).to_have_text(DONE)
+                page.reload()
+                results = numbers(page).locator(".result").all_text_contents()
+                assert results == ["2", *["3,524,578"] * 3, "144"]
+
+
+def test_nightly_job_now(page: Page) -> None:
+    """The job that runs every night can be run at once, and says what it has done."""
+    nightly = card(page, "Remove old files")
+    nightly.get_by_role("button", name="Run now").click()
+    expect(state(nightly)).to_have_text(DONE)
+    removed = re.compile(r"Removed 0 of \d+ files")
+    expect(nightly.locator(".result")).to_have_text(removed)
 
 
 def test_polling(page: Page) -> None:
@@ -573,7 +583,7 @@ def test_phone_needs_no_long_scroll(browser: Browser, site: Server) -> None:
         cancel(table(page))
         expect(page.locator(".task[data-ended]")).to_have_count(9)
         expect(numbers(page).locator(".task:visible")).to_have_count(4)
-        assert page.evaluate("document.documentElement.scrollHeight") < 2.5 * 844
+        assert page.evaluate("document.documentElement.scrollHeight") < 2.6 * 844
         numbers(page).get_by_text("2 earlier").click()
         expect(numbers(page).locator(".task").nth(5)).to_be_visible()
 

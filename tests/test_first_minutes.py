@@ -34,7 +34,7 @@ INSTALL_LIMIT = 300
 
 BUILT = shutil.ignore_patterns(
     ".git", ".*cache*", ".venv", ".ci-venvs", "__pycache__", "_build", "*.egg-info",
-    "build", "dist", ".bench", ".peers", ".hypothesis", ".coverage*",
+    "build", "dist", "instance", ".bench", ".peers", ".hypothesis", ".coverage*",
 )  # fmt: skip
 QUICK_STARTS = [ROOT / "README.rst", DOCS / "index.rst"]
 

@@ -1146,3 +1146,11 @@ def test_members_in_processes(app: Flask) -> None:
     assert [type(error) for error in caught.value.exceptions] == [ZeroDivisionError]
     assert group.futures[1].cancelled()
     executor.shutdown()
+
+
+def test_no_group_is_found_without_a_store(app: Flask, executor: Executor) -> None:
+    """Names of groups are known to a store only."""
+    with app.app_context():
+        group = executor.group("import")
+        group.submit(abs, -1).result(LIMIT)
+        assert executor.group_named("import") is None

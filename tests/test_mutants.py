@@ -57,8 +57,9 @@ FAULTS = {
     ),
     "alive: without the future of a task that has dropped it": Fault(
         Shutdown,
-        "wait_for(live.values(), timeout)",
-        "wait_for([task.future for task in live if task.future], timeout)",
+        "wait_for(live.values(), min(left, longest))\n",
+        "live = {task: task.future for task in live if task.future}\n"
+        "            wait_for(live.values(), min(left, longest))\n",
         by(tests.test_an_end_misses_no_task, who="worker", end="drain"),
     ),
     "one decision: begins although it was taken": Fault(

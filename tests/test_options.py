@@ -8,6 +8,7 @@ import pickle
 import threading
 import typing as t
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import control_app
 import pytest
@@ -25,6 +26,7 @@ from flask_executor import (
     Executor,
     ExecutorView,
     InvalidOption,
+    JobNotStorable,
     Retry,
     Task,
     TaskTimeout,
@@ -307,6 +309,12 @@ def test_an_unknown_option(app: Flask, initialized: bool, write: t.Any) -> None:
         ("retry", 0, "None, a number of attempts above 0, or a Retry"),
         ("retry", True, "None, a number of attempts above 0, or a Retry"),
         ("retry", [1, 2], "None, a number of attempts above 0, or a Retry"),
+        ("guarantee", "exactly_once", "'ephemeral', 'at_most_once' or 'at_least_once'"),
+        ("guarantee", None, "'ephemeral', 'at_most_once' or 'at_least_once'"),
+        ("meta", {1, 2}, "a JSON value of at most 2,000 characters, as {'user': 7}"),
+        ("meta", {1: 2}, "a JSON value of at most 2,000 characters, as {'user': 7}"),
+        ("meta", float("nan"), "a JSON value"),
+        ("meta", "x" * 1_999, "a JSON value of at most 2,000 characters"),
         ("name", "", "a text"),
         ("name", 3, "a text"),
     ],
@@ -321,6 +329,57 @@ def test_a_value_that_is_not_allowed(
     assert info.value.option == name
     assert repr(info.value.value) in str(info.value)
     assert allowed in str(info.value)
+
+
+def test_meta_is_kept_with_the_task(executor: Executor) -> None:
+    """meta is a JSON value that the task has, of its job or of its call."""
+    job = executor.job(meta={"kind": "mail"})(echo)
+    owned = executor.using(meta={"user": 7, "tags": ["a", None, 1.5, True]})
+    assert task_of(job.submit()).options.meta == {"kind": "mail"}
+    assert task_of(owned.submit(job)).options.meta["user"] == 7
+    assert task_of(executor.submit(echo)).options.meta is None
+    assert checked({"meta": "x" * 1_998}) == {"meta": "x" * 1_998}
+
+
+def test_a_guarantee_needs_a_store(app: Flask, executor: Executor) -> None:
+    """Without a store it is refused where it is written; the config has no effect."""
+    match = "guarantee is not supported by an executor without a store: set EXECUTOR_ST"
+    for guarantee in ("at_most_once", "at_least_once"):
+        for write in VERBS.values():
+            with pytest.raises(UnsupportedOption, match=match):
+                write(executor, {"guarantee": guarantee})
+    assert executor.using(guarantee="ephemeral").submit(echo).result(LIMIT)
+    app.config["EXECUTOR_GUARANTEE"] = "at_least_once"
+    with Executor(app) as other:
+        assert task_of(other.submit(echo)).options.guarantee == "ephemeral"
+
+
+def test_a_guarantee_in_tests(app: Flask) -> None:
+    """On 'sync' a guarantee is accepted without a store: nothing outlives a call."""
+    app.config["EXECUTOR_TYPE"] = "sync"
+    with Executor(app) as executor:
+        view = executor.using(guarantee="at_least_once")
+        assert view.submit(echo, 1).result() == ((1,), {})
+
+
+def test_a_guarantee_needs_a_job(app: Flask, tmp_path: Path) -> None:
+    """Another process finds the function by its name, so it must be declared."""
+    app.config["EXECUTOR_STORE"] = f"sqlite:///{tmp_path / 'tasks.db'}"
+    with Executor(app) as executor:
+        view = executor.using(guarantee="at_least_once")
+        with pytest.raises(JobNotStorable) as info:
+            view.submit(echo)
+        assert "echo cannot be saved: " in str(info.value)
+        assert "@executor.job" in str(info.value)
+        app.config["EXECUTOR_GUARANTEE"] = "at_least_once"
+    with Executor(app) as executor:
+        assert executor._state().dispatcher.defaults.guarantee == "at_least_once"
+        with pytest.raises(JobNotStorable):
+            executor.submit(echo)
+        assert executor.using(guarantee="ephemeral").submit(echo, 1).result(LIMIT)
+        job = executor.job(echo)
+        task = task_of(job.submit(1))
+        assert (task.state, task.options.guarantee) == ("succeeded", "at_least_once")
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "2"])
@@ -366,7 +425,7 @@ def test_request_needs_a_store(app: Flask, kind: str) -> None:
         lambda: view.submit(echo),
         job.submit,
     ):
-        with pytest.raises(UnsupportedOption, match=r"request is not.*a later version"):
+        with pytest.raises(UnsupportedOption, match=r"request is not.*EXECUTOR_STORE"):
             refused()
     early.shutdown()
 

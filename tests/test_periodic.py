@@ -65,7 +65,7 @@ def clock(app: Flask, executor: Executor) -> StepClock:
     executor.init_app(app)
     clock = StepClock()
     state = executor._state()
-    state._dispatcher = Dispatcher(state.settings, "executor", app, clock)
+    state.ready = Dispatcher(state.settings, "executor", app, clock)
     return clock
 
 
@@ -380,7 +380,12 @@ def test_a_clock_that_is_set_back(
 class SharedTicks:
     """What a store does: each tick once, and the same knowledge for everybody."""
 
-    is_shared = True
+    is_shared = is_ready = True
+
+    def begin(self, specs: t.Mapping[str, str], then: t.Callable[[], object]) -> None:
+        then()
+
+    def refresh(self) -> None: ...
 
     def __init__(self) -> None:
         self.taken: set[tuple[str, float]] = set()
@@ -477,7 +482,7 @@ def test_a_process_that_serves_runs_them(serving: Flask) -> None:
     ran = threading.Event()
     serving.testing = True
     served(serving)
-    assert executor._state()._dispatcher is None
+    assert executor._state().ready is None
     serving.testing = False
     served(serving)
     assert ran.wait(LIMIT)
@@ -505,12 +510,14 @@ def test_other_processes_run_none(app: Flask, where: str) -> None:
 
 
 def test_without_periodic_jobs_nothing_listens(serving: Flask) -> None:
-    """An app without periodic jobs has no receiver for its requests, and no timer."""
-    from flask import request_started
-
+    """An app without periodic jobs and without a store has no receiver for its requests
+    after the first one, and no timer.
+    """
     executor = Executor(serving)
     executor.submit(nothing).result(LIMIT)
-    assert not request_started.has_receivers_for(serving)
+    serving.test_client().get("/")
+    assert not executor._serving._receivers
+    assert not executor._planning._receivers
     assert timer_of(executor)._thread is None
     executor.shutdown()
 
@@ -544,7 +551,7 @@ def test_several_processes_are_warned_of(
     (record,) = caplog.records
     assert record.levelname == "WARNING" and "\n" not in record.message
     assert "in every process of this server, tidy also in process" in record.message
-    assert "the processes do not know of each other" in record.message
+    assert "EXECUTOR_STORE" in record.message
 
 
 def test_a_forked_child_runs_them_anew(serving: Flask, tmp_path: Path) -> None:
@@ -583,7 +590,7 @@ def test_under_gunicorn(tmp_path: Path) -> None:
                 == expected
             )
         )
-        warned = server.log.until(r"tick also in process (\d+): the processes", 2)
+        warned = server.log.until(r"tick also in process (\d+): without a store", 2)
         assert {int(match[1]) for match in warned} == expected
         assert server.terminate() == 0
     assert not [line for line in server.log.all if "SIGKILL" in line]

@@ -11,7 +11,9 @@ from flask import Flask, g
 from limits import LIMIT
 
 from flask_executor import Executor, InvalidSetting
-from flask_executor.settings import Settings, config_key
+from flask_executor.settings import KEEP, Settings, config_key
+
+KEPT = {"failed": 60.0, "succeeded": None}
 
 
 @pytest.mark.parametrize(
@@ -44,6 +46,15 @@ from flask_executor.settings import Settings, config_key
         ("FUTURES_TTL", None, None),
         ("TYPE", "SYNC", "sync"),
         ("START_METHOD", " NONE ", None),
+        ("STORE", "sqlite:///tasks.db", "sqlite:///tasks.db"),
+        ("STORE", " flask-sqlalchemy ", "flask-sqlalchemy"),
+        ("STORE", "none", None),
+        ("GUARANTEE", "At_Least_Once", "at_least_once"),
+        ("STORE_RUN", "no", False),
+        ("STORE_LEASE", "12.5", 12.5),
+        ("STORE_MAX_LOST", "5", 5),
+        ("STORE_KEEP", {"failed": "60", "succeeded": None}, KEPT),
+        ("STORE_KEEP", {}, {}),
     ],
 )
 def test_values_are_understood(key: str, value: object, meant: object) -> None:
@@ -77,6 +88,15 @@ def test_values_are_understood(key: str, value: object, meant: object) -> None:
         ("START_METHOD", "teleport", "'spawn'"),
         ("APP", "no-colon", "'module:app'"),
         ("APP", 3, "'module:app'"),
+        ("STORE", "tasks.db", "'sqlite:///tasks.db', 'postgresql+psycopg://...'"),
+        ("STORE", 3, "or 'flask-sqlalchemy'"),
+        ("GUARANTEE", "exactly_once", "'at_most_once', 'at_least_once'"),
+        ("STORE_RUN", "web", "True or False"),
+        ("STORE_LEASE", 0, "a number of seconds above 0"),
+        ("STORE_MAX_LOST", 0, "a whole number above 0"),
+        ("STORE_KEEP", 60, "a dictionary of seconds, or None, by state: succeeded"),
+        ("STORE_KEEP", {"running": 60}, "timed_out, interrupted"),
+        ("STORE_KEEP", {"failed": -1}, "a dictionary of seconds"),
         ("TIMEOUT", 0, "seconds above 0"),
     ],
 )
@@ -164,6 +184,20 @@ def test_defaults() -> None:
     assert settings.propagate_exceptions is False and settings.log_exceptions is True
     assert settings.push_app_context is True and settings.copy_g == "safe"
     assert settings.start_method is None and settings.app is None
+    assert settings.store is None and settings.guarantee == "ephemeral"
+    assert settings.store_run is True and settings.store_lease == 30
+    assert settings.store_max_lost == 3
+    day = 86_400
+    ended = {"succeeded": day, "cancelled": day, "failed": 14 * day}
+    ended |= {"timed_out": 14 * day, "interrupted": 14 * day}
+    assert settings.keep_times == ended
+
+
+def test_keep_times_of_some_states() -> None:
+    """EXECUTOR_STORE_KEEP sets those of its states; the others have their defaults."""
+    settings = Settings.read({"EXECUTOR_STORE_KEEP": KEPT}, "")
+    assert settings.keep_times == {**KEEP, **KEPT}
+    assert settings.keep_times["cancelled"] == 86_400
 
 
 def test_a_prefix_reads_its_own_keys_only() -> None:

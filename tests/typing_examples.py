@@ -238,6 +238,9 @@ def named(to: str) -> int:
 
 t.assert_type(named.submit("ada"), TaskFuture[int])
 executor.using(request="some")  # type: ignore[arg-type]
+executor.using(guarantee="at_least_once", meta={"user": 7}).submit(double, 1)
+double.using(session=None).submit(1)
+executor.using(guarantee="exactly_once")  # type: ignore[arg-type]
 executor.using(aliases=("x",))  # type: ignore[call-arg]
 # Periodic jobs: they keep the function's types, and take a function or a job.
 

@@ -166,3 +166,16 @@ def _is_saved(name: object) -> bool:
     """Return False for a token that forms are checked with, as Flask-WTF has it."""
     word = str(name).lower()
     return "csrf" not in word and "xsrf" not in word
+
+
+def source_of(snapshot: Snapshot) -> dict[str, str] | None:
+    """Return which request a call came from: method, path and endpoint; or None."""
+    copy = snapshot._request
+    if copy is None:
+        return None
+    rule = copy._attributes.get("url_rule")
+    return {
+        "method": str(copy._environ.get("REQUEST_METHOD", "")),
+        "path": str(copy._environ.get("PATH_INFO", ""))[:500],
+        "endpoint": "" if rule is None else str(rule.endpoint),
+    }

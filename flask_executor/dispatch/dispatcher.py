@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import typing as t
@@ -48,8 +49,14 @@ class Dispatcher:
     :param clock: tells the time.
     """
 
+    node: t.Any = None
+    """What ties it to a store; None without ``EXECUTOR_STORE``."""
+    make_node: t.Any = None
+    """Makes the node instead, for tests."""
     periodic: t.Any = None
     """What submits the periodic jobs, once it is needed."""
+    pauses: t.Any = None
+    """Which jobs are paused, once one was."""
 
     def __init__(
         self,
@@ -162,12 +169,18 @@ class Dispatcher:
         self.table.forget(task)
 
     def submit(
-        self, task: Task, callbacks: t.Iterable[Callback] = (), *, job: t.Any = None
+        self,
+        task: Task,
+        callbacks: t.Iterable[Callback] = (),
+        *,
+        job: t.Any = None,
+        again: bool = False,
     ) -> None:
         """Accept a registered task; its future ends when it has run.
 
         :param callbacks: called with the future, in the call's own context.
         :param job: the job whose limit applies, if the options have one.
+        :param again: it was submitted before, in this process or in another one.
         :raises ExecutorShutDown: after :meth:`shutdown`.
         :raises CallNotPicklable: if no worker process could import the callable.
         :raises UnsupportedOption: if that was not known before.
@@ -176,7 +189,8 @@ class Dispatcher:
         for callback in callbacks:
             task.future.add_callback_in(call.snapshot, callback)
         problem = self._prepare(task, call)
-        self.events.submitted(task)
+        if not again:
+            self.events.submitted(task)
         was_cancelled = task._is_reserved and not self.table.take_reserved(task)
         self.table.admit(task)
         if was_cancelled:
@@ -196,7 +210,7 @@ class Dispatcher:
         if is_coroutine_function(call.fn):
             pool = task._pool = self._pool_for_coroutine(call)
         own = task.options is not self.defaults
-        if own and (refusal := unsupported(task.options, pool)):
+        if own and (refusal := self._unsupported(task.options, pool)):
             raise refusal
         if pool.serializes:
             try:
@@ -204,6 +218,9 @@ class Dispatcher:
             except ArgumentsNotPicklable as error:
                 return error
         return None
+
+    def _unsupported(self, options: Options, pool: Pool) -> Exception | None:
+        return unsupported(options, pool, has_store=self.node is not None)
 
     def _pool_for_coroutine(self, call: Call) -> Pool:
         if self.pool.runs_in_caller:
@@ -244,6 +261,8 @@ class Dispatcher:
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
         """Accept nothing more; see :meth:`.Shutdown.shutdown`."""
         self.closing.shutdown(wait=wait, cancel_futures=cancel_futures)
+        if self.node is not None and wait and not self.is_inside():
+            self.node.leaving.rest()
 
     def drain(self, timeout: float | None) -> Drained:
         """Accept nothing more and wait; see :meth:`.Shutdown.drain`."""
@@ -251,4 +270,12 @@ class Dispatcher:
 
     def leave(self) -> None:
         """End with the process; see :meth:`.Shutdown.leave`."""
-        self.closing.leave(self.settings.drain_timeout, self.request_cancel)
+        if self.node is None:
+            self.closing.leave(self.settings.drain_timeout, self.request_cancel)
+            return
+        self.node.leaving.hand_back()
+        self.closing.leave(self.settings.drain_timeout, self.node.leaving.ask)
+        if self.closing.unfinished():  # then Python waits for its threads
+            atexit.register(self.node.leaving.close)
+        else:
+            self.node.leaving.close()

@@ -36,6 +36,13 @@ class Endings:
         """
         if verdict.error is not None:
             clear_locals(verdict.error)
+        if task._saved is None:
+            self.end_now(task, verdict, value)
+        else:
+            task._saved.end(verdict, value, self.end_now)
+
+    def end_now(self, task: Task, verdict: Verdict, value: t.Any = None) -> None:
+        """End a task whose end is written, if it is saved at all."""
         future = self._table.end(task, verdict.kind)
         try:
             self._events.ended(task, verdict, value)
@@ -87,6 +94,18 @@ class Endings:
             # maybe before the next step here.
             return Future.cancel(future)
         return future is not None and future.cancelled()  # that way, before this call
+
+    def hand_over(self, task: Task) -> TaskFuture[t.Any]:
+        """Forget a task that another process may run; its future goes on.
+
+        The caller has taken it out of the pending and the running tasks.
+        """
+        future: TaskFuture[t.Any] = task.future
+        if task._place is not None:
+            task._place.limit.leave(task._place)
+        task._release()
+        self._table.remove(task)
+        return future
 
     def give_up(self, task: Task) -> None:
         """End a task that cannot wait: with its last failure, or as cancelled."""

@@ -60,7 +60,8 @@ class Limit:
     """
 
     def __init__(self, most: int, wake: Wake) -> None:
-        self._most = most
+        self.most: int = most
+        """How many run at once."""
         self._wake = wake
         self._lock = threading.Lock()
         self._taken = 0
@@ -75,6 +76,14 @@ class Limit:
                 return True
             self._blocked.put(place.task)
             return False
+
+    def blocks(self, task: Task) -> bool:
+        """Return True if a task has found no place free, and waits for one."""
+        return task._queue is self._blocked
+
+    def is_full(self) -> bool:
+        """Return True if tasks wait for a place."""
+        return len(self._blocked) > 0
 
     def leave(self, place: Place) -> None:
         """Give up the place of a task that has ended, or be blocked no longer."""
@@ -157,7 +166,7 @@ class Limit:
         return False
 
     def _take(self, place: Place, *, comes_back: bool = False) -> bool:
-        if self._taken < self._most and (comes_back or not self._returning):
+        if self._taken < self.most and (comes_back or not self._returning):
             self._taken += 1
         elif self._lendable and (comes_back or place.task._wanted):
             lender, _ = self._lendable.popitem()
@@ -187,7 +196,7 @@ class Limit:
 
     def _grant_blocked(self) -> list[Task]:
         woken = []
-        while self._taken < self._most and not self._returning:
+        while self._taken < self.most and not self._returning:
             task = self._blocked.take()
             if task is None:
                 break
@@ -228,3 +237,9 @@ class Limits:
             if limit is None:
                 limit = self._of_jobs[job] = Limit(most, self._wake)
         return Place(limit, task)
+
+    def full_jobs(self) -> list[t.Any]:
+        """Return the jobs whose tasks wait for a place."""
+        with self._lock:
+            limits = [*self._of_jobs.items()]
+        return [job for job, limit in limits if limit.is_full()]

@@ -91,10 +91,32 @@ class NestedWaits:
                 raise LoopBlocked(task.name)
             return None
         self.want(task)
+        future = task.future
         wait = _give_up_place(inside, has_timeout=timeout is not None)
         if timeout is None and task.options.timeout is None:
             self._run_here(task, inside)
-        if pool is not None and task in self._owner.table.live:
+        # The next attempt of a saved task belongs to nobody yet, and is not alive here.
+        goes_on = future is not None and not future.done()
+        if pool is not None and (goes_on or task in self._owner.table.live):
+            wait.give_back = pool.lend_slot()
+        return wait
+
+    def start_waiting_elsewhere(self, task: Task, timeout: float | None) -> Wait | None:
+        """Same as :meth:`start_waiting`, for a task of another process."""
+        pool = self.pool_of_this_thread()
+        if pool is not None and pool.must_not_block:
+            if timeout is None:
+                raise LoopBlocked(task.name)
+            return None
+        return self.start_awaiting_elsewhere(timeout is not None)
+
+    def start_awaiting_elsewhere(self, has_timeout: bool) -> Wait | None:
+        """Same as :meth:`start_awaiting`, for tasks of other processes."""
+        inside, pool = self.current_attempt(), self.pool_of_this_thread()
+        if inside is None and pool is None:
+            return None
+        wait = _give_up_place(inside, has_timeout=has_timeout)
+        if pool is not None:
             wait.give_back = pool.lend_slot()
         return wait
 

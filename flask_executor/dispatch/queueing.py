@@ -18,6 +18,10 @@ class Queueing:
     :param defaults: the options of a task without options.
     """
 
+    keeps: t.Callable[[Task], bool] | None = None
+    """Called with a task that is to begin, while jobs are paused: True if it must not,
+    and was put somewhere else."""
+
     def __init__(
         self, table: TaskTable, timer: Timer, endings: Endings, defaults: Options
     ) -> None:
@@ -26,6 +30,10 @@ class Queueing:
         self._endings = endings
         self._defaults = defaults
         self._limits = Limits(self.enqueue_first)
+
+    def full_jobs(self) -> list[t.Any]:
+        """Return the jobs whose tasks wait because of ``max_concurrency``."""
+        return self._limits.full_jobs()
 
     def enqueue_new(self, task: Task, job: t.Any) -> None:
         """Put a task that was just accepted where it must wait.

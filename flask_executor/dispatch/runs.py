@@ -35,13 +35,17 @@ class Runs:
     def begin(self, task: Task) -> Attempt | None:
         """Begin an attempt on this thread; return None if the task must not run."""
         try:
+            keeps = self._queueing.keeps
+            if keeps is not None and keeps(task):
+                return None
             place = task._place
             if place is not None and not place.limit.enter(place):
                 if task not in self._table.pending:
                     # What took it has looked for it there before it was there.
                     place.limit.leave(place)
                 return None
-            attempt = self._table.start(task)
+            may_begin = task._saved is None or task._saved.begin()
+            attempt = self._table.start(task) if may_begin else None
             if attempt is not None:
                 self._events.started(attempt)
                 if task.options.timeout is not None:
@@ -93,7 +97,11 @@ class Runs:
     def _decide(self, attempt: Attempt, outcome: Outcome) -> Verdict:
         if attempt.planned is not None and attempt.timed_out:
             return t.cast(Verdict, attempt.planned)
-        return verdict(attempt, outcome, leaving=self._table.leaving)
+        saved = attempt.task._saved
+        # The next attempt of a saved task can run in another process.
+        goes_on = saved is not None and not saved.is_ephemeral
+        leaving = self._table.leaving and not goes_on
+        return verdict(attempt, outcome, leaving=leaving)
 
     def _log_decided(self, attempt: Attempt, made: Verdict) -> None:
         call, tell = attempt.call, self._events.decided
@@ -116,6 +124,8 @@ class Runs:
         clear_locals(error)
         self._table.note_failed(task, error)
         self._events.retrying(task, made)
+        if task._saved is not None and not task._saved.retry(error, made.pause or 0.0):
+            return  # it is the store's now
         if task._place is not None:
             task._place = task._place.renewed()
         self._table.admit_again(task)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import atexit
 import concurrent.futures.thread  # noqa: F401 - see the last line
 import logging
+import math
 import os
 import signal
 import sys
 import threading
+import time
 import typing as t
 import weakref
 from concurrent.futures import wait as wait_for
@@ -22,6 +24,8 @@ from .endings import Endings
 from .table import TaskTable
 from .timer import Timer
 
+_LOOK = 0.1
+"""Seconds between two looks for tasks that were handed to another process."""
 _MOST_NAMED = 20
 """How many tasks one log message names."""
 
@@ -41,6 +45,8 @@ class Drained(t.NamedTuple):
         """Sort tasks by what has happened to them."""
         finished, cancelled, still = [], [], []
         for task in tasks:
+            if not task._has_ended and task._call is None:
+                continue  # another process may run it
             if not task._has_ended or task.overrun:
                 still.append(task)
             elif task.state == "cancelled":
@@ -88,6 +94,8 @@ class Shutdown:
         self._pools = pools
         self._is_inside = is_inside
         self._emptied = threading.Event()
+        self.while_draining: t.Callable[[], object] = _do_nothing
+        """Called again and again while a drain waits for saved tasks."""
         table.on_empty = self._let_go
 
     def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
@@ -133,11 +141,28 @@ class Shutdown:
         for task in self._table.pending.copy():
             if _is_timed(task):
                 self._endings.give_up(task)
-        wait_for(live.values(), timeout)
+        self._wait_for(live, timeout)
         for task in self._table.pending.copy():
             self._endings.give_up(task)
         self.shutdown(wait=False, cancel_futures=True)
         return self._summed_up(Drained.of(tasks))
+
+    def _wait_for(self, live: dict[Task, t.Any], timeout: float | None) -> None:
+        """Wait until tasks have ended, or another process may run them.
+
+        A second at a time, at most: if a signal comes right before a wait begins,
+        Python runs its handler after that wait, and a second Ctrl-C would have no
+        effect.
+        """
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        may_go = any(task._saved is not None for task in live)
+        longest = _LOOK if may_go else 1.0
+        while live and (left := deadline - time.monotonic()) > 0:
+            wait_for(live.values(), min(left, longest))
+            self.while_draining()
+            there = self._table.live.copy()
+            live = {task: f for task, f in live.items() if task in there}
+            live = {task: f for task, f in live.items() if not f.done()}
 
     def leave(self, timeout: float | None, ask: t.Callable[[Task], object]) -> None:
         """End with the process, and log every task that is lost.
@@ -146,7 +171,7 @@ class Shutdown:
         :param ask: asks a task to stop.
         """
         self._table.closed = True
-        unfinished = self._unfinished()
+        unfinished = self.unfinished()
         if not unfinished:
             self._table.note_empty()  # so that its worker processes end
             return
@@ -167,12 +192,13 @@ class Shutdown:
 
     def abandon(self) -> None:
         """Log which tasks are lost because somebody did not wait for them."""
-        if unfinished := self._unfinished():
+        if unfinished := self.unfinished():
             message = "Executor %s abandons %s: %s"
             values = self._name, _count(unfinished), _names(unfinished)
             self._log.write(logging.WARNING, message, *values)
 
-    def _unfinished(self) -> list[Task]:
+    def unfinished(self) -> list[Task]:
+        """Return the tasks that have not ended, and those that overrun."""
         late = [attempt.task for attempt in self._table.late.copy()]
         return [*dict.fromkeys([*self._table.live.copy(), *late])]
 
@@ -188,6 +214,10 @@ class Shutdown:
             pool.shutdown(wait=False)
         for pool in self._pools() if wait else ():
             pool.shutdown(wait=True)
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _may_come_back(task: Task) -> bool:
@@ -226,9 +256,14 @@ def leave_with_process(dispatcher: t.Any) -> None:
         dispatcher.table.closed = True
 
 
+def dispatchers_here() -> list[t.Any]:
+    """Return the dispatchers of this process that have not ended with it."""
+    return [one for one in list(_all) if one.pid == os.getpid()]
+
+
 def _leave_all() -> None:
     _ended.add(os.getpid())  # first: those that are made later are not in the list
-    ours = [one for one in list(_all) if one.pid == os.getpid()]
+    ours = dispatchers_here()
     _all.difference_update(ours)  # once is enough
     # All together: a task that ends in one must not begin another one elsewhere.
     for one in ours:
@@ -248,22 +283,23 @@ def _abandon_at_interrupt(dispatchers: list[t.Any]) -> None:
     def abandon(number: int, frame: object) -> None:
         for one in dispatchers:
             one.closing.abandon()
-        _end_now()
+        end_now(128 + number)
 
     is_main = threading.current_thread() is threading.main_thread()
     if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, abandon)
 
 
-def _end_now() -> None:
+def end_now(code: int) -> t.NoReturn:
     """End the process without waiting for any thread.
 
-    128 + SIGINT is the exit code that a shell expects after Ctrl-C.
+    :param code: 128 and the number of a signal is what a shell expects after that.
     """
+    _all.clear()  # multiprocessing has a function among these that waits for them
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    os._exit(130)
+    os._exit(code)
 
 
 # Before the standard library's pools refuse tasks that come back, as after a pause:

@@ -36,11 +36,14 @@ class Clock:
 class TimerHandle:
     """A call that is to happen once, unless it is cancelled."""
 
-    __slots__ = ("argument", "fn")
+    __slots__ = ("argument", "due", "fn")
 
-    def __init__(self, fn: t.Callable[[t.Any], object], argument: t.Any) -> None:
+    def __init__(
+        self, fn: t.Callable[[t.Any], object], argument: t.Any, due: float
+    ) -> None:
         self.fn: t.Callable[[t.Any], object] | None = fn
         self.argument: t.Any = argument
+        self.due: float = due
 
     def take(self) -> Action | None:
         """Return what to call and with what; None if it was taken before."""
@@ -98,7 +101,7 @@ class Timer:
         :raises RuntimeError: if the thread cannot be started; nothing happens then, and
             the next call tries again.
         """
-        handle = TimerHandle(fn, argument)
+        handle = TimerHandle(fn, argument, due)
         with self._changed:
             entry = due, next(self._numbers), handle
             heapq.heappush(self._heap, entry)

@@ -9,6 +9,7 @@ from ..futures import TaskFuture
 from ..jobs import ExecutorJob
 from .plans import Plan
 from .runner import Runner
+from .ticks import Ticks
 
 
 class PeriodicJob:
@@ -48,18 +49,29 @@ class PeriodicJob:
 
     @property
     def last(self) -> datetime | None:
-        """The last tick whose task this process has submitted, in UTC, or None."""
-        return _moment(self._runner.ticks.last(self.name))
+        """The last tick whose task was submitted, in UTC, or None.
+
+        Without a store it is the last one of this process.
+        """
+        return _moment(self._ticks.last(self.name))
 
     @property
     def next(self) -> datetime | None:
         """The next tick, in UTC; None while the job is paused."""
+        self._runner.ticks.refresh()
         return _moment(self._runner.next_of(self._plan))
 
     @property
     def paused(self) -> bool:
         """True if its ticks are left out."""
-        return self._runner.ticks.is_paused(self.name)
+        return self._ticks.is_paused(self.name)
+
+    @property
+    def _ticks(self) -> Ticks:
+        """What is known of its ticks, read anew."""
+        ticks = self._runner.ticks
+        ticks.refresh()
+        return ticks
 
     def pause(self) -> None:
         """Leave out its ticks from now on; what was submitted still runs."""

@@ -56,8 +56,8 @@ class Planning:
         self._plans[plan.name] = plan
         for app, state in [*self._executor._states.items()]:
             self._listen(app)
-            if state.pid == os.getpid() and state._dispatcher is not None:
-                self._changed(state._dispatcher, plan)
+            if state.pid == os.getpid() and state.ready is not None:
+                self._changed(state.ready, plan)
 
     def init_app(self, app: Flask) -> None:
         """Check the config of an app, and wait for its first request.
@@ -103,14 +103,19 @@ class Planning:
             here = t.cast(Flask, app())
             return contextvars.Context().run(self._submit, here, plan, delay)
 
-        return Runner(dispatcher, lambda: {**self._plans, **of_config}, submit)
+        runner = Runner(dispatcher, lambda: {**self._plans, **of_config}, submit)
+        if dispatcher.node is not None:
+            runner.ticks = dispatcher.node.ticks
+        return runner
 
     def _submit(self, app: Flask, plan: Plan, delay: float) -> TaskFuture[t.Any]:
-        submitter = self._executor
-        if delay:
-            own = plan.job.options.get("delay") or 0.0
-            submitter = submitter.using(delay=own + delay)
         with app.app_context():
+            dispatcher = self._executor._state().dispatcher
+            given = {} if dispatcher.node is None else _as_saved(dispatcher, plan.job)
+            if delay:
+                own = plan.job.options.get("delay") or 0.0
+                given["delay"] = own + delay
+            submitter = self._executor.using(**given) if given else self._executor
             return t.cast("TaskFuture[t.Any]", submitter.submit(plan.job))
 
     def _changed(self, dispatcher: Dispatcher, plan: Plan) -> None:
@@ -146,6 +151,14 @@ class Planning:
         self._start(dispatcher)
         if dispatcher.periodic is not None and environ.get("wsgi.multiprocess"):
             dispatcher.periodic.warn_of_several()
+
+
+def _as_saved(dispatcher: Dispatcher, job: AnyJob) -> dict[str, t.Any]:
+    """Return the options of ticks in a store: a night's work survives its process."""
+    given: dict[str, t.Any] = {"session": None}  # nobody would commit
+    if "guarantee" in job.options or dispatcher.defaults.guarantee != "ephemeral":
+        return given
+    return {**given, "guarantee": "at_least_once"}
 
 
 def _configured(value: t.Any, prefix: str) -> list[Configured]:

@@ -13,6 +13,7 @@ from functools import partial
 from ..dispatch import Dispatcher, Timer
 from ..dispatch.timer import TimerHandle
 from ..errors import ExecutorShutDown, NotUnique
+from ..store_errors import StoreUnavailable
 from .plans import Plan
 from .schedules import due_ticks
 from .serving import is_reloader_parent
@@ -92,13 +93,20 @@ class Runner:
             self._seen = self._clock.time(), self._clock.monotonic()
             self._sleep(self._clock.time())  # first: there may be no thread
             self.started = True
-            self.wake()
+            self._begin()
 
     def plan_again(self, name: str) -> None:
         """Go by the plan that now has a name."""
         with self._lock:
             self._next.pop(name, None)
-            self.wake()
+            if self.started:
+                self._begin()
+
+    def _begin(self) -> None:
+        """Look when each job is due, as soon as its last tick is known."""
+        specs = {name: str(plan.schedule) for name, plan in self.plans().items()}
+        runner = weakref.ref(self)
+        self.ticks.begin(specs, lambda: _wake(runner))
 
     def warn_of_several(self) -> None:
         """Say that each process of a server runs the jobs, if it is so."""
@@ -106,8 +114,8 @@ class Runner:
             self._log.write(
                 logging.WARNING,
                 "Periodic jobs run in every process of this server, %s also in process"
-                " %s: the processes do not know of each other. Use one process with"
-                " threads, or let no harm come of it.",
+                " %s: without a store (EXECUTOR_STORE) the processes do not know of"
+                " each other. Use one process with threads, or let no harm come of it.",
                 ", ".join(self.plans()),
                 os.getpid(),
             )
@@ -121,7 +129,7 @@ class Runner:
     def wake(self) -> None:
         """Submit what is due, and wait for the next tick; on the timer's thread."""
         with self._lock:
-            if self._has_ended() or not self.started:
+            if self._has_ended() or not (self.started and self.ticks.is_ready):
                 return
             now = self._clock.time()
             plans = self.plans()
@@ -198,6 +206,12 @@ class Runner:
             self.ticks.submit(plan.name, tick, submit)
         except ExecutorShutDown:
             pass
+        except StoreUnavailable as away:
+            message = "A tick of the periodic job %s waits: %s"
+            self._log.write(logging.WARNING, message, plan.name, away)
+            with self._lock:
+                self._next[plan.name] = tick
+                self._sleep(self._clock.time(), again=True)
         except NotUnique as taken:
             message = "A tick of the periodic job %s is left out: %s"
             self._log.write(logging.INFO, message, plan.name, taken)

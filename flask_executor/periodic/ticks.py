@@ -1,10 +1,11 @@
 """Who runs a tick, and which jobs are paused: the place where a store takes over.
 
-A store has the same methods: ``submit`` makes a row for the job and the tick together
-with the task, and returns False if another process was first; ``last`` and
-``is_paused`` are what all processes know. These two are asked on the timer's thread, so
-a store answers from what it has read last. ``submit`` may take its time. The function
-that it is given submits on the thread that calls it, in an empty context.
+A store has the same methods (see ``sharing/ticks``): ``submit`` makes a row for the job
+and the tick together with the task, and returns False if another process was first;
+``last`` and ``is_paused`` are what all processes know. These two are asked on the
+timer's thread, so a store answers from what it has read last. ``submit`` may take its
+time. The function that it is given submits on the thread that calls it, in an empty
+context.
 """
 
 from __future__ import annotations
@@ -17,6 +18,17 @@ class Ticks(t.Protocol):
 
     is_shared: bool
     """True if a tick runs once, whatever the number of processes."""
+    is_ready: bool
+    """True if the last ticks are known."""
+
+    def begin(self, specs: t.Mapping[str, str], then: t.Callable[[], object]) -> None:
+        """Note which jobs there are, and call a function when their ticks are known.
+
+        :param specs: their schedules as text, by name.
+        """
+
+    def refresh(self) -> None:
+        """Read what other processes have done meanwhile."""
 
     def submit(self, name: str, tick: float, submit: t.Callable[[], object]) -> bool:
         """Submit the task of a tick, unless another process has.
@@ -40,10 +52,18 @@ class OwnTicks:
     """The ticks of this process alone."""
 
     is_shared: bool = False
+    is_ready: bool = True
 
     def __init__(self) -> None:
         self._last: dict[str, float] = {}
         self._paused: dict[str, None] = {}
+
+    def begin(self, specs: t.Mapping[str, str], then: t.Callable[[], object]) -> None:
+        """Call a function at once: there is nothing to read."""
+        then()
+
+    def refresh(self) -> None:
+        """Do nothing: there are no others."""
 
     def submit(self, name: str, tick: float, submit: t.Callable[[], object]) -> bool:
         """Submit the task of a tick: this process runs each."""

@@ -13,7 +13,9 @@ What every method promises:
 Methods that return a future are *queued*. One thread per process commits what came
 meanwhile in one transaction, and ends the futures after the commit, in order. A
 callback of such a future runs on that thread, so it must be quick and must not wait for
-the store. All other methods work on the thread that calls them.
+the store. While nobody else writes, :meth:`.Work.insert` commits on the calling thread,
+and its future has ended when it returns. All other methods work on the thread that
+calls them.
 
 *Synced* means: on the disk when it returns, or when its future ends, so that a power
 cut does not undo it. What is not synced survives the death of every process, but
@@ -108,13 +110,14 @@ class Workers(ABC):
 
     @abstractmethod
     def reconcile(
-        self, me: str, known: t.Collection[int], *, older: float, max_lost: int
+        self, me: str, known: t.Iterable[int], *, older: float, max_lost: int
     ) -> list[Orphan]:
         """Give up what is mine in the store, and unknown to me.
 
         A commit whose reply was lost leaves such tasks.
 
-        :param known: the ids of the tasks that this worker knows to be its own.
+        :param known: the ids of the tasks that this worker knows to be its own; read
+            within the transaction, which may have waited long for its turn.
         :param older: only tasks that were claimed this many seconds ago.
         """
 
@@ -145,11 +148,18 @@ class Work(ABC):
 
     @abstractmethod
     def claim(
-        self, me: str, jobs: t.Collection[str], limit: int
+        self,
+        me: str,
+        jobs: t.Collection[str],
+        limit: int,
+        *,
+        only: t.Collection[str] | None = None,
     ) -> Future[list[Claimed]]:
         """Claim up to ``limit`` waiting tasks of these jobs, unless paused. Queued.
 
         The most urgent come first; among equals the oldest. None, if ``me`` is dead.
+
+        :param only: the ``uid`` of each task that may be claimed, or None.
         """
 
     @abstractmethod
@@ -164,9 +174,11 @@ class Work(ABC):
     def begin(self, fence: Fence, *, synced: bool) -> Future[Begun | None]:
         """Note that an attempt begins. Queued; fenced.
 
-        None also means that the task was asked to stop: then end it as cancelled. Do
-        not run what has no :class:`.Begun`. An at-most-once task must not run before
-        the future has ended, and needs ``synced``.
+        None also means that the task was asked to stop: then end it as cancelled.
+
+        :param synced: for who waits for it before the call, as an at-most-once task
+            must. Otherwise the attempt may have begun already, so the begin is kept and
+            written later if the database is away; if it is refused, stop that run.
         """
 
     @abstractmethod
@@ -253,6 +265,16 @@ class Upkeep(ABC):
         """
 
     @abstractmethod
+    def forsake(self, jobs: t.Collection[str], *, older: float) -> int:
+        """End waiting tasks of unknown jobs as failed; return how many. Some per call.
+
+        A job is unknown if it is none of these, and no worker has claimed a task of it
+        in all that time.
+
+        :param older: only tasks that have waited for this many seconds.
+        """
+
+    @abstractmethod
     def now(self) -> float:
         """Return the time of the database."""
 
@@ -266,6 +288,10 @@ class Upkeep(ABC):
     @abstractmethod
     def flush(self) -> None:
         """Write the statistics collected so far. Queued; called every few seconds."""
+
+    def settle(self, timeout: float) -> bool:
+        """Wait until what was queued so far is written; False if it took too long."""
+        return True  # a store without a queue has written it
 
     @abstractmethod
     def watch(self, changed: t.Callable[[], object]) -> t.Callable[[], None]:

@@ -81,5 +81,16 @@ class Lookups(ABC):
         """Return the jobs that are periodic or paused, by name."""
 
     @abstractmethod
+    def paused(self) -> list[str]:
+        """Return the jobs that are paused, by name."""
+
+    @abstractmethod
+    def is_locked(self, id: int) -> bool:
+        """Return True if the transaction of somebody else holds a task.
+
+        It is asked for up to a fifth of a second: transactions of a store are shorter.
+        """
+
+    @abstractmethod
     def stats(self, since: float, job: str | None = None) -> list[Stat]:
         """Return the statistics of the minutes since then, oldest first."""

@@ -13,7 +13,13 @@ from flask import Flask
 from ..calls import Outcome
 from ..contexts import Snapshot, keep_uploads
 from ..contexts.safe import Context
-from ..payload import WorkerTraceback, describe, dump_outcome, load_outcome
+from ..payload import (
+    WorkerTraceback,
+    describe,
+    dump_outcome,
+    load_outcome,
+    name_of_class,
+)
 from ..settings import Settings
 from ..store_errors import (
     ArgumentsNotStorable,
@@ -105,12 +111,14 @@ class Payloads:
         label = Label(task, "payload", job, self._format.name)
         return self._signatures.sign(label, data)
 
-    def open_call(self, task: str, job: str, sealed: Sealed) -> SavedCall:
+    def open_call(self, task: str, job: str, sealed: Sealed | None) -> SavedCall:
         """Return the arguments and the context of a call again.
 
         :raises PayloadRefused: if they were not signed for this task and job, or cannot
             be read here. Nothing was unpickled if the signature does not match.
         """
+        if sealed is None:
+            raise PayloadRefused(task, "payload", job, "it is missing")
         data = self._checked(Label(task, "payload", job, sealed.format), sealed)
         try:
             return self._format.load_call(data)
@@ -199,10 +207,7 @@ class Payloads:
 
 def failure_of(error: BaseException) -> Failure:
     """Return an exception as texts that any database can store."""
-    kind = type(error)
-    name = kind.__qualname__
-    if kind.__module__ != "builtins":
-        name = f"{kind.__module__}.{name}"
+    name = name_of_class(type(error))
     try:
         text = str(error)
     except Exception:  # the app's own exceptions may fail here

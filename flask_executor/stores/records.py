@@ -92,6 +92,7 @@ class NewTask:
     group_id: int | None = None
     code_version: str | None = None
     retried_from: str | None = None
+    """The ``uid`` of the task of which it is a repetition; it takes over the key."""
     payload: Sealed | None = None
 
 
@@ -196,6 +197,7 @@ class Record:
     begun: float | None
     finished: float | None
     timeout: float | None
+    retry: t.Any
     parent: str | None
     source: t.Any
     group_id: int | None

@@ -1,7 +1,8 @@
 """Test what submits tasks: see them, run them when the test says so, move the clock.
 
 :func:`capture` replaces the pool of an executor; ``executor_tasks`` does the same as a
-pytest fixture. Nothing sleeps here.
+pytest fixture, and ``executor_store`` gives a test a store in a file of its own.
+Nothing sleeps here.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ __all__ = [
 ]
 
 with contextlib.suppress(ImportError):  # all others work without pytest
+    from .fixture import executor_store as executor_store
     from .fixture import executor_tasks as executor_tasks
 
 # So that reports and tracebacks show the path by which users import them.

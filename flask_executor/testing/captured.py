@@ -98,7 +98,7 @@ class CapturedTasks:
 
     def _close(self) -> None:
         for dispatcher in self._dispatchers:
-            dispatcher.shutdown(wait=False, cancel_futures=True)
+            dispatcher.close()
 
     def __repr__(self) -> str:
         counts = f"{len(self._submitted)} submitted, {len(self.unfinished)} unfinished"
@@ -142,18 +142,30 @@ def capture(
 def _captured(executor: Executor, tasks: CapturedTasks) -> t.Iterator[None]:
     """Replace the dispatchers of an executor within the block."""
     new_before, new = executor._new_dispatcher, tasks._new_dispatcher
-    dispatchers = {state: state._dispatcher for state in _states(executor)}
+    before = {state: _replaced(state) for state in _states(executor)}
     executor._new_dispatcher = new
-    for state in dispatchers:
-        state._dispatcher, state.new_dispatcher = None, new
+    for state in before:
+        state.new_dispatcher = new
     try:
         yield
     finally:
         executor._new_dispatcher = new_before
-        for state in {*dispatchers, *_states(executor)}:
+        for state in {*before, *_states(executor)}:
             # An app that came within the block makes a dispatcher at its next use.
-            state._dispatcher = dispatchers.get(state)
+            _replaced(state, *before.get(state, ()))
             state.new_dispatcher = new_before
+
+
+def _replaced(state: t.Any, dispatcher: t.Any = None, futures: t.Any = None) -> t.Any:
+    """Give an app's state another dispatcher, or none; return what there was.
+
+    With a store, the futures belong to the dispatcher.
+    """
+    before = state.ready, state._futures
+    state.ready = dispatcher
+    if state._settings is not None and state._settings.store is not None:
+        state._futures = futures
+    return before
 
 
 def _states(executor: Executor) -> list[t.Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 import weakref
 from dataclasses import dataclass, replace
@@ -60,20 +61,34 @@ class CaptureDispatcher(Dispatcher):
         return task
 
     def submit(
-        self, task: Task, callbacks: t.Iterable[Callback] = (), *, job: t.Any = None
+        self,
+        task: Task,
+        callbacks: t.Iterable[Callback] = (),
+        *,
+        job: t.Any = None,
+        again: bool = False,
     ) -> None:
         """Accept a task, and record it."""
-        submitted = submitted_by(task, self._given.pop(task))
+        options = self._given.pop(task)
+        if again and self._is_known(task.future):  # its next attempt
+            super().submit(task, callbacks, job=job, again=True)
+            return
+        submitted = submitted_by(task, options)
         # Before it can run: what it submits itself is listed after it.
         self._submitted.append(submitted)
         try:
-            super().submit(task, callbacks, job=job)
+            super().submit(task, callbacks, job=job, again=again)
         except BaseException:
             self._submitted.remove(submitted)
             raise
 
+    def _is_known(self, future: TaskFuture[t.Any]) -> bool:
+        return any(one.future is future for one in self._submitted)
+
     def _finish(self, attempt: Attempt, outcome: Outcome) -> None:
-        with self._runner.deciding():
+        saved = attempt.task._saved
+        later = contextlib.nullcontext() if saved is None else self.node.feeding.later()
+        with self._runner.deciding(), later:
             self._take_outcome(attempt, outcome)
 
     def start_waiting(self, task: Task, timeout: float | None) -> Wait | None:
@@ -110,6 +125,12 @@ class CaptureDispatcher(Dispatcher):
             timeout = 0
         return super().drain(timeout)
 
+    def close(self) -> None:
+        """Accept nothing more, cancel what waits, and end the store."""
+        self.shutdown(wait=False, cancel_futures=True)
+        if self.node is not None:
+            self.node.close()
+
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
         """Accept nothing more, and refuse a wait that would never end."""
         waits = wait and self._runner.is_test_thread and not self.is_inside()
@@ -121,12 +142,28 @@ class CaptureDispatcher(Dispatcher):
     def unfinished(self) -> list[Task]:
         """Return the tasks that have not ended."""
         late = [attempt.task for attempt in self.table.late.copy()]
-        return [*dict.fromkeys([*late, *self.table.live.copy()])]
+        saved = [] if self.node is None else self.node.unfinished()
+        return [*dict.fromkeys([*late, *self.table.live.copy(), *saved])]
 
     def cancel_waiting(self) -> None:
         """Cancel all tasks that wait."""
         for task in self.table.pending.copy():
             self.cancel(task)
+        for task in () if self.node is None else self.node.unfinished():
+            task._owner.cancel(task)
+
+    def make_node(self, dispatcher: Dispatcher, names: t.Any, *name: str) -> t.Any:
+        """Return what ties this to a store that ends with the test.
+
+        :raises StoreRefused: if SQLAlchemy is not installed.
+        """
+        from ..sharing.opening import not_installed
+
+        try:
+            from .nodes import CaptureNode
+        except ImportError as error:
+            raise not_installed(t.cast(str, self.settings.store), error) from None
+        return CaptureNode(dispatcher, self._runner, names, *name)
 
     def _run_for(self, inside: Attempt, task: Task) -> None:
         place = inside.task._place

@@ -1,4 +1,4 @@
-"""The pytest fixture ``executor_tasks``; the only module here that needs pytest."""
+"""The pytest fixtures; the only module here that needs pytest."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import typing as t
 
 import pytest
 
+from ..dispatch.shutdown import dispatchers_here
 from ..errors import ExecutorNotInitialized
 from ..executor import Executor
 from .captured import CapturedTasks, capture
 
 if t.TYPE_CHECKING:
+    from pathlib import Path
+
     from flask import Flask
 
 
@@ -27,3 +30,19 @@ def executor_tasks(app: Flask) -> t.Iterator[CapturedTasks]:
         raise ExecutorNotInitialized(app)
     with capture(*executors) as tasks:
         yield tasks
+
+
+@pytest.fixture
+def executor_store(tmp_path: Path) -> t.Iterator[str]:
+    """Return the URL of an empty store, an SQLite file; a pytest fixture.
+
+    Give it to an app as ``EXECUTOR_STORE``. Each app that has it is one process for the
+    store. When the test ends, these apps end as processes do: what waits is cancelled,
+    what runs is waited for, and no thread is left.
+    """
+    url = f"sqlite:///{tmp_path / 'executor.db'}"
+    yield url
+    for one in dispatchers_here():
+        if one.settings.store == url:
+            one.shutdown(wait=False, cancel_futures=True)
+            one.leave()

@@ -95,6 +95,15 @@ class Runner:
         finally:
             here.deciding = before
 
+    def refuse_wait(self, task: Task, timeout: float | None) -> None:
+        """Refuse a wait for a task that runs only when the test goes on.
+
+        :raises TimeoutError: at once, if the wait has a timeout.
+        :raises NotReleased: if it has none.
+        """
+        if self.is_test_thread and not task._has_ended:
+            raise NotReleased([task]) if timeout is None else TimeoutError
+
     def check_wait(self, task: Task, timeout: float | None) -> None:
         """Refuse a wait of the test for a task that does not run meanwhile.
 
@@ -105,5 +114,4 @@ class Runner:
             return
         if task.state == "waiting" and self._here.deciding and not self.hold:
             self.run(task)
-        if not task._has_ended:
-            raise NotReleased([task]) if timeout is None else TimeoutError
+        self.refuse_wait(task, timeout)

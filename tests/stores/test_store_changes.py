@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+import time
 import typing as t
 
 import pytest
 from databases import Server
 from limits import LIMIT
-from stores import insert, new
+from stores import insert, join, new
 
 from flask_executor.stores.sql import SqlStore, changes
 
@@ -89,6 +91,37 @@ def test_who_does_not_watch_any_more_is_not_called(
     assert ended.count == before
 
 
+def test_what_a_process_holds_concerns_nobody_else(
+    postgresql_url: str, stores: t.Callable[..., SqlStore]
+) -> None:
+    """A task that is held from the start is not announced; one that waits is."""
+    store, told = stores(postgresql_url), Heard()
+    join(store, "me")
+    store._writer._announce = told
+    insert(store, new(owner="me"))
+    assert told.count == 0
+    insert(store, new())
+    assert told.count == 1
+
+
+def test_changes_that_follow_each_other_are_told_together(
+    store: SqlStore, other: SqlStore
+) -> None:
+    """While others write without a pause, the callback comes now and then."""
+    times: list[float] = []
+    heard = Heard()
+
+    def noted() -> None:
+        times.append(time.monotonic())
+        heard()
+
+    store.watch(noted)
+    while heard.count < 4:
+        insert(other, new())
+    pauses = [after - before for before, after in itertools.pairwise(times[1:])]
+    assert min(pauses) >= changes._REST * 0.9
+
+
 def test_a_lost_listen_is_renewed(
     server: Server, postgresql_url: str, stores: t.Callable[..., SqlStore]
 ) -> None:
@@ -128,24 +161,24 @@ def test_an_idle_file_is_looked_at_less_often(
 ) -> None:
     """The pauses grow while nothing happens, up to a limit, and shrink after that."""
     monkeypatch.setattr(changes, "_AWAKE", 0.0)
+    monkeypatch.setattr(changes, "_REST", 0.0)
     store, other = stores(sqlite_url), stores(sqlite_url)
-    pauses: list[float] = []
-    is_long = threading.Event()
+    is_long, is_short = threading.Event(), threading.Event()
     pause = changes.Changes._pause
 
     def noted(self: changes.Changes, seconds: float, *sockets: t.Any) -> bool:
-        pauses.append(seconds)
         if seconds == changes._LONGEST:
             is_long.set()
+        elif seconds <= 2 * changes._SHORTEST:
+            is_short.set()
         return pause(self, 0.0, *sockets)
 
     monkeypatch.setattr(changes.Changes, "_pause", noted)
-    heard = Heard()
-    store.watch(heard)
-    assert is_long.wait(LIMIT)
-    assert pauses[0] == changes._SHORTEST
-    assert pauses[:5] == sorted(pauses[:5])
-    before, count = heard.count, len(pauses)
-    insert(other, new())
-    assert heard.more_than(before)
-    assert min(pauses[count:]) <= 2 * changes._SHORTEST
+    store.watch(lambda: None)
+    for _ in range(2):
+        assert is_short.wait(LIMIT)
+        assert is_long.wait(LIMIT)
+        is_short.clear()
+        insert(other, new())
+        assert is_short.wait(LIMIT)
+        is_long.clear()

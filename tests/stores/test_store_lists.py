@@ -146,6 +146,8 @@ def use_everything(store: SqlStore, clock: HandClock) -> None:
     refused(store, new(unique_key="u"))
     refused(store, new(key="k0"))
     insert(store, new(unique_key="u", replace=True))
+    again = new(retried_from="u", key="k0")
+    refused(store, again)
     clock.advance(2)
     store.promote()
     store.next_due()
@@ -178,6 +180,8 @@ def read_everything(store: SqlStore, group: int) -> None:
     store.counts()
     store.count_keys()
     store.ahead(1)
+    store.paused()
+    store.is_locked(1)
     filters = {"job": "j", "name": "n", "error": "E", "group": group, "parent": "p"}
     for state in (None, "waiting", "failed", "succeeded"):
         store.tasks(state=state)

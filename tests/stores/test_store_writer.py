@@ -31,7 +31,7 @@ from stores import (
 from flask_executor.stores.errors import StoreUnavailable
 from flask_executor.stores.records import Finish, Sealed
 from flask_executor.stores.sql import SqlStore, writer
-from flask_executor.stores.sql.writer import Item, grouped
+from flask_executor.stores.sql.batches import Item, grouped
 
 NewStore = t.Callable[..., SqlStore]
 
@@ -84,6 +84,37 @@ def test_what_comes_meanwhile_is_committed_together(
         futures = [store.insert([new()]) for _ in range(50)]
     assert [len(done(future)) for future in futures] == [1] * 50
     assert len(commits) == 2
+
+
+def test_who_waits_writes_while_nobody_else_does(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A submit is written on its own thread; beside others it is left to the writer."""
+    threads: list[threading.Thread] = []
+    insert_all = store._inserts.insert
+
+    def noted(*given: t.Any) -> t.Any:
+        threads.append(threading.current_thread())
+        return insert_all(*given)
+
+    monkeypatch.setattr(store._inserts, "insert", noted)
+    assert store.insert([new()]).done()
+    with held_up(store):
+        queued = store.insert([new()])
+    assert done(queued)
+    assert threads[0] is threading.current_thread() is not threads[1]
+
+
+def test_nobody_waits_in_a_submit_for_the_turn_of_others(
+    stores: NewStore, sqlite_url: str
+) -> None:
+    """If another process has its turn, the writer waits for it, and not the submit."""
+    store, other = stores(sqlite_url), stores(sqlite_url)
+    store.setup()
+    with other.database.turn():
+        future = store.insert([new()])
+        assert not future.done()
+    assert done(future)
 
 
 def test_a_commit_is_synced_if_one_of_its_writes_is(
@@ -190,6 +221,54 @@ def test_the_thread_ends_when_there_is_nothing_to_write(
         if thread is not None:
             thread.join(LIMIT)
         assert store._writer._thread is None
+
+
+def test_without_a_thread_the_caller_writes(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the end of the interpreter no thread starts; ends are written nevertheless."""
+    join(store, "me")
+    fence = running(store, "me")
+    assert store.close(LIMIT)
+    store._writer._start_afresh()
+
+    def refuse(*_: t.Any, **__: t.Any) -> t.NoReturn:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(writer, "start_thread", refuse)
+    assert store.finish(Finish(fence=fence, state="succeeded")).done()
+    assert state_of(store, fence.id) == "succeeded"
+
+
+def test_a_fault_of_ours_ends_neither_the_thread_nor_a_write(
+    store: SqlStore,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """What fails beside the transaction is printed, and the writer goes on."""
+    store.setup()
+    faults = iter([OSError("no locks available"), OSError("no locks available")])
+    turn = store.database.turn
+
+    def failing(*, wait: bool = True) -> t.Any:
+        for fault in faults:
+            raise fault
+        return turn(wait=wait)
+
+    def announce() -> t.NoReturn:
+        raise RuntimeError("nobody hears")
+
+    monkeypatch.setattr(store.database, "turn", failing)
+    monkeypatch.setattr(store._writer, "_announce", announce)
+    monkeypatch.setattr(store._writer, "_last_count", 2)
+    assert done(store.insert([new()]))
+    printed: list[str] = []
+
+    def is_printed() -> bool:
+        printed.append(capfd.readouterr().err)
+        return all(one in "".join(printed) for one in ("no locks", "nobody hears"))
+
+    until(is_printed)
 
 
 def test_closing_writes_what_is_queued(store: SqlStore, other: SqlStore) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import socket
 import subprocess
@@ -34,6 +35,20 @@ def environment(*, measured: bool = False, **extra: str) -> dict[str, str]:
     """
     coverage = _coverage if measured else {}
     return {**os.environ, **coverage, "PYTHONPATH": PYTHONPATH, **extra}
+
+
+def commands(folder: Path) -> Path:
+    """Write down the commands of the package, as an installation does it; return the
+    folder that is to be in the path.
+    """
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    lines = config["options.entry_points"]["flask.commands"]
+    info = folder / "commands" / "flask_executor_commands-1.dist-info"
+    info.mkdir(parents=True, exist_ok=True)
+    (info / "METADATA").write_text("Name: flask-executor-commands\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(f"[flask.commands]\n{lines.strip()}\n")
+    return info.parent
 
 
 def problems(errors: str) -> str:

@@ -31,14 +31,21 @@ _AWAKE = 2.0
 """Seconds after a change for which the looks stay frequent."""
 _BACKSTOP = 1.0
 """Seconds after which PostgreSQL counts as changed without a notification."""
-_BETWEEN = 0.002
-"""Seconds between two notifications that we send."""
+_BETWEEN = 0.005
+"""Seconds between two notifications that we send: each one is a transaction."""
+_REST = 0.05
+"""Seconds between two calls of the callbacks while one change follows another. In an
+SQLite file we cannot tell our own commits from those of others."""
 _AGAIN = 0.25
 """Seconds before the next attempt to connect."""
+_IDLE = 5.0
+"""Seconds for which the thread stays alive if nobody watches."""
 
 
 class Changes:
     """One thread that tells and is told of changes.
+
+    It ends when nobody watches, and nothing was to tell for some seconds.
 
     :param database: where they happen.
     :param channel: the name of the notifications.
@@ -58,6 +65,7 @@ class Changes:
         self._thread: threading.Thread | None = None
         self._signal: tuple[socket.socket, socket.socket] | None = None
         self._must_tell = False
+        self._used = 0.0
         self._closed = False
 
     def watch(self, changed: Changed) -> t.Callable[[], None]:
@@ -67,6 +75,7 @@ class Changes:
         def end() -> None:
             with contextlib.suppress(ValueError):
                 self._callbacks.remove(changed)
+            self._used = time.monotonic()
 
         return end
 
@@ -85,12 +94,13 @@ class Changes:
             self._closed, thread = True, self._thread
         if thread is not None and thread is not threading.current_thread():
             self._wake()
-            thread.join(PATIENCE)  # the database may be hanging
+            thread.join(PATIENCE)  # it may stand in a query that gets no answer
 
     def _start(self, changed: Changed | None = None) -> None:
         if self._pid != os.getpid():  # all of it is the parent's
             self._forget()
         with self._lock:
+            self._used = time.monotonic()
             if changed is not None:
                 self._callbacks.append(changed)
             if self._thread is None and not self._closed:
@@ -111,6 +121,15 @@ class Changes:
             with contextlib.suppress(Exception):
                 changed()
 
+    def _rest(self) -> None:
+        """Leave time for what the callbacks have begun, unless we must tell others."""
+        until = time.monotonic() + _REST
+        while not (self._closed or self._must_tell):
+            left = until - time.monotonic()
+            if left <= 0:
+                break
+            self._pause(left)
+
     def _pause(self, seconds: float, *sockets: t.Any) -> bool:
         """Wait for a socket, a change of our own, or the end of a time.
 
@@ -124,14 +143,30 @@ class Changes:
                 own.recv(4096)
         return any(one in ready for one in sockets)
 
+    @property
+    def _is_wanted(self) -> bool:
+        if self._closed:
+            return False
+        if self._callbacks or self._must_tell:
+            return True
+        return time.monotonic() - self._used < _IDLE
+
+    def _goes_on(self) -> bool:
+        with self._lock:
+            wanted = self._is_wanted
+            if not wanted and not self._closed:
+                self._thread = None  # under the lock: who needs one starts another
+            return wanted
+
     def _until_closed(self, connected: t.Callable[[], object]) -> None:
-        """Run a function that loses its connection at times, until we are closed."""
-        while not self._closed:
+        """Run a function that loses its connection at times, while it is wanted."""
+        ours = self._signal or ()
+        while self._goes_on():
             with contextlib.suppress(Exception):  # the database is away
                 connected()
-            if not self._closed:
+            if self._is_wanted:
                 self._pause(_AGAIN)
-        for end in self._signal or ():
+        for end in ours:
             end.close()
 
     def _poll(self) -> None:
@@ -145,14 +180,16 @@ class Changes:
             pooled.detach()
         with uses.closing(connection):
             seen, pause, since = None, _SHORTEST, time.monotonic()
-            while not self._closed:
+            while self._is_wanted:
                 with uses.use():
                     look = connection.execute("PRAGMA data_version")
                     [version] = look.fetchone()
                 if version != seen:
                     seen, pause, since = version, _SHORTEST, time.monotonic()
                     self._changed()
-                elif time.monotonic() - since > _AWAKE:
+                    self._rest()
+                    continue
+                if time.monotonic() - since > _AWAKE:
                     pause = min(pause * 1.1, _LONGEST)
                 self._pause(pause)
 
@@ -171,7 +208,7 @@ class Changes:
             connection.add_notify_handler(lambda notify: heard.append(notify.pid))
             connection.execute(f'LISTEN "{self._channel}"')
             self._changed()  # what came while nobody listened
-            while not self._closed:
+            while self._is_wanted:
                 self._listen_once(connection, heard)
         finally:
             connection.close()
@@ -192,3 +229,4 @@ class Changes:
         heard.clear()
         if others:
             self._changed()
+            self._rest()

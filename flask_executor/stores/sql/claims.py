@@ -28,7 +28,7 @@ from .statements import Statements
 
 _READY = """
     SELECT id FROM {task} {ready}
-    WHERE state = 'waiting' AND %s AND %s
+    WHERE state = 'waiting' AND %s AND %s AND %s
         AND job NOT IN (SELECT job FROM {schedule} WHERE paused)
     ORDER BY priority DESC, id LIMIT :n
 """
@@ -76,6 +76,7 @@ class ClaimRequest(t.NamedTuple):
     me: str
     jobs: tuple[str, ...]
     limit: int
+    only: tuple[str, ...] | None = None
 
 
 class Claims:
@@ -83,19 +84,24 @@ class Claims:
 
     def __init__(self, sql: Statements) -> None:
         self._sql = sql
-        known = sql.among("job", "known")
-        if sql.is_sqlite:
+        self._rows = sql.text(_SQLITE_ROWS % sql.among("t.id", "ids", "int"))
+        self._claim = self._claiming("TRUE", sql.indexed_by("task_ready"))
+        self._claim_only = self._claiming(sql.among("uid", "only"), "")
+        self._begin = sql.text(_BEGIN % sql.given(**FENCE))
+
+    def _claiming(self, which: str, index: str) -> t.Any:
+        """Return the statement that claims some of the waiting tasks."""
+        known = self._sql.among("job", "known")
+        if self._sql.is_sqlite:
             is_alive = (
                 "EXISTS (SELECT 1 FROM {worker} WHERE id = :me AND state = 'alive')"
             )
-            statement = SQLITE % (_CLAIMED, _READY % (known, is_alive))
-            self._rows = sql.text(_SQLITE_ROWS % sql.among("t.id", "ids", "int"))
+            statement = SQLITE % (_CLAIMED, _READY % (known, which, is_alive))
         else:
-            ready = _READY % (known, "EXISTS (SELECT 1 FROM me)")
+            ready = _READY % (known, which, "EXISTS (SELECT 1 FROM me)")
             claimed = _CLAIMED.replace("= epoch", "= t.epoch")
             statement = POSTGRESQL % (ready, claimed)
-        self._claim = sql.text(statement, ready=sql.indexed_by("task_ready"))
-        self._begin = sql.text(_BEGIN % sql.given(**FENCE))
+        return self._sql.text(statement, ready=index)
 
     def claim(
         self, db: Connection, requests: t.Sequence[ClaimRequest]
@@ -104,10 +110,12 @@ class Claims:
         return [self._claim_one(db, request) for request in requests]
 
     def _claim_one(self, db: Connection, request: ClaimRequest) -> list[Claimed]:
-        known = json.dumps(request.jobs)
-        rows = self._sql.run(
-            db, self._claim, me=request.me, known=known, n=request.limit
-        )
+        values: dict[str, t.Any] = {"me": request.me, "n": request.limit}
+        values["known"] = json.dumps(request.jobs)
+        statement = self._claim
+        if request.only is not None:
+            statement, values["only"] = self._claim_only, json.dumps(request.only)
+        rows = self._sql.run(db, statement, **values)
         if self._sql.is_sqlite and rows:
             ids = json.dumps([row.id for row in rows])
             rows = self._sql.run(db, self._rows, ids=ids)
@@ -155,8 +163,14 @@ def _claimed(row: t.Any) -> Claimed:
 
 
 def loaded(text: str | None) -> t.Any:
-    """Return the JSON value of a column."""
-    return None if text is None else json.loads(text)
+    """Return the JSON value of a column; None if it is damaged.
+
+    One row that somebody has damaged must not be in the way of all others.
+    """
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError:
+        return None
 
 
 def sealed(row: t.Any) -> Sealed | None:

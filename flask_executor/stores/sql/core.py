@@ -12,11 +12,12 @@ from sqlalchemy.exc import DBAPIError
 
 from ..errors import StoreRefused, StoreUnavailable
 from . import schema
+from .batches import Batch, Item
 from .changes import Changes
 from .database import PATIENCE, Database, Op
 from .schema import Schema
 from .statements import Statements
-from .writer import Batch, Item, Writer
+from .writer import Writer
 
 T = t.TypeVar("T")
 
@@ -34,6 +35,10 @@ class Core:
     :raises StoreRefused: if it cannot be a store.
     """
 
+    # flask_executor.testing replaces them.
+    _new_database: t.ClassVar[t.Callable[..., Database]] = Database
+    _new_writer: t.ClassVar[t.Callable[..., Writer]] = Writer
+
     def __init__(
         self,
         where: str | URL | Engine,
@@ -43,7 +48,7 @@ class Core:
         clock: t.Callable[[], float] | None = None,
         name: str = "executor",
     ) -> None:
-        self.database: Database = Database(where, folder)
+        self.database: Database = self._new_database(where, folder)
         """Connections and transactions."""
         self.schema: Schema = Schema(prefix)
         """The tables."""
@@ -52,7 +57,7 @@ class Core:
         self._name = name
         channel = f"{prefix}changes"
         self._changes = Changes(self.database, channel, f"{name}-changes")
-        self._writer = Writer(self.database, f"{name}-writer", self.announce)
+        self._writer = self._new_writer(self.database, f"{name}-writer", self.announce)
         self._is_ready = False
         self._now = self.sql.text("SELECT {now}")
         self._prepare()
@@ -102,7 +107,7 @@ class Core:
             self._create()
         self.database.read(lambda db: schema.require(self.schema, db, where))
         # Somebody else may have made the tables: this tells if we may write to them.
-        self.database.write(lambda db: None, synced=False)
+        self.database.try_to_write()
 
     def _create(self) -> None:
         try:
@@ -115,6 +120,17 @@ class Core:
     def _create_if_missing(self, db: Connection) -> None:
         if schema.version(self.schema, db) is None:
             schema.create(self.schema, db)
+
+    def _setup_with(self, db: Connection) -> None:
+        """Make the tables in somebody else's transaction, where we must.
+
+        On SQLite that transaction may have the write lock; we would wait for ourselves.
+        """
+        if self._is_ready or self.database.dialect != "sqlite":
+            self.setup()
+        else:
+            self._create_if_missing(db)
+            schema.require(self.schema, db, self.database.shown)
 
     def _read_only(self) -> StoreRefused:
         return StoreRefused(
@@ -159,6 +175,17 @@ class Core:
             f"nothing could be written for {2 * PATIENCE:g} seconds",
         )
 
+    def settle(self, timeout: float) -> bool:
+        """Wait until what was queued so far is written; False if it took too long."""
+        if not self._is_ready:
+            return True
+        last = self._writer.submit(Item(_write_nothing, None))
+        try:
+            last.result(timeout)
+        except (StoreUnavailable, TimeoutError):
+            return False
+        return True
+
     def close(self, timeout: float | None = None) -> bool:
         """Write what is queued, and disconnect."""
         in_time = self._writer.close(timeout)
@@ -168,3 +195,7 @@ class Core:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.database.shown}>"
+
+
+def _write_nothing(db: Connection, values: t.Sequence[t.Any]) -> list[None]:
+    return [None] * len(values)

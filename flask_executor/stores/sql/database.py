@@ -16,6 +16,7 @@ import contextlib
 import os
 import random
 import sqlite3
+import threading
 import time
 import typing as t
 
@@ -71,18 +72,27 @@ class Database:
             self.uses = Uses(self._close_idle)
         self._pid = 0
         self._engine: Engine
+        self._locks: dict[int, threading.Lock] = {}
+        """A lock for each process: after a fork, that of the parent may stay locked."""
 
     @property
     def engine(self) -> Engine:
-        """The engine of this process."""
-        if self._pid != os.getpid():
-            if self._pid:
-                _inherited.append(self._engine.pool)
-                if self._given is not None:
-                    self._given.dispose(close=False)
-            self._engine = self._make_engine()
-            self._pid = os.getpid()
+        """The engine of this process; it is made at first use."""
+        pid = os.getpid()
+        if self._pid != pid:
+            with self._locks.setdefault(pid, threading.Lock()):
+                if self._pid != pid:  # otherwise another thread has just made it
+                    self._leave_to_parent()
+                    self._engine = self._make_engine()
+                    self._pid = pid
         return self._engine
+
+    def _leave_to_parent(self) -> None:
+        """Let go of the connections of the process that this was forked from."""
+        if self._pid:
+            _inherited.append(self._engine.pool)
+            if self._given is not None:
+                self._given.dispose(close=False)
 
     def _make_engine(self) -> Engine:
         if self._given is None:
@@ -124,11 +134,39 @@ class Database:
                 time.sleep(random.uniform(0, 0.002 * number))
         raise AssertionError
 
-    @contextlib.contextmanager
-    def turn(self) -> t.Iterator[None]:
-        """Hold this process's turn to write, if the database needs turns."""
-        with self._turn.take() if self._turn is not None else contextlib.nullcontext():
-            yield
+    def try_to_write(self) -> None:
+        """Find out if this process may write; wait for nobody.
+
+        On SQLite this thread may be the one for which we would wait.
+
+        :raises StoreUnavailable: if it may not.
+        """
+        if self.dialect != "sqlite":
+            self.write(lambda db: None, synced=False)
+            return
+        try:
+            with self.use(), self.engine.connect() as db:
+                db.exec_driver_sql("PRAGMA busy_timeout = 0")
+                try:
+                    db.exec_driver_sql("BEGIN IMMEDIATE")
+                    db.exec_driver_sql("ROLLBACK")
+                finally:
+                    patience = int(PATIENCE * 1000)
+                    db.exec_driver_sql(f"PRAGMA busy_timeout = {patience}")
+        except Exception as error:
+            original = getattr(error, "orig", None)
+            # Somebody writes, so the file can be written.
+            if not getattr(original, "sqlite_errorname", "").startswith("SQLITE_BUSY"):
+                raise self.explained(error) from error
+
+    def turn(self, *, wait: bool = True) -> t.ContextManager[bool]:
+        """Hold this process's turn to write, if the database needs turns.
+
+        :param wait: see :meth:`.Turn.take`.
+        """
+        if self._turn is None:
+            return contextlib.nullcontext(True)
+        return self._turn.take(wait=wait)
 
     @contextlib.contextmanager
     def transaction(
@@ -139,7 +177,7 @@ class Database:
         :param has_turn: this thread is inside :meth:`turn`.
         """
         if self.dialect == "sqlite":
-            with contextlib.nullcontext() if has_turn else self.turn():
+            with contextlib.nullcontext(True) if has_turn else self.turn():
                 yield from self._sqlite_transaction(synced)
         else:
             yield from self._postgresql_transaction(synced)
@@ -183,8 +221,10 @@ class Database:
         return StoreUnavailable(self.shown, reason_of(error))
 
     def dispose(self) -> None:
-        """Close the connections that are our own."""
+        """Close the connections that are our own, now or when they are given back."""
         if self._pid == os.getpid() and self._given is None:
+            if not event.contains(self._engine, "checkin", _close_returned):
+                event.listen(self._engine, "checkin", _close_returned)
             self._engine.dispose()
 
     def __repr__(self) -> str:
@@ -291,9 +331,19 @@ def _open_sqlite(connection: t.Any, _: object) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
 
 
+def _close_returned(connection: t.Any, record: t.Any) -> None:
+    """Close a connection that a thread gives back after its engine was disposed of."""
+    if connection is not None:
+        record.invalidate()
+
+
 def _open_postgresql(connection: t.Any, _: object) -> None:
     # A process that was stopped within a transaction keeps nobody waiting for ever.
-    before, connection.autocommit = connection.autocommit, True
-    connection.execute(f"SET lock_timeout = {int(PATIENCE * 1000)}")
-    connection.execute("SET idle_in_transaction_session_timeout = 20000")
-    connection.autocommit = before
+    try:
+        before, connection.autocommit = connection.autocommit, True
+        connection.execute(f"SET lock_timeout = {int(PATIENCE * 1000)}")
+        connection.execute("SET idle_in_transaction_session_timeout = 20000")
+        connection.autocommit = before
+    except BaseException:  # it was lost just now, and nobody else has it
+        connection.close()
+        raise

@@ -118,7 +118,7 @@ class Ends:
             if end.result is not None and end.fence.id in written
         ]
         if results:
-            db.execute(self._result, results)
+            self._sql.run_for_each(db, self._result, results)
         for row in written.values():
             if row.state in _FAILED and row.begun is not None:
                 self.note_attempt(db, row, row.state, row.error_class)

@@ -95,6 +95,11 @@ class Inserts:
             "UPDATE {task} SET state = 'cancelled', finished = {now}, cancel = 1"
             f" WHERE {open_one} AND owner IS NULL RETURNING {ENDED}"
         )
+        self._free_key = sql.text(
+            "UPDATE {task} SET key = NULL WHERE uid = :retried_from AND key = :key"
+            " AND finished IS NOT NULL RETURNING id"
+        )
+        self._give_back_key = sql.text("UPDATE {task} SET key = :key WHERE uid = :uid")
         self._joined = sql.text(
             "UPDATE {grp} SET total = total + :n WHERE id = :group_id"
         )
@@ -103,11 +108,28 @@ class Inserts:
         self, db: Connection, tasks: t.Sequence[NewTask]
     ) -> list[Inserted | Taken]:
         """Insert tasks; return for each what became of it, in order."""
+        freed = [task for task in tasks if task.retried_from and self._frees(db, task)]
+        found = self._insert_all(db, tasks)
+        for task in freed:
+            if isinstance(found[task.uid], Taken):
+                values = {"key": task.key, "uid": task.retried_from}
+                self._sql.run(db, self._give_back_key, None, **values)
+        return [found[task.uid] for task in tasks]
+
+    def _frees(self, db: Connection, task: NewTask) -> bool:
+        """Return True if the task that is run again had its key until now."""
+        # Of two that do so at once, the second waits, and finds that key taken.
+        values = {"key": task.key, "retried_from": task.retried_from}
+        return bool(self._sql.run(db, self._free_key, None, **values))
+
+    def _insert_all(
+        self, db: Connection, tasks: t.Sequence[NewTask]
+    ) -> dict[str, Inserted | Taken]:
         found: dict[str, Inserted | Taken] = {}
         for _ in range(_TRIES):
             left = [task for task in tasks if task.uid not in found]
             if not left:
-                return [found[task.uid] for task in tasks]
+                return found
             ids = self._try(db, left)
             for task in left:
                 if task.uid in ids:
@@ -133,7 +155,7 @@ class Inserts:
                 if task.payload is not None
             ]
             if payloads:
-                db.execute(self._payload, payloads)
+                self._sql.run_for_each(db, self._payload, payloads)
         self._count(db, there)
         return ids
 

@@ -17,7 +17,7 @@ from .claims import loaded, sealed
 from .schema import TROUBLED
 from .statements import Statements
 
-_JSON = frozenset({"meta", "source", "progress"})
+_JSON = frozenset({"meta", "source", "retry", "progress"})
 _NAMES = tuple(field.name for field in fields(Record))
 COLUMNS = ", ".join(_NAMES)
 """The columns of a record, in its order."""

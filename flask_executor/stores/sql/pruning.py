@@ -31,7 +31,7 @@ _OLD = {
         30 * _DAY,
     ),
     "stat": ('minute, job, "end"', "minute < ({now} - :age) / 60", 90 * _DAY),
-    "grp": ("id", "closed = 1 AND done >= total AND opened < {now} - :age", 90 * _DAY),
+    "grp": ("id", "done >= total AND opened < {now} - :age", 90 * _DAY),
 }
 
 

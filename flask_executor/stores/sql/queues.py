@@ -13,17 +13,32 @@ from dataclasses import replace
 from sqlalchemy import Connection
 
 from ..records import Fence, Record
+from .ends import ENDED, Ends
 from .lists import COLUMNS, record
 from .statements import Statements
 
 _DUE = "owner IS NULL AND state IN ('delayed', 'retrying')"
+# Other processes may know jobs that this one does not: then they claim some of them.
+_FORSAKE = """
+    UPDATE {task} SET state = 'failed', finished = {now}, error_class = 'UnknownJob',
+        error_text = 'No process knows the job ' || job || ', so nobody has run it.'
+    WHERE id IN (
+        SELECT id FROM {task} AS o
+        WHERE state = 'waiting' AND NOT (%s)
+            AND COALESCE(due, submitted) < {now} - :older
+            AND NOT EXISTS (SELECT 1 FROM {task} AS k
+                            WHERE k.job = o.job AND k.claimed > {now} - :older)
+        LIMIT 500 %s
+    ) AND state = 'waiting' RETURNING {ended}
+"""
 
 
 class Queues:
     """Statements about tasks that nobody runs."""
 
-    def __init__(self, sql: Statements) -> None:
+    def __init__(self, sql: Statements, ends: Ends) -> None:
         self._sql = sql
+        self._ends = ends
         # Several processes do this at the same moment: none waits for another.
         lock = "" if sql.is_sqlite else "FOR NO KEY UPDATE SKIP LOCKED"
         self._promote = sql.text(
@@ -42,6 +57,8 @@ class Queues:
         self._pop = sql.text(
             f"UPDATE {{task}} SET key = NULL WHERE key = :key RETURNING {COLUMNS}"
         )
+        forsake = _FORSAKE % (sql.among("job", "known"), lock)
+        self._forsake = sql.text(forsake, ended=ENDED)
         among = sql.among("uid", "uids")
         self._withdraw = sql.text(
             f"DELETE FROM {{task}} WHERE {among} AND begun IS NULL AND finished IS NULL"
@@ -55,6 +72,13 @@ class Queues:
     def promote(self, db: Connection, limit: int) -> int:
         """Let tasks wait that have become due; return how many."""
         return len(self._sql.run(db, self._promote, n=limit))
+
+    def forsake(self, db: Connection, jobs: t.Collection[str], older: float) -> int:
+        """End waiting tasks of jobs that nobody knows; return how many."""
+        known = json.dumps([*jobs])
+        rows = self._sql.run(db, self._forsake, known=known, older=older)
+        self._ends.ended(db, rows)
+        return len(rows)
 
     def next_due(self, db: Connection) -> float | None:
         """Return in how many seconds the next task becomes due, or None."""

@@ -8,6 +8,7 @@ from ..base import By, Lookups
 from ..records import AttemptRecord, Record, Sealed
 from .core import Core
 from .lists import Lists
+from .locks import Locks
 
 
 class SqlLookups(Core, Lookups):
@@ -16,6 +17,7 @@ class SqlLookups(Core, Lookups):
     def _prepare(self) -> None:
         super()._prepare()
         self._lists = Lists(self.sql)
+        self._locks = Locks(self.database, self.sql)
 
     def get(self, by: By, value: int | str) -> Record | None:
         """Return one task, or None."""
@@ -61,3 +63,8 @@ class SqlLookups(Core, Lookups):
     def attempts(self, id: int) -> list[AttemptRecord]:
         """Return the attempts of a task that did not succeed, in order."""
         return self._read(lambda db: self._lists.attempts(db, id))
+
+    def is_locked(self, id: int) -> bool:
+        """Return True if another transaction keeps a task from being claimed."""
+        self.setup()
+        return self._locks.is_locked(id)

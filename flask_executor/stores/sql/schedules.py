@@ -57,6 +57,7 @@ class Schedules:
         self._resume = sql.text("UPDATE {schedule} SET paused = FALSE WHERE job = :job")
         self._schedule = sql.text(_SCHEDULE)
         self._list = sql.text(_LIST)
+        self._paused = sql.text("SELECT job FROM {schedule} WHERE paused ORDER BY job")
 
     def tick(self, db: Connection, ticks: t.Sequence[Tick]) -> list[Outcome | None]:
         """Note ticks, and insert their tasks; None for those noted before."""
@@ -80,6 +81,10 @@ class Schedules:
     def resume(self, db: Connection, job: str) -> None:
         """Let tasks of this job be claimed again."""
         self._sql.run(db, self._resume, job=job)
+
+    def paused(self, db: Connection) -> list[str]:
+        """Return the jobs that are paused."""
+        return [row.job for row in self._sql.run(db, self._paused)]
 
     def schedule(self, db: Connection, **facts: t.Any) -> None:
         """Store what a periodic job is."""

@@ -103,3 +103,16 @@ class Statements:
             values["clock"] = self._clock()
         result = db.execute(statement, values)
         return [*result] if result.returns_rows else []
+
+    def run_for_each(
+        self,
+        db: Connection,
+        statement: Statement,
+        rows: t.Sequence[t.Mapping[str, t.Any]],
+    ) -> None:
+        """Run a statement that returns nothing, once for each of its parameters."""
+        if self.is_sqlite:  # the module has the same names, and takes half the time
+            raw = t.cast(t.Any, db.connection.dbapi_connection)
+            raw.executemany(t.cast(TextClause, statement).text, rows)
+        else:
+            db.execute(statement, rows)

@@ -81,7 +81,7 @@ class Stats:
     ) -> list[None]:
         """Add rows to what is there."""
         for rows in values:
-            db.execute(self._add, rows)
+            self._sql.run_for_each(db, self._add, rows)
         return [None] * len(values)
 
     def read(self, db: Connection, since: float, job: str | None) -> list[Stat]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import typing as t
 import weakref
 
@@ -31,17 +32,36 @@ class Turn:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        # By process: one from before a fork may stay locked for ever.
+        self._locks: dict[int, threading.Lock] = {}
 
     @contextlib.contextmanager
-    def take(self) -> t.Iterator[None]:
-        """Hold the turn within a ``with`` block; wait for it as long as it takes."""
-        file = _open(self._path) if fcntl is not None else None
-        if file is None:
-            yield
+    def take(self, *, wait: bool = True) -> t.Iterator[bool]:
+        """Hold the turn within a ``with`` block.
+
+        :param wait: wait for it, as long as it takes. Otherwise the block gets False if
+            somebody else has the turn.
+        """
+        # First among ourselves: under gevent, a greenlet that waits for the kernel
+        # stops all others, the one that has the turn among them.
+        lock = self._locks.setdefault(os.getpid(), threading.Lock())
+        if not lock.acquire(blocking=wait):
+            yield False
             return
         try:
-            fcntl.flock(file.number, fcntl.LOCK_EX)
-            yield
+            with self._of_all_processes(wait) as has_turn:
+                yield has_turn
+        finally:
+            lock.release()
+
+    @contextlib.contextmanager
+    def _of_all_processes(self, wait: bool) -> t.Iterator[bool]:
+        file = _open(self._path) if fcntl is not None else None
+        if file is None:
+            yield True
+            return
+        try:
+            yield file.lock(wait=wait)
         finally:
             file.release()
 
@@ -56,6 +76,14 @@ class _File:
     def __init__(self, number: int) -> None:
         self.number = number
         _open_files.add(self)
+
+    def lock(self, *, wait: bool) -> bool:
+        """Begin a turn; return False if somebody else has it."""
+        try:
+            fcntl.flock(self.number, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            return False
+        return True
 
     def release(self) -> None:
         """End the turn, unless this is a child that was forked within it."""

@@ -58,12 +58,23 @@ class SqlUpkeep(SqlWork, Upkeep):
         """Return the jobs that are periodic or paused, by name."""
         return self._read(self._schedules.list)
 
+    def paused(self) -> list[str]:
+        """Return the jobs that are paused, by name."""
+        return self._read(self._schedules.paused)
+
     def tick(self, job: str, at: float, task: NewTask | None) -> Outcome | None:
         """Note a tick of a periodic job, and insert its task."""
         ticked = self._queue(
             self._schedules.tick, Tick(job, at, task), synced=True, announced=True
         )
         return t.cast("Outcome | None", self.wait(ticked))
+
+    def forsake(self, jobs: t.Collection[str], *, older: float) -> int:
+        """End waiting tasks of unknown jobs as failed; return how many."""
+        forsaken = self._write_here(lambda db: self._queues.forsake(db, jobs, older))
+        if forsaken:
+            self.announce()
+        return forsaken
 
     def prune(self, keep: t.Mapping[str, float | None], limit: int = 500) -> int:
         """Remove what has ended long ago; return how many tasks."""

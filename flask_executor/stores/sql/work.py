@@ -71,7 +71,7 @@ class SqlWorkers(Core, Workers):
         return Reaped(reaped.workers, self._told(reaped.orphans))
 
     def reconcile(
-        self, me: str, known: t.Collection[int], *, older: float, max_lost: int
+        self, me: str, known: t.Iterable[int], *, older: float, max_lost: int
     ) -> list[Orphan]:
         """Give up what is mine in the store, and unknown to me."""
         return self._told(
@@ -108,11 +108,15 @@ class SqlWork(SqlWorkers, Work):
         super()._prepare()
         self._inserts = Inserts(self.sql, self._ends)
         self._claims = Claims(self.sql)
-        self._queues = Queues(self.sql)
+        self._queues = Queues(self.sql, self._ends)
 
     def insert(self, tasks: t.Sequence[NewTask]) -> Future[list[Outcome]]:
         """Insert tasks in one transaction."""
-        future = self._queue(self._insert_all, tasks, synced=True, announced=True)
+        # Nobody else can do anything about what this process holds.
+        told = any(task.owner is None for task in tasks)
+        future = self._queue(
+            self._insert_all, tasks, synced=True, announced=told, awaited=True
+        )
         uids = [task.uid for task in tasks]
         future.add_done_callback(lambda done: self._withdraw(done, uids))
         return future
@@ -121,9 +125,15 @@ class SqlWork(SqlWorkers, Work):
         """Insert tasks in the transaction of somebody else's connection.
 
         They are there when that commits. Nobody is told: call :meth:`announce` then.
+
+        :raises StoreUnavailable: if the database is away, or somebody else has the lock
+            for too long.
         """
-        self.setup()
-        return self._inserts.insert(db, tasks)
+        try:
+            self._setup_with(db)
+            return self._inserts.insert(db, tasks)
+        except Exception as error:
+            raise self.database.explained(error) from error
 
     def _insert_all(
         self, db: Connection, values: t.Sequence[t.Sequence[NewTask]]
@@ -140,10 +150,16 @@ class SqlWork(SqlWorkers, Work):
             self._queue(self._queues.withdraw, uids, must=True)
 
     def claim(
-        self, me: str, jobs: t.Collection[str], limit: int
+        self,
+        me: str,
+        jobs: t.Collection[str],
+        limit: int,
+        *,
+        only: t.Collection[str] | None = None,
     ) -> Future[list[Claimed]]:
         """Claim waiting tasks of these jobs."""
-        request = ClaimRequest(me, tuple(jobs), limit)
+        uids = None if only is None else tuple(only)
+        request = ClaimRequest(me, tuple(jobs), limit, uids)
         return self._queue(self._claims.claim, request)
 
     def promote(self, limit: int = 500) -> int:
@@ -159,7 +175,8 @@ class SqlWork(SqlWorkers, Work):
 
     def begin(self, fence: Fence, *, synced: bool) -> Future[Begun | None]:
         """Note that an attempt begins."""
-        return self._queue(self._claims.begin, fence, fence.id, synced=synced)
+        how = {"synced": synced, "must": not synced}
+        return self._queue(self._claims.begin, fence, fence.id, **how)
 
     def retry_later(self, retry: RetryLater) -> Future[bool]:
         """Note that an attempt has failed, and when the next is due."""
@@ -187,7 +204,7 @@ class SqlWork(SqlWorkers, Work):
     def cancel(self, uid: str) -> State | None:
         """Cancel a task from anywhere."""
         cancelled: Future[State | None] = self._queue(
-            self._ends.cancel, uid, synced=True, announced=True
+            self._ends.cancel, uid, synced=True, announced=True, awaited=True
         )
         return self.wait(cancelled)
 
@@ -198,6 +215,6 @@ class SqlWork(SqlWorkers, Work):
     def pop(self, key: str) -> Record | None:
         """Free a key, and return its task; None for all except one caller."""
         popped: Future[Record | None] = self._queue(
-            self._queues.pop, key, synced=True, announced=True
+            self._queues.pop, key, synced=True, announced=True, awaited=True
         )
         return self.wait(popped)

@@ -150,7 +150,7 @@ class Leases:
         self,
         db: Connection,
         me: str,
-        known: t.Collection[int],
+        known: t.Iterable[int],
         older: float,
         max_lost: int,
     ) -> list[Orphan]:

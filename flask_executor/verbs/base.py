@@ -1,0 +1,87 @@
+"""What an executor can be asked about its tasks: the contract.
+
+Without a store, :class:`.OwnTasks` answers for this process. With one, :mod:`.sharing`
+answers for all of them.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from abc import ABC, abstractmethod
+
+from ..futures import TaskFuture
+from ..groups import Group
+from .reasons import Reason
+from .records import TaskRecord, WorkerInfo
+
+
+class Wanted(t.NamedTuple):
+    """Which tasks somebody wants to see; None: any."""
+
+    state: str | None = None
+    job: str | None = None
+    name: str | None = None
+    error: str | None = None
+    group: t.Any = None
+    parent: str | None = None
+    before: str | None = None
+    after: str | None = None
+    limit: int = 100
+
+    def fits(self, record: TaskRecord) -> bool:
+        """Return True if a task is one of these, as far as its record says so."""
+        pairs = (
+            (self.state, record.state),
+            (self.job, record.job),
+            (self.name, record.name),
+            (self.error, record.error_class),
+            (self.parent, record.parent),
+        )
+        return all(asked in (None, found) for asked, found in pairs)
+
+
+class Verbs(ABC):
+    """Answers for the tasks that are known; see :class:`.HasTasks`."""
+
+    @abstractmethod
+    def tasks(self, wanted: Wanted) -> list[TaskRecord]:
+        """Return tasks, newest first."""
+
+    @abstractmethod
+    def task(self, id: str) -> TaskRecord | None:
+        """Return one task, or None."""
+
+    @abstractmethod
+    def counts(self, limit: int) -> dict[str, int]:
+        """Return the number of tasks per state, each at most ``limit``."""
+
+    @abstractmethod
+    def workers(self) -> list[WorkerInfo]:
+        """Return the processes that are alive, newest first."""
+
+    @abstractmethod
+    def cancel(self, id: str) -> bool:
+        """Cancel a task, or ask it to stop; False if it is unknown or has ended."""
+
+    @abstractmethod
+    def pause(self, job: str) -> None:
+        """Begin no task of a job."""
+
+    @abstractmethod
+    def resume(self, job: str) -> None:
+        """Begin tasks of a job again."""
+
+    @abstractmethod
+    def why(self, id: str) -> Reason:
+        """Return why a task does not run."""
+
+    @abstractmethod
+    def group_named(self, name: str, submitting: t.Any) -> Group | None:
+        """Return the newest saved group of a name, or None.
+
+        :param submitting: what submits new members.
+        """
+
+    @abstractmethod
+    def retry(self, id: str) -> TaskFuture[t.Any]:
+        """Run a task that has ended once more, as a new task."""

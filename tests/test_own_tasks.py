@@ -1,0 +1,327 @@
+"""The verbs about tasks without a store: for the tasks of this process."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+import typing as t
+from datetime import UTC
+
+import pytest
+from flask import Flask
+from limits import LIMIT
+from processes import reached, until
+
+from flask_executor import (
+    Executor,
+    InvalidOption,
+    QueueFull,
+    Retry,
+    RetryRefused,
+    TaskRecord,
+    UnknownTask,
+    current_task,
+)
+
+Gate = threading.Event
+
+
+def ids(records: t.Iterable[TaskRecord]) -> list[str]:
+    return [record.id for record in records]
+
+
+def fill(executor: Executor, gate: Gate, count: int = 4) -> list[t.Any]:
+    """Keep all workers busy."""
+    began = [Gate() for _ in range(count)]
+    made = [executor.using(name="long").submit(hold, one, gate) for one in began]
+    for one in began:
+        reached(one)
+    return made
+
+
+def hold(began: Gate, gate: Gate) -> None:
+    began.set()
+    gate.wait(LIMIT)
+
+
+def test_what_has_not_ended_is_known(
+    app: Flask, executor: Executor, gate: Gate
+) -> None:
+    """With what was given at submit, and the request it came from."""
+    began = Gate()
+
+    @executor.job(name="shop.pay", priority=3)
+    def pay() -> None:
+        current_task.progress(1, 2, "half")
+        hold(began, gate)
+
+    with app.test_request_context("/pay", method="POST"):
+        future = pay.using(timeout=60, meta=[1]).submit_stored(("k", 1))
+    reached(began)
+    record = executor.task(future.task.id)
+    assert record is not None
+    assert (record.id, record.name, record.job) == (future.task.id, *["shop.pay"] * 2)
+    assert (record.state, record.has_ended, record.attempt) == ("running", False, 1)
+    assert (record.key, record.priority, record.timeout) == (("k", 1), 3, 60.0)
+    assert (record.meta, record.guarantee) == ([1], "ephemeral")
+    assert record.progress == (1, 2, "half")
+    assert record.source == {"method": "POST", "path": "/pay", "endpoint": ""}
+    assert record.submitted_at.tzinfo is UTC
+    assert record.started_at is not None
+    assert record.finished_at is record.error is None
+    assert executor.tasks() == [record]
+
+
+def test_what_has_ended_is_known_while_its_future_is_stored(executor: Executor) -> None:
+    """With its error as text; without a key it is gone."""
+
+    @executor.job(name="fails")
+    def fails() -> None:
+        raise ValueError("no")
+
+    stored, plain = fails.submit_stored("k"), fails.submit()
+    for future in (stored, plain):
+        future.exception(LIMIT)
+    until(lambda: executor.task(plain.task.id) is None)
+    [record] = executor.tasks()
+    assert (record.id, record.state) == (stored.task.id, "failed")
+    assert (record.job, record.error_class, record.error) == (
+        "fails",
+        "ValueError",
+        "no",
+    )
+    assert "in fails" in t.cast(str, record.traceback)
+    assert ids(executor.tasks(error=ValueError)) == [stored.task.id]
+    assert executor.tasks(error=KeyError) == []
+    assert executor.why(stored.task.id).code == "ended"
+    executor.futures.pop("k")
+    assert executor.tasks() == []
+
+
+def test_an_error_that_cannot_be_shown_does_no_harm(executor: Executor) -> None:
+    """The app's own exceptions may fail in their own text."""
+
+    class Odd(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    def work() -> None:
+        raise Odd
+
+    executor.submit_stored("k", work).exception(LIMIT)
+    [record] = executor.tasks()
+    assert record.error == "(its text cannot be shown)"
+
+
+def test_tasks_are_filtered_and_come_in_pages(executor: Executor, gate: Gate) -> None:
+    """Newest first, like the lists of a store."""
+    job = executor.job(name="job")(int)
+    running = fill(executor, gate)
+    group = executor.group()
+    waiting = [job.submit(), group.submit(job), job.using(delay=600).submit()]
+    newest = [future.task.id for future in (*running, *waiting)][::-1]
+    tasks = executor.tasks
+    assert ids(tasks()) == newest
+    assert ids(tasks(limit=2)) == newest[:2]
+    assert ids(tasks(limit=2, before=newest[1])) == newest[2:4]
+    assert ids(tasks(limit=2, after=newest[4])) == newest[2:4]
+    assert ids(tasks(after=newest[4], before=newest[1])) == newest[2:4]
+    assert ids(tasks(job="job")) == ids(tasks(job=job)) == newest[:3]
+    assert ids(tasks(state="delayed")) == newest[:1]
+    assert ids(tasks(name="long", limit=1)) == newest[3:4]
+    assert ids(tasks(group=group)) == newest[1:2]
+    assert tasks(parent=newest[0]) == tasks(group="by name") == []
+    assert executor.counts() == dict.fromkeys(executor.counts(), 0) | {
+        "running": 4,
+        "waiting": 2,
+        "delayed": 1,
+    }
+    assert executor.counts(limit=3)["running"] == 3
+    with pytest.raises(UnknownTask, match="no task 'nobody'"):
+        tasks(before="nobody")
+    with pytest.raises(InvalidOption, match="state = 'done'"):
+        tasks(state="done")
+    executor.cancel(newest[0])
+
+
+def test_this_process_is_the_only_worker(executor: Executor, gate: Gate) -> None:
+    """It says what it does."""
+    executor.job(name="job")(int)
+    fill(executor, gate)
+    waiting = executor.submit(int)
+    [worker] = executor.workers()
+    assert (worker.type, worker.slots, worker.busy, worker.queue) == ("thread", 4, 4, 1)
+    assert worker.alive_until is None
+    assert waiting.task.state == "waiting"
+
+
+def test_a_task_is_cancelled_by_its_id(executor: Executor, gate: Gate) -> None:
+    """What waits is cancelled, what runs is asked to stop, what is unknown is not."""
+    [running] = fill(executor, gate, 1)
+    waiting = executor.using(delay=600).submit(int)
+    assert executor.cancel(waiting.task.id) is True
+    assert waiting.cancelled()
+    assert executor.cancel(waiting.task.id) is False
+    assert executor.cancel(running.task.id) is True
+    assert executor.why(running.task.id).code == "stopping"
+    assert executor.cancel("nobody") is False
+
+
+def test_nothing_can_run_again(executor: Executor, gate: Gate) -> None:
+    """Nothing is kept of a call that has ended."""
+    [running] = fill(executor, gate, 1)
+    with pytest.raises(RetryRefused, match=r"it is not saved.*Submit it again"):
+        executor.retry(running.task.id)
+    with pytest.raises(UnknownTask):
+        executor.retry("nobody")
+
+
+# Why
+
+
+def test_what_waits_says_why(executor: Executor, gate: Gate) -> None:
+    """For its time, for the pool, behind others."""
+    job = executor.job(name="job")(int)
+    delayed = job.using(delay=600).submit()
+    retried = executor.using(retry=Retry(attempts=3, delay=200, jitter=0)).submit(
+        lambda: 1 / 0
+    )
+    until(lambda: retried.task.state == "retrying")
+    fill(executor, gate)
+    first, second, urgent = (
+        job.submit(),
+        job.submit(),
+        job.using(priority=1).submit(),
+    )
+    assert executor.why(delayed.task.id).code == "delayed"
+    assert executor.why(retried.task.id).facts["attempt"] == 2
+    reasons = [executor.why(one.task.id) for one in (urgent, first, second)]
+    assert {reason.code for reason in reasons} == {"busy"}
+    assert [reason.facts["ahead"] for reason in reasons] == [0, 1, 2]
+    assert str(reasons[2]) == (
+        "All 4 workers are busy with long, long, long and 1 more; 2 tasks come first."
+    )
+    for future in (delayed, retried):
+        executor.cancel(future.task.id)
+    with pytest.raises(UnknownTask):
+        executor.why("nobody")
+
+
+def test_a_full_limit_names_who_holds_it(executor: Executor, gate: Gate) -> None:
+    """For coroutines, too."""
+    began = Gate()
+
+    @executor.job(name="job", max_concurrency=1)
+    async def work() -> None:
+        began.set()
+        while not gate.is_set():
+            await asyncio.sleep(0.01)
+
+    first = work.using(name="holder").submit()
+    reached(began)
+    second = work.submit()
+    reason = until(lambda: (r := executor.why(second.task.id)).code == "limit" and r)
+    assert (reason.facts["limit"], reason.facts["by"]) == (1, ["holder"])
+    assert executor.workers()[0].full == ("job",)
+    gate.set()
+    for future in (first, second):
+        future.result(LIMIT)
+
+
+# Pauses
+
+
+def test_tasks_of_a_paused_job_wait(executor: Executor) -> None:
+    """Those of others go on; after resume they run in their order."""
+    ran: list[int] = []
+    job = executor.job(name="job")(ran.append)
+    executor.pause(job)
+    kept = [job.submit(number) for number in range(3)]
+    free = [executor.submit(int) for _ in range(8)]
+    for future in free:
+        future.result(LIMIT)
+    assert ran == []
+    for future in kept:
+        assert executor.why(future.task.id).code == "paused"
+    assert executor.cancel(kept[0].task.id) is True
+    executor.resume("job")
+    for future in kept[1:]:
+        future.result(LIMIT)
+    assert sorted(ran) == [1, 2]
+    assert job.submit(3).result(LIMIT) is None
+
+
+def test_an_alias_is_the_job(executor: Executor) -> None:
+    """A job is paused under any of its names."""
+    job = executor.job(name="new", aliases=("old",))(int)
+    executor.pause("old")
+    future = job.submit()
+    assert executor.why(future.task.id).facts == {"job": "new"}
+    executor.resume("old")
+    assert future.result(LIMIT) == 0
+
+
+def test_a_job_without_a_name_cannot_be_paused(executor: Executor) -> None:
+    """Nothing tells its tasks from others."""
+    with pytest.raises(InvalidOption, match=r"a job with a name"):
+        executor.pause(executor.job(lambda: None))
+
+
+def test_a_pause_keeps_nobody_waiting_at_the_end(app: Flask) -> None:
+    """Draining and shutting down cancel what waits for the end of a pause."""
+    for end in ("drain", "shutdown"):
+        executor = Executor(app)
+        job = executor.job(name="job")(int)
+        executor.pause(job)
+        future = job.submit()
+        ending = threading.Thread(target=getattr(executor, end))
+        ending.start()
+        ending.join(LIMIT)
+        assert not ending.is_alive(), end
+        assert future.cancelled()
+        executor.shutdown()
+
+
+def test_what_is_paused_counts_as_waiting(app: Flask) -> None:
+    """The queue is bounded in a pause, too."""
+    app.config["EXECUTOR_MAX_PENDING"] = 2
+    executor = Executor(app)
+    job = executor.job(name="job")(int)
+    executor.pause(job)
+    kept = [job.submit() for _ in range(2)]
+    with pytest.raises(QueueFull):
+        job.submit()
+    executor.resume(job)
+    assert [future.result(LIMIT) for future in kept] == [0, 0]
+    executor.shutdown()
+
+
+def test_a_call_of_the_caller_is_never_paused(app: Flask) -> None:
+    """With ``'sync'`` nobody else could ever run it."""
+    app.config["EXECUTOR_TYPE"] = "sync"
+    executor = Executor(app)
+    job = executor.job(name="job")(int)
+    executor.pause(job)
+    with app.app_context():
+        assert job.submit().result() == 0
+
+
+def test_no_store_is_imported() -> None:
+    """The verbs need Flask alone."""
+    code = """
+import sys
+from flask import Flask
+from flask_executor import Executor
+executor = Executor(Flask("x"))
+future = executor.submit_stored("k", int)
+future.result(30)
+executor.tasks(), executor.counts(), executor.workers(), executor.why(future.task.id)
+executor.pause("x"), executor.resume("x"), executor.cancel(future.task.id)
+found = [name for name in sys.modules if name.startswith(
+    ("sqlalchemy", "flask_executor.stores", "flask_executor.sharing"))]
+assert not found, found
+"""
+    run = [sys.executable, "-c", code]
+    subprocess.run(run, check=True, timeout=LIMIT)
