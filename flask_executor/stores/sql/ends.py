@@ -100,7 +100,8 @@ class Ends:
         self._attempt = sql.text(
             'INSERT INTO {attempt} (task_id, number, begun, ended, "end", error_class,'
             " error_text) SELECT t.id, t.attempt, t.begun, {now}, :end, :error_class,"
-            " COALESCE(:error_text, t.error_text) FROM {task} AS t WHERE t.id = :task_id AND NOT EXISTS (SELECT 1"
+            " COALESCE(:error_text, t.error_text) FROM {task} AS t"
+            " WHERE t.id = :task_id AND NOT EXISTS (SELECT 1"
             " FROM {attempt} AS a WHERE a.task_id = t.id AND a.number = t.attempt)"
         )
         self._counted = sql.text(

@@ -9,7 +9,6 @@ from sqlalchemy import Connection
 from ..records import GroupRecord
 from .statements import Statements
 
-
 _ABOVE_ALL = 2**63 - 1
 
 
