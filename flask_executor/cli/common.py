@@ -21,8 +21,11 @@ from ..settings import config_key, prefix_of
 from ..store_errors import NoAnswer, RetryRefused, StoreUnavailable
 from .showing import Out, escaped
 
-NO, USAGE, NOT_FOUND, AWAY, CONFLICT = range(1, 6)
-"""Exit codes."""
+NO: t.Final = 1
+USAGE: t.Final = 2
+NOT_FOUND: t.Final = 3
+AWAY: t.Final = 4
+CONFLICT: t.Final = 5
 _CODES: dict[type[Exception], int] = {
     StoreUnavailable: AWAY,
     NoAnswer: NO,
@@ -38,7 +41,7 @@ _CODES: dict[type[Exception], int] = {
 }
 """What ends a command with its text, and with which code: the first that fits."""
 
-executor_option = click.option(
+executor_option: t.Callable[[t.Any], t.Any] = click.option(
     "--executor", "name", default="", metavar="NAME", help="The name of the executor."
 )
 
