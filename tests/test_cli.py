@@ -217,7 +217,7 @@ def test_the_status(server: Process, flask: Terminal) -> None:
     assert said[0] == "healthy"
     assert said[1] == "tasks         1 failed"
     assert said[2] == "longest wait  none"
-    assert said[3] == "processes     1 process, 1 of them run saved tasks; 0 of 2 busy"
+    assert said[3] == "processes     1 alive, 1 runs saved tasks; 0 of 2 slots busy"
     [facts] = flask.json("status")
     assert facts["healthy"]
     assert (facts["tasks"]["failed"], facts["oldest_wait"]) == (1, None)
@@ -656,7 +656,7 @@ def test_real_processes(real: RealFlask) -> None:
     assert real("status")[:2] == (
         0,
         "healthy\ntasks         1 succeeded\nlongest wait  none\n"
-        "processes     0 processes, 0 of them run saved tasks; 0 of 0 busy\n",
+        "processes     none alive\n",
     )
     [task] = [json.loads(line) for line in real("list", "--json")[1].splitlines()]
     assert (task["job"], task["state"], task["attempt"]) == ("double", "succeeded", 1)
