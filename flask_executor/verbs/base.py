@@ -52,6 +52,10 @@ class Verbs(ABC):
         """Return one task, or None."""
 
     @abstractmethod
+    def future(self, id: str) -> TaskFuture[t.Any] | None:
+        """Return the future of one task, or None."""
+
+    @abstractmethod
     def counts(self, limit: int) -> dict[str, int]:
         """Return the number of tasks per state, each at most ``limit``."""
 

@@ -58,6 +58,11 @@ class OwnTasks(Verbs):
         found = self._find(id)
         return None if found is None else self._record(*found)
 
+    def future(self, id: str) -> TaskFuture[t.Any] | None:
+        """Return the future of one task, or None."""
+        found = self._find(id)
+        return None if found is None else found[1] or found[0].future
+
     def counts(self, limit: int) -> dict[str, int]:
         """Return the number of tasks per state, each at most ``limit``."""
         found = dict.fromkeys(STATES, 0)

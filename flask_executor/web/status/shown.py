@@ -1,0 +1,101 @@
+"""What is shown of a task: the values, before they are JSON or HTML."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+from dataclasses import dataclass
+from datetime import datetime
+
+from ...current import Progress
+from ...verbs.records import TaskRecord
+from .messages import sentence_for
+
+_STEPS = (1, 2, 5, 15, 30)
+"""Seconds until the next poll. Steps, so that an ETag does not change with the time."""
+_NOTHING: t.Any = object()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shown:
+    """A task as its owner sees it: no name, no key, no argument."""
+
+    record: TaskRecord
+    location: str
+    """The URL of this status."""
+    error: str | None = None
+    """A sentence about a failure."""
+    result: t.Any = _NOTHING
+    """What the app makes of the result, if it does."""
+
+    @property
+    def done(self) -> bool:
+        """True if nothing more happens to the task."""
+        return self.record.has_ended
+
+    @property
+    def retry_after(self) -> int | None:
+        """In how many seconds to ask again; None if there is no reason to."""
+        return None if self.done else _next_poll(self.record, time.time())
+
+    @property
+    def has_result(self) -> bool:
+        """True if there is something to show of the result."""
+        return self.result not in (_NOTHING, None)
+
+    def as_json(self) -> dict[str, t.Any]:
+        """Return all of it as a JSON value."""
+        record, found = self.record, self.result
+        return {
+            "state": record.state,
+            "done": self.done,
+            "progress": _progress(record.progress),
+            "attempt": record.attempt,
+            "cancel_requested": record.cancel_requested,
+            "times": _times(record),
+            "retry_after": self.retry_after,
+            "error": self.error,
+            "location": self.location,
+        } | ({} if found is _NOTHING else {"result": found})
+
+
+def shown(
+    record: TaskRecord, location: str, message: str | None, result: t.Any = _NOTHING
+) -> Shown:
+    """Return what is shown of a task.
+
+    :param message: what users may read of its failure, or None.
+    """
+    error = message or sentence_for(record.state)
+    return Shown(record=record, location=location, error=error, result=result)
+
+
+def _next_poll(record: TaskRecord, now: float) -> int:
+    if record.state in ("delayed", "retrying") and record.due_at is not None:
+        left = record.due_at.timestamp() - now
+        return _step_below(left, 30)
+    began = record.started_at or record.submitted_at
+    return _step_below((now - began.timestamp()) / 5, 5)
+
+
+def _step_below(seconds: float, most: int) -> int:
+    return max(step for step in _STEPS if step == 1 or step <= min(seconds, most))
+
+
+def _progress(progress: Progress | None) -> dict[str, t.Any] | None:
+    if progress is None:
+        return None
+    return {**progress._asdict(), "fraction": progress.fraction}
+
+
+def _times(record: TaskRecord) -> dict[str, str | None]:
+    return {
+        "submitted": _text(record.submitted_at),
+        "due": _text(record.due_at),
+        "started": _text(record.started_at),
+        "finished": _text(record.finished_at),
+    }
+
+
+def _text(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat(timespec="milliseconds")
