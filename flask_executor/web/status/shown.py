@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import typing as t
 from dataclasses import dataclass
@@ -39,6 +40,11 @@ class Shown:
         return None if self.done else _next_poll(self.record, time.time())
 
     @property
+    def progress(self) -> dict[str, t.Any] | None:
+        """What the task has reported, as a JSON value, whatever it was."""
+        return None if self.record.progress is None else _values(self.record.progress)
+
+    @property
     def has_result(self) -> bool:
         """True if there is something to show of the result."""
         return self.result not in (_NOTHING, None)
@@ -49,7 +55,7 @@ class Shown:
         return {
             "state": record.state,
             "done": self.done,
-            "progress": _progress(record.progress),
+            "progress": self.progress,
             "attempt": record.attempt,
             "cancel_requested": record.cancel_requested,
             "times": _times(record),
@@ -82,10 +88,20 @@ def _step_below(seconds: float, most: int) -> int:
     return max(step for step in _STEPS if step == 1 or step <= min(seconds, most))
 
 
-def _progress(progress: Progress | None) -> dict[str, t.Any] | None:
-    if progress is None:
-        return None
-    return {**progress._asdict(), "fraction": progress.fraction}
+def _values(progress: Progress) -> dict[str, t.Any]:
+    message = progress.message
+    return {
+        "done": _number(progress.done),
+        "total": _number(progress.total),
+        "message": message if isinstance(message, str) else "",
+        "fraction": _number(progress.fraction),
+    }
+
+
+def _number(value: object) -> int | float | None:
+    """Return a number that JSON has, or None."""
+    is_one = isinstance(value, int | float) and math.isfinite(value)
+    return t.cast("int | float", value) if is_one else None
 
 
 def _times(record: TaskRecord) -> dict[str, str | None]:
