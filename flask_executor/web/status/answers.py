@@ -80,4 +80,10 @@ def tag_of(body: str) -> str:
 def _written(shown: Shown, form: Form) -> tuple[str, str]:
     if form == "json":
         return json_of(shown), "application/json"
-    return render_template(f"{_TEMPLATES}{form}.html", shown=shown), "text/html"
+    name = f"{_TEMPLATES}{form}.html"
+    return render_template(name, shown=shown, as_text=_as_text), "text/html"
+
+
+def _as_text(value: object) -> str:
+    """Return a JSON value as people read it."""
+    return current_app.json.dumps(value, indent=2, ensure_ascii=False)
