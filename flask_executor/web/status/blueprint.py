@@ -102,7 +102,7 @@ class StatusAPI(Blueprint):
         self.record(self._registered)
 
     def url(self, future: TaskFuture[t.Any]) -> str:
-        """Return the URL of a task's status, for whoever makes the current request.
+        """Return the URL of a task's status, for the one who makes the current request.
 
         Others can only use it with ``owner=None``.
 

@@ -1,4 +1,4 @@
-"""The last part of a status URL: which task, signed for whoever may ask for it.
+"""The last part of a status URL: which task, signed for those who may ask for it.
 
 The signature covers the API, the executor, the task, its process, the owner and the
 time. The owner is not in the token: it is a part of the key. So a token of somebody
