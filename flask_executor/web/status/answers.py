@@ -21,9 +21,12 @@ _POLICY = (
 _HEADERS = {
     "Cache-Control": "private, no-cache",
     "X-Content-Type-Options": "nosniff",
-    # The URL is for its owner. Without "same-origin", forms would send no Origin.
-    "Referrer-Policy": "same-origin",
     "Vary": "Accept, HX-Request",
+}
+_OF_PAGES = {
+    "Content-Security-Policy": _POLICY,
+    # The URL is for its owner. With "no-referrer", forms would send no Origin.
+    "Referrer-Policy": "same-origin",
 }
 
 
@@ -61,10 +64,8 @@ def made(
     headers: t.Mapping[str, str],
 ) -> Response:
     """Return a response with the headers that all of them have."""
-    headers = {**_HEADERS, **headers}
-    if form == "page":
-        headers["Content-Security-Policy"] = _POLICY
-    return Response(body, status, headers, mimetype=kind)
+    added = _OF_PAGES if form == "page" else {}
+    return Response(body, status, {**_HEADERS, **added, **headers}, mimetype=kind)
 
 
 def json_of(shown: Shown) -> str:

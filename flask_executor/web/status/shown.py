@@ -24,6 +24,8 @@ class Shown:
     record: TaskRecord
     location: str
     """The URL of this status."""
+    retry_after: int | None
+    """In how many seconds to ask again; None if there is no reason to."""
     error: str | None = None
     """A sentence about a failure."""
     result: t.Any = _NOTHING
@@ -33,11 +35,6 @@ class Shown:
     def done(self) -> bool:
         """True if nothing more happens to the task."""
         return self.record.has_ended
-
-    @property
-    def retry_after(self) -> int | None:
-        """In how many seconds to ask again; None if there is no reason to."""
-        return None if self.done else _next_poll(self.record, time.time())
 
     @property
     def progress(self) -> dict[str, t.Any] | None:
@@ -72,8 +69,13 @@ def shown(
 
     :param message: what users may read of its failure, or None.
     """
-    error = message or sentence_for(record.state)
-    return Shown(record=record, location=location, error=error, result=result)
+    return Shown(
+        record=record,
+        location=location,
+        retry_after=None if record.has_ended else _next_poll(record, time.time()),
+        error=message or sentence_for(record.state),
+        result=result,
+    )
 
 
 def _next_poll(record: TaskRecord, now: float) -> int:
@@ -89,7 +91,7 @@ def _step_below(seconds: float, most: int) -> int:
 
 
 def _values(progress: Progress) -> dict[str, t.Any]:
-    message = progress.message
+    message: object = progress.message  # whatever the task has given
     return {
         "done": _number(progress.done),
         "total": _number(progress.total),
