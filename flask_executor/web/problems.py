@@ -9,13 +9,13 @@ from http import HTTPStatus
 class Problem(Exception):
     """An answer that is an error: its status, and a sentence for people.
 
-    :param headers: sent with it.
+    :param headers: sent with it, each with underscores for hyphens.
     """
 
     def __init__(self, status: int, detail: str, **headers: str) -> None:
         self.status = status
         self.detail = detail
-        self.headers = {
+        self.headers: dict[str, str] = {
             name.replace("_", "-"): value for name, value in headers.items()
         }
         super().__init__(detail)

@@ -30,7 +30,7 @@ class Kept(Future[None]):
 
     def __init__(self, future: TaskFuture[t.Any], *, with_result: bool) -> None:
         super().__init__()
-        self.task = t.cast(Task, future.task)
+        self.task: Task = t.cast(Task, future.task)
         """The task."""
         self.future: TaskFuture[t.Any] | None = future
         """Its future; None once it is no longer needed."""

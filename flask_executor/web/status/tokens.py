@@ -7,6 +7,7 @@ else looks exactly like a forged one, and nothing can be read out of it.
 
 from __future__ import annotations
 
+import math
 import os
 import typing as t
 from hashlib import sha256
@@ -54,7 +55,7 @@ class Tokens:
 
     @property
     def _limit(self) -> int | None:
-        return None if self._max_age is None else int(self._max_age)
+        return None if self._max_age is None else math.ceil(self._max_age)
 
     def _signer(self, app: Flask, owner: str) -> TimestampSigner:
         fallbacks = app.config.get("SECRET_KEY_FALLBACKS") or ()
