@@ -14,6 +14,7 @@ import typing as t
 
 import pytest
 from flask import Blueprint, Flask, session
+from flask_wtf.csrf import CSRFProtect
 from limits import LIMIT
 from scripts import environment
 from status import (
@@ -612,12 +613,22 @@ def test_a_get_changes_nothing(app: Flask, executor: Executor) -> None:
     client.delete(answer.location)
 
 
-def test_the_token_of_flask_wtf(app: Flask, executor: Executor, held: Held) -> None:
-    """Where the app has ``csrf_token``, as Flask-WTF gives it, the form carries it."""
-    app.jinja_env.globals["csrf_token"] = lambda: "a-token"
+def test_beside_flask_wtf(app: Flask, executor: Executor) -> None:
+    """Where an app has CSRFProtect, the form carries its token, and cancels; a form
+    without it does not.
+    """
+    CSRFProtect(app)
+    app.config["WTF_CSRF_CHECK_DEFAULT"] = True
     site(executor, app)
-    _, answer = start(app, lambda: executor.submit(held), headers=HTMX)
-    assert 'name="csrf_token" value="a-token"' in answer.text
+    app.config["WTF_CSRF_ENABLED"] = False
+    client, answer = start(app, lambda: executor.using(delay=600).submit(int))
+    app.config["WTF_CSRF_ENABLED"] = True
+    assert client.post(answer.location, headers=PAGE).status_code == 400
+    page = client.get(answer.location, headers=PAGE).text
+    [token] = re.findall('name="csrf_token" value="([^"]+)"', page)
+    found = client.post(answer.location, headers=PAGE, data={"csrf_token": token})
+    assert found.status_code == 200
+    assert "Cancelled" in found.text
 
 
 # Who may ask
