@@ -24,6 +24,7 @@ from flask_executor import (
     TaskRecord,
     UnknownTask,
     UnknownWorker,
+    bulk,
     current_task,
 )
 
@@ -427,6 +428,25 @@ def test_what_needs_a_store_is_empty(executor: Executor) -> None:
     executor.group("g").map(int, range(3))
     assert executor.statistics() == []
     assert executor.groups() == []
+
+
+def test_many_are_cancelled_at_once(
+    executor: Executor, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if a task that was cancelled is known no more."""
+    monkeypatch.setattr(bulk, "_BATCH", 2)
+    long = fill(executor, gate)
+    waiting = [executor.submit(int) for _ in range(5)]
+    assert bulk.count(executor, "cancel", state="waiting") == 5
+    assert bulk.apply(executor, "cancel", state="waiting") == (5, 0, 5, ())
+    assert all(future.cancelled() for future in waiting)
+    assert not any(future.done() for future in long)
+    bad = executor.submit_stored("k", int, "x")
+    gate.set()
+    assert isinstance(bad.exception(LIMIT), ValueError)
+    applied = bulk.apply(executor, "retry")
+    assert (applied.done, applied.unchanged) == (0, 1)
+    assert "it is not saved" in applied.reasons[0]
 
 
 def test_no_store_is_imported() -> None:
