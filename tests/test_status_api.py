@@ -224,6 +224,41 @@ def test_a_result_that_cannot_be_shown(
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_a_result_that_is_no_json(
+    app: Flask, executor: Executor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is treated like a ``result`` that raises, in each form."""
+    site(executor, app, result=lambda found: object())
+    client, answer = start(app, lambda: after(executor, int))
+    for headers in ({}, HTMX, PAGE, EVENTS):
+        assert client.get(answer.location, headers=headers).status_code == 200
+    assert client.get(answer.location).json["result"] is None
+    assert "object is not JSON serializable" in caplog.text
+
+
+def test_halves_of_characters(app: Flask, executor: Executor, held: Held) -> None:
+    """The name of a file that is no text can be in a progress message or a result."""
+    site(executor, app, result=lambda found: found)
+    t.cast(t.Any, app.json).ensure_ascii = False
+    began = threading.Event()
+
+    def work() -> str:
+        report(1, 2, "reads \udcff.csv")
+        began.set()
+        held()
+        return "wrote \udcff.csv"
+
+    client, answer = start(app, lambda: executor.submit(work))
+    assert began.wait(LIMIT)
+    for word in ("reads", "wrote"):
+        for headers in ({}, HTMX, PAGE, EVENTS):
+            found = client.get(answer.location, headers=headers)
+            assert (found.status_code, f"{word} ?.csv" in found.text) == (200, True)
+        held.gate.set()
+        waiting = {"headers": {"Prefer": "wait=20"}, "environ_overrides": THREADS}
+        client.get(answer.location, **waiting)
+
+
 def test_a_path_as_a_result_is_a_link(app: Flask, executor: Executor) -> None:
     """A path of this app is a link in HTML; nothing else is."""
     site(executor, app, result=str)
