@@ -84,6 +84,11 @@ def ended(process: Process, *futures: t.Any) -> None:
         until(lambda future=future: process.record(future).finished)
 
 
+def known_in(process: Process, job: str) -> None:
+    """Return when a process sees that another one knows a job."""
+    until(lambda: any(job in one.jobs for one in process.executor.workers()))
+
+
 def failed(process: Process, text: str = "no") -> t.Any:
     """Let a task fail."""
     future = declare(process, fail, name="bad").submit(text)
@@ -160,9 +165,12 @@ def test_why_a_task_waits(server: Process, flask: Terminal) -> None:
     flask("why", "x", code=3)
 
 
-def test_nothing_can_control_the_terminal(server: Process, flask: Terminal) -> None:
+def test_nothing_can_control_the_terminal(
+    server: Process, shell: Process, flask: Terminal
+) -> None:
     """Names, keys, errors, meta: what does not print is shown as in Python."""
     job = declare(server, fail, name=EVIL)
+    known_in(shell, EVIL)
     with server.app.test_request_context(f"/{EVIL[0]}x"):
         future = job.using(meta={EVIL: EVIL}).submit_stored(EVIL, EVIL)
     ended(server, future)
@@ -425,10 +433,12 @@ def test_wrong_usage(flask: Terminal, words: tuple[str, ...]) -> None:
     flask(*words, code=2)
 
 
-def test_jobs_are_paused_and_resumed(server: Process, flask: Terminal) -> None:
+def test_jobs_are_paused_and_resumed(
+    server: Process, shell: Process, flask: Terminal
+) -> None:
     """For every process; a slip in the name is found."""
     declare(server, lambda: None, name="mail.send")
-    until(lambda: "mail.send" in str(server.executor.workers()))
+    known_in(shell, "mail.send")
     assert flask("pause", "mail.send").output == "The job mail.send is paused.\n"
     assert server.store.paused() == ["mail.send"]
     said = flask("pause", "mail.sent", code=3).output

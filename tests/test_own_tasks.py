@@ -379,11 +379,12 @@ def test_stacks_of_this_process(executor: Executor, gate: Gate) -> None:
     late = executor.using(timeout=0.01, name="late").submit(hold, began, gate)
     reached(began)
     until(late.done)
+    # A task has begun a moment before it waits.
+    until(lambda: "in hold\n    gate.wait(LIMIT)" in executor.stacks()[0].stack)
     found = executor.stacks()
     tasks = [(one.task_name, one.overran) for one in found]
     assert tasks[:3] == [("late", True), ("long", False), (None, False)]
     assert found[0].task_id == late.task.id
-    assert "in hold\n    gate.wait(LIMIT)" in found[0].stack
     assert "MainThread" in [one.thread for one in found[2:]]
     [worker] = executor.workers()
     assert executor.stacks(worker.id)[0].task_id == late.task.id
