@@ -685,6 +685,14 @@ def response(side: str) -> Round:
     return in_request(executor, lambda: runner.run(_background_tasks()))
 
 
+@measure
+def status(side: str) -> Round:
+    """One answer of a gthread worker: the status of a task, or a bare view."""
+    import served
+
+    return served.answers(side)
+
+
 def _submitted(submit: Submit) -> float:
     start = time.perf_counter()
     for future in [submit(nothing) for _ in range(WINDOW)]:

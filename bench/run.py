@@ -137,6 +137,10 @@ STORE = [
     ),
 ]
 
+SURFACES = [
+    Row("status as JSON, against a bare view", "status", "ours", "bare", 1.65, 1.4, 9),
+]
+
 OPTIONS = [
     Row("priority", "option", "priority", "plain", rounds=9),
     Row("timeout", "option", "timeout", "plain", rounds=9),
@@ -177,7 +181,13 @@ PEERS = [
     Row("Pebble's ProcessPool, against pebble", "pebble", "ours", "pebble", rounds=7),
 ]
 
-TABLES = {"contract": CONTRACT, "store": STORE, "options": OPTIONS, "peers": PEERS}
+TABLES = {
+    "contract": CONTRACT,
+    "store": STORE,
+    "surfaces": SURFACES,
+    "options": OPTIONS,
+    "peers": PEERS,
+}
 
 
 class Contender:
