@@ -172,7 +172,7 @@ def test_this_process_is_the_only_worker(executor: Executor, gate: Gate) -> None
     fill(executor, gate)
     waiting = executor.submit(int)
     [worker] = executor.workers()
-    assert (worker.type, worker.slots, worker.busy, worker.queue) == ("thread", 4, 4, 1)
+    assert (worker.pool, worker.slots, worker.busy, worker.queue) == ("thread", 4, 4, 1)
     assert worker.alive_until is None
     assert waiting.task.state == "waiting"
 

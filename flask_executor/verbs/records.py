@@ -99,8 +99,8 @@ class WorkerInfo:
     started_at: datetime | None = None
     alive_until: datetime | None = None
     """When its lease ends, unless it renews it; None without a store."""
-    type: str | None = None
-    """Its ``EXECUTOR_TYPE``."""
+    pool: str | None = None
+    """The kind of its pool: its ``EXECUTOR_TYPE``."""
     slots: int | None = None
     """How many calls it runs at once; None: there is no limit."""
     busy: int = 0
