@@ -48,6 +48,10 @@ class Saved(t.Protocol):
 
     is_left: bool
     """True if the task was asked to stop only because its process ends."""
+    source: t.Mapping[str, str]
+    """Where it comes from, as the row says: the request, and what sinks have added."""
+    due: float | None
+    """When it was due after a delay, if it waited for that as a row."""
 
     @property
     def is_ephemeral(self) -> bool:

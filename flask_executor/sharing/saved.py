@@ -59,6 +59,10 @@ class SavedTask:
         """When its end was decided; seconds of the monotonic clock."""
         self.is_new: bool = False
         """True until the dispatcher has accepted it."""
+        self.source: t.Mapping[str, str] = {}
+        """Where it comes from, as the row says."""
+        self.due: float | None = None
+        """When it was due after a delay, if it waited for that as a row."""
         self.is_left: bool = False
         """True if it was asked to stop because its process ends."""
 
