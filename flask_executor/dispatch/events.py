@@ -277,6 +277,14 @@ def _teller(sinks: tuple[t.Callable[..., object], ...]) -> t.Callable[..., objec
     """Return one function that calls those of all sinks, in order."""
     if len(sinks) == 1:  # most events have one sink
         return sinks[0]
+    if len(sinks) == 2:  # as with metrics: a loop takes twice as long
+        first, second = sinks
+
+        def tell_both(*facts: t.Any) -> None:
+            first(*facts)
+            second(*facts)
+
+        return tell_both
 
     def tell(*facts: t.Any) -> None:
         for sink in sinks:
