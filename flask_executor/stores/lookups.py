@@ -57,6 +57,20 @@ class Lookups(ABC):
         """Return the number of tasks per state, each at most ``limit``."""
 
     @abstractmethod
+    def count(
+        self,
+        *,
+        state: str | None = None,
+        job: str | None = None,
+        name: str | None = None,
+        error: str | None = None,
+        group: int | None = None,
+        parent: str | None = None,
+        limit: int = 10_000,
+    ) -> int:
+        """Return how many tasks :meth:`tasks` would find, at most ``limit``."""
+
+    @abstractmethod
     def count_keys(self) -> int:
         """Return how many tasks have a key."""
 
@@ -75,6 +89,24 @@ class Lookups(ABC):
     @abstractmethod
     def group_named(self, name: str) -> GroupRecord | None:
         """Return the newest group of this name."""
+
+    @abstractmethod
+    def groups(
+        self, *, before: int | None = None, limit: int = 100
+    ) -> list[GroupRecord]:
+        """Return groups, newest first.
+
+        :param before: only ids below this one: the next page.
+        """
+
+    @abstractmethod
+    def oldest_wait(self, limit: int = 1000) -> float | None:
+        """Return for how many seconds the task has waited that waits longest, or None.
+
+        A task waits from when it was submitted, or later became due, until it begins.
+
+        :param limit: at how many of each state it looks; the oldest come first.
+        """
 
     @abstractmethod
     def schedules(self) -> list[Schedule]:
