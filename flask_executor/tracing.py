@@ -1,4 +1,4 @@
-"""Traces with OpenTelemetry: a span where a task is submitted, and one for each attempt.
+"""Traces with OpenTelemetry: spans of tasks, where they are submitted and run.
 
 It needs the API of OpenTelemetry: ``pip install 'Flask-Executor[tracing]'``. Nothing
 else imports it. Without :func:`instrument`, no span is made.
