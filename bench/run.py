@@ -99,6 +99,22 @@ STORE = [
     ),
 ]
 
+SURFACES = [
+    Row(
+        "submit, every surface imported, none used",
+        *("surface", "imported", "plain", 1.02, 1.0, 30, 3),
+    ),
+    Row(
+        "with metrics, against without and 2 us",
+        *("surface", "metrics", "and 2 us", 1.0, 0.95, 30, 3),
+    ),
+    Row(
+        "in multiprocess mode, against without and 5 us",
+        *("surface", "multiprocess", "and 5 us", 1.0, 0.9, 30, 3),
+    ),
+    Row("with tracing, no provider", "surface", "tracing", "plain", rounds=9),
+]
+
 OPTIONS = [
     Row("priority", "option", "priority", "plain", rounds=9),
     Row("timeout", "option", "timeout", "plain", rounds=9),
@@ -139,7 +155,13 @@ PEERS = [
     Row("Pebble's ProcessPool, against pebble", "pebble", "ours", "pebble", rounds=7),
 ]
 
-TABLES = {"contract": CONTRACT, "store": STORE, "options": OPTIONS, "peers": PEERS}
+TABLES = {
+    "contract": CONTRACT,
+    "store": STORE,
+    "surfaces": SURFACES,
+    "options": OPTIONS,
+    "peers": PEERS,
+}
 
 
 class Contender:

@@ -20,7 +20,7 @@ from ..dispatch import Dispatcher
 from ..executor import Executor
 from ..store_errors import StoreUnavailable
 from ..web.access import Access, Authorize
-from .counts import Labels, TaskCounts
+from .counts import Labels, TaskCounts, ToldCounts
 from .families import Families, Shown
 
 
@@ -102,7 +102,8 @@ class _Counted:
             atexit.register(self._report)
 
     def _attach(self, dispatcher: Dispatcher) -> None:
-        counts = TaskCounts(dispatcher, self._labels, self._report)
+        made = TaskCounts if self._report is None else ToldCounts
+        counts = made(dispatcher, self._labels, self._report)
         dispatcher.events.add(counts)
         self._counts.append(counts)
 

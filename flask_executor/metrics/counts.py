@@ -46,6 +46,23 @@ class Row:
         self.waits, self.runs = [0] * (len(BOUNDS) + 1), [0] * (len(BOUNDS) + 1)
         """How many there are in each bucket."""
 
+    def add_run(self, task: t.Any, end: float) -> None:
+        """Add an attempt, and before the first one how long the task has waited."""
+        begun, options = task._started, task.options
+        seconds = end - begun
+        self.runs[bisect_left(BOUNDS, seconds)] += 1
+        if seconds > 0:  # clocks can be set back
+            self.run += seconds
+        if task.attempt != 1:
+            return
+        if options.delay is options.run_at is task._saved is None:  # as most are
+            seconds = begun - task._submitted
+        else:
+            seconds = begun - _due(task)
+        self.waits[bisect_left(BOUNDS, seconds)] += 1
+        if seconds > 0:
+            self.wait += seconds
+
     @property
     def has_news(self) -> bool:
         """True if something has happened since the last :meth:`take`."""
@@ -128,67 +145,41 @@ class TaskCounts:
 
     # Events
 
-    # These are written out, without functions of their own: each call of one would take
-    # as long as what it does.
+    # What most tasks do is written out, without functions of its own: each call of one
+    # would take as long as what it does.
 
     def submitted(self, task: t.Any) -> None:
         """Count a task that was accepted."""
         call = task._call
         row = self._row_named(task.name) if call is None else self._row_of(call.fn)
-        task._counted = row
+        task._note = row
         with self._lock:
             row.submitted += 1
         if not self._is_told:
             self._tell_soon()
 
-    def started(self, attempt: t.Any) -> None:
-        """Count how long a task has waited for its first attempt, without its delay."""
-        task = attempt.task
-        try:
-            row = task._counted
-        except AttributeError:  # another process has submitted it
-            row = task._counted = self._row_of(attempt.call.fn)
-        if attempt.number == 1:
-            options, begun = task.options, task._started
-            if options.delay is options.run_at is task._saved is None:
-                wait = begun - task._submitted
-            else:
-                wait = begun - _due(task)
-            with self._lock:
-                row.waits[bisect_left(BOUNDS, wait)] += 1
-                if wait > 0:  # clocks can be set back
-                    row.wait += wait
-        if not self._is_told:
-            self._tell_soon()
-
     def retrying(self, task: t.Any, verdict: object) -> None:
         """Count an attempt that another one follows."""
-        seconds = self._time() - task._started
-        row = task._counted
+        row, now = self._row_in(task), self._time()
         task._counted_attempt = task.attempt
         with self._lock:
             row.retried += 1
-            row.runs[bisect_left(BOUNDS, seconds)] += 1
-            row.run += max(seconds, 0.0)
+            row.add_run(task, now)
         if not self._is_told:
             self._tell_soon()
 
     def ended(self, task: t.Any, verdict: t.Any, value: object) -> None:
-        """Count the end of a task, and how long its last attempt has run."""
+        """Count the end of a task, with how long it has waited and run."""
         try:
-            row = task._counted
+            row = task._note
         except AttributeError:
-            row = self._row_named(task.name)
-        begun, seconds = task._started, None
-        # A task may end while it waits for its next attempt.
-        if begun is not None and (task.attempt == 1 or _has_run(task)):
-            seconds = task._finished - begun
+            row = self._row_in(task)
+        begun = task._started
         with self._lock:
             row.ended[verdict.kind] += 1
-            if seconds is not None:
-                row.runs[bisect_left(BOUNDS, seconds)] += 1
-                if seconds > 0:
-                    row.run += seconds
+            # A task may end before its first attempt, or before its next one.
+            if begun is not None and (task.attempt == 1 or _has_run(task)):
+                row.add_run(task, task._finished)
         if not self._is_told:
             self._tell_soon()
 
@@ -212,6 +203,14 @@ class TaskCounts:
             self._report()
 
     # Rows
+
+    def _row_in(self, task: t.Any) -> Row:
+        """Return the row of a task, also if another process has submitted it."""
+        if (row := getattr(task, "_note", None)) is not None:
+            return t.cast(Row, row)
+        if task._call is not None:
+            return self._row_of(task._call.fn)
+        return self._row_named(task.name if task._saved is None else task._saved.job)
 
     def _row_of(self, fn: t.Any) -> Row:
         if type(fn) is not ExecutorJob:
@@ -249,6 +248,15 @@ class TaskCounts:
         dispatcher = self._dispatcher()
         late = () if dispatcher is None else dispatcher.table.late.copy()
         return sum(attempt.overrun for attempt in late)
+
+
+class ToldCounts(TaskCounts):
+    """Counts that are told to a registry, which does not ask."""
+
+    def started(self, attempt: object) -> None:
+        """Note that one more runs, maybe for long."""
+        if not self._is_told:
+            self._tell_soon()
 
 
 _PAUSE = 0.25
