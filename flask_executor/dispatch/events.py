@@ -277,7 +277,7 @@ def _teller(sinks: tuple[t.Callable[..., object], ...]) -> t.Callable[..., objec
     """Return one function that calls those of all sinks, in order."""
     if len(sinks) == 1:  # most events have one sink
         return sinks[0]
-    if len(sinks) == 2:  # as with metrics: a loop takes twice as long
+    if len(sinks) == 2:  # as with metrics: a loop takes longer
         first, second = sinks
 
         def tell_both(*facts: t.Any) -> None:

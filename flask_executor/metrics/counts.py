@@ -12,6 +12,7 @@ import threading
 import typing as t
 import weakref
 from bisect import bisect_left
+from collections import deque
 
 from ..dispatch import Dispatcher
 from ..job_names import JobNames, job_name
@@ -131,6 +132,7 @@ class TaskCounts:
         # Reentrant: the garbage collector may end a task on a thread that is in here.
         self._lock = threading.RLock()
         self._rows: dict[str, Row] = {}
+        self._came: deque[Row] = deque()
         # By id, for speed: a job is hashed slowly if it is looked up weakly.
         self._of_jobs: dict[int, tuple[weakref.ref[t.Any], Row]] = {}
         self._other = self._row(OTHER)
@@ -151,10 +153,18 @@ class TaskCounts:
     def submitted(self, task: t.Any) -> None:
         """Count a task that was accepted."""
         call = task._call
-        row = self._row_named(task.name) if call is None else self._row_of(call.fn)
+        if call is None:
+            row = self._row_named(task.name)
+        elif type(call.fn) is not ExecutorJob:
+            row = self._other
+        else:
+            row = self._row_of(call.fn)
         task._note = row
-        with self._lock:
-            row.submitted += 1
+        self._came.append(
+            row
+        )  # without the lock, which takes longer than all else here
+        if len(self._came) > _MANY:
+            self._count_came()
         if not self._is_told:
             self._tell_soon()
 
@@ -230,10 +240,16 @@ class TaskCounts:
         with self._lock:
             return self._rows.setdefault(label, Row())
 
+    def _count_came(self) -> None:
+        with self._lock:
+            for _ in range(len(self._came)):  # and not what comes meanwhile
+                self._came.popleft().submitted += 1
+
     # Asking
 
     def take(self) -> dict[str, Row]:
         """Return what has happened since the last time, by label."""
+        self._count_came()
         with self._lock:
             rows = [*self._rows.items()]
             return {label: row.take() for label, row in rows if row.has_news}
@@ -259,6 +275,8 @@ class ToldCounts(TaskCounts):
             self._tell_soon()
 
 
+_MANY = 1000
+"""So many tasks are noted before they are counted."""
 _PAUSE = 0.25
 """Seconds until a change is told."""
 
