@@ -304,6 +304,22 @@ def durable_read(side: str) -> Round:
 
 
 @measure
+def ended(side: str) -> Round:
+    """One durable task, from its submit to its end, among many of one process."""
+    import stored
+
+    return stored.ends(stored.side(side, runs=True))
+
+
+@measure
+def started(side: str) -> Round:
+    """From the submit of a task until it begins in another process."""
+    import stored
+
+    return stored.starts(*side.split("-"))
+
+
+@measure
 def beside_store(side: str) -> Round:
     """Submit to result of a task that is not saved, with a store or without."""
     import databases
