@@ -308,3 +308,17 @@ class UnknownTask(LookupError):
 
     def __reduce__(self) -> tuple[t.Any, ...]:
         return type(self), (self.id,)
+
+
+class UnknownWorker(LookupError):
+    """There is no process with that id that is alive."""
+
+    def __init__(self, id: object) -> None:
+        self.id = id
+        super().__init__(
+            f"There is no process {id!r}, or it has ended: use the id of one of"
+            " executor.workers()."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.id,)

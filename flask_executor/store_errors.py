@@ -279,3 +279,20 @@ class RetryRefused(ValueError):
 
     def __reduce__(self) -> tuple[t.Any, ...]:
         return type(self), (self.task, self.name, self.reason)
+
+
+class NoAnswer(TimeoutError):
+    """A process was asked through the store, and has not answered."""
+
+    def __init__(self, process: str, what: str, seconds: float) -> None:
+        self.process = process
+        self.what = what
+        self.seconds = seconds
+        super().__init__(
+            f"Process {process} has not told its {what} within {seconds:g} seconds. It"
+            " answers when it renews its lease, at a sixth of EXECUTOR_STORE_LEASE:"
+            " give it more time, or see if it still runs."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.process, self.what, self.seconds)

@@ -201,6 +201,19 @@ CASES: list[tuple[Exception, type[Exception], list[str]]] = [
         ["There is no task 'abc'", "executor.tasks()"],
     ),
     (
+        errors.UnknownWorker("abc"),
+        LookupError,
+        ["There is no process 'abc', or it has ended", "executor.workers()"],
+    ),
+    (
+        store_errors.NoAnswer("host:7", "stacks", 10.0),
+        TimeoutError,
+        [
+            *("Process host:7 has not told its stacks within 10 seconds",),
+            *("a sixth of EXECUTOR_STORE_LEASE", "give it more time"),
+        ],
+    ),
+    (
         store_errors.StoreLocked("m.f", "sqlite:///t.db"),
         RuntimeError,
         ["m.f was not accepted", "sqlite:///t.db", "Commit", "session=db.session"],

@@ -34,6 +34,7 @@ from .holding import Holding
 from .known import SharedTasks
 from .leaving import Leaving, say_goodbye
 from .presence import Presence
+from .questions import Questions
 from .remote import RemoteOwner
 from .ticks import StoreTicks
 
@@ -66,6 +67,7 @@ class Node:
         self.holding: Holding = Holding(self)
         self.claiming: Claiming = Claiming(self)
         self.presence: Presence = Presence(self, name)
+        self.questions: Questions = Questions(self)
         self.feeding: Feeding = Feeding(self, name)
         self.grouping: Grouping = Grouping(self)
         self.accepting: Accepting = Accepting(self)

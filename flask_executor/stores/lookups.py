@@ -77,6 +77,24 @@ class Lookups(ABC):
         """Return the newest group of this name."""
 
     @abstractmethod
+    def groups(
+        self, *, before: int | None = None, limit: int = 100
+    ) -> list[GroupRecord]:
+        """Return groups, newest first.
+
+        :param before: only ids below this one: the next page.
+        """
+
+    @abstractmethod
+    def oldest_wait(self, limit: int = 1000) -> float | None:
+        """Return for how many seconds the task has waited that waits longest, or None.
+
+        A task waits from when it was submitted, or later became due, until it begins.
+
+        :param limit: at how many of each state it looks; the oldest come first.
+        """
+
+    @abstractmethod
     def schedules(self) -> list[Schedule]:
         """Return the jobs that are periodic or paused, by name."""
 

@@ -12,7 +12,14 @@ from abc import ABC, abstractmethod
 from ..futures import TaskFuture
 from ..groups import Group
 from .reasons import Reason
-from .records import TaskRecord, WorkerInfo
+from .records import (
+    AttemptInfo,
+    GroupInfo,
+    MinuteStatistics,
+    TaskRecord,
+    ThreadStack,
+    WorkerInfo,
+)
 
 
 class Wanted(t.NamedTuple):
@@ -85,3 +92,23 @@ class Verbs(ABC):
     @abstractmethod
     def retry(self, id: str) -> TaskFuture[t.Any]:
         """Run a task that has ended once more, as a new task."""
+
+    @abstractmethod
+    def attempts(self, id: str) -> list[AttemptInfo]:
+        """Return the attempts of a task, in order."""
+
+    @abstractmethod
+    def statistics(self, minutes: int, job: str | None) -> list[MinuteStatistics]:
+        """Return what has ended in the last minutes, oldest first."""
+
+    @abstractmethod
+    def groups(self, limit: int, before: int | None) -> list[GroupInfo]:
+        """Return groups, newest first."""
+
+    @abstractmethod
+    def stacks(self, worker: str | None, timeout: float | None) -> list[ThreadStack]:
+        """Return what the threads of a process do."""
+
+    @abstractmethod
+    def oldest_wait(self) -> float | None:
+        """Return for how many seconds the task has waited that waits longest."""

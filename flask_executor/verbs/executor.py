@@ -8,17 +8,15 @@ from ..errors import InvalidOption
 from ..futures import TaskFuture
 from ..groups import Group
 from ..job_names import JobNames, job_name
-from ..jobs import ExecutorJob
 from ..payload import name_of_class
 from .base import Verbs, Wanted
 from .own import OwnTasks
 from .reasons import Reason
 from .records import STATES, TaskRecord, WorkerInfo
+from .watching import AnyJob, Watched
 
-AnyJob = ExecutorJob[..., t.Any]
 
-
-class HasTasks:
+class HasTasks(Watched):
     """An executor that tells about the tasks of the current app.
 
     With ``EXECUTOR_STORE`` these are the saved tasks of all processes: those that have
@@ -46,8 +44,8 @@ class HasTasks:
         :param name: only those with this name.
         :param error: only those that failed with exactly this class of exception, or
             the class with this name: ``'ValueError'``, ``'shop.errors.NoMoney'``.
-        :param group: only members of this group. With a store also its name: the newest
-            group that has it.
+        :param group: only members of this group. With a store also one of
+            :meth:`groups`, or a name: the newest group that has it.
         :param parent: only those that the task with this id has submitted; with a
             store.
         :param before: only tasks older than the one with this id: the next page.

@@ -59,13 +59,24 @@ def test_a_group_counts_its_members(store: Store, clock: HandClock) -> None:
     assert progress_of(store, group) == (6, 5, 2)
 
 
-def test_a_group_is_found_by_its_name(store: Store) -> None:
+def test_a_group_is_found_by_its_name(store: Store, clock: HandClock) -> None:
     """The newest of a name; it can be closed."""
     store.open_group("g")
     second = store.open_group("g")
     store.close_group(second)
-    assert store.group_named("g") == (second, "g", 0, 0, 0, True)
+    assert store.group_named("g") == (second, "g", 0, 0, 0, True, clock())
     assert store.group_named("x") is store.group(99_999_999) is None
+
+
+def test_groups_come_in_pages(store: Store) -> None:
+    """Newest first; ``before`` is the next page."""
+    made = [store.open_group(name) for name in "abc"][::-1]
+    insert(store, new(group_id=made[0]))
+    first, second = store.groups(limit=2)
+    assert (first.name, first.total, first.closed) == ("c", 1, False)
+    assert [one.id for one in (first, second)] == made[:2]
+    assert [one.id for one in store.groups(before=second.id)] == made[2:]
+    assert first == store.group(made[0])
 
 
 def test_a_replaced_member_has_ended(store: Store) -> None:

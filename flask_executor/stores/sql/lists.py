@@ -40,6 +40,16 @@ _COUNT = """
     SELECT '%s', (SELECT COUNT(*) FROM
         (SELECT 1 FROM {task} WHERE state = '%s' LIMIT :n) AS t)
 """
+# No index has the tasks in the order of their waits; who was submitted first has waited
+# longest, unless that one had a delay. So only the first of them are looked at.
+_WAITS = """
+    SELECT {now} - MIN(since) FROM (SELECT * FROM (%s) AS w UNION ALL
+        SELECT * FROM (%s) AS h) AS t
+"""
+_WAIT = """
+    SELECT CASE WHEN due > submitted THEN due ELSE submitted END AS since
+    FROM {task} {by_state} WHERE state = '%s' ORDER BY id LIMIT :n
+"""
 
 
 class Lists:
@@ -66,8 +76,10 @@ class Lists:
             " LIMIT :n) AS t",
             ready=sql.indexed_by("task_ready"),
         )
+        waits = _WAITS % (_WAIT % "waiting", _WAIT % "held")
+        self._waits = sql.text(waits, by_state=sql.indexed_by("task_state"))
         self._attempts = sql.text(
-            'SELECT number, begun, ended, "end", error_class FROM {attempt}'
+            'SELECT number, begun, ended, "end", error_class, error_text FROM {attempt}'
             " WHERE task_id = :id ORDER BY number, ended"
         )
 
@@ -145,6 +157,11 @@ class Lists:
             return 0
         values = {"priority": task.priority, "id": id, "n": limit}
         return t.cast(int, self._sql.run(db, self._ahead, None, **values)[0][0])
+
+    def oldest_wait(self, db: Connection, limit: int) -> float | None:
+        """Return the seconds for which the task has waited that waits longest."""
+        found: float | None = self._sql.run(db, self._waits, n=limit)[0][0]
+        return None if found is None else max(0.0, found)
 
     def attempts(self, db: Connection, id: int) -> list[AttemptRecord]:
         """Return the attempts of a task that did not succeed."""

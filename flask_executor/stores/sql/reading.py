@@ -60,6 +60,10 @@ class SqlLookups(Core, Lookups):
         """Return how many waiting tasks come before this one, at most ``limit``."""
         return self._read(lambda db: self._lists.ahead(db, id, limit))
 
+    def oldest_wait(self, limit: int = 1000) -> float | None:
+        """Return the seconds for which the task has waited that waits longest."""
+        return self._read(lambda db: self._lists.oldest_wait(db, limit))
+
     def attempts(self, id: int) -> list[AttemptRecord]:
         """Return the attempts of a task that did not succeed, in order."""
         return self._read(lambda db: self._lists.attempts(db, id))
