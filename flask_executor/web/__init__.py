@@ -1,4 +1,7 @@
-"""The surfaces that a browser sees: each is imported when somebody asks for it."""
+"""What an app can show of its tasks over HTTP; each part is a blueprint.
+
+A part is imported when its name is first used here, and no other part with it.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,7 @@ from importlib import import_module
 if t.TYPE_CHECKING:
     from .dashboard import Dashboard as Dashboard
 
-_MODULES = {"Dashboard": ".dashboard"}
-"""Where each name is: an app that uses one surface does not pay for the others."""
+_MODULES = {"Dashboard": "dashboard"}
 
 __all__ = ["Dashboard"]
 
@@ -17,4 +19,8 @@ __all__ = ["Dashboard"]
 def __getattr__(name: str) -> t.Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name], __name__), name)
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing as t
 
 from flask import redirect, request
+from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
 from ...store_errors import PayloadRefused, RetryRefused
@@ -19,7 +20,7 @@ _MOST = 100
 
 def cancel(site: Site, id: str) -> Response:
     """Cancel one task, or ask it to stop."""
-    return _done(site, "task", "cancel", int(site.executor.cancel(id)), id=id)
+    return done(site, "task", "cancel", int(site.executor.cancel(id)), id=id)
 
 
 def retry(site: Site, id: str) -> Response:
@@ -32,7 +33,7 @@ def retry(site: Site, id: str) -> Response:
     except ValueError:
         sentence = "It cannot run again now: another task has its unique value."
         return refusal(site, 409, sentence)
-    return _done(site, "task", "retry", 1, id=future.task.id)
+    return done(site, "task", "retry", 1, id=future.task.id)
 
 
 def chosen(site: Site) -> Response:
@@ -44,7 +45,7 @@ def chosen(site: Site) -> Response:
         return refusal(site, 403, f"You may not do this here: {what}.")
     ids = [*dict.fromkeys(request.form.getlist("id"))][:_MOST]
     done = sum(_one(site, what, id) for id in ids)
-    return _done(site, "tasks", what, done)
+    return done(site, "tasks", what, done)
 
 
 def _one(site: Site, what: str, id: str) -> bool:
@@ -61,13 +62,13 @@ def _one(site: Site, what: str, id: str) -> bool:
 def pause(site: Site) -> Response:
     """Pause a job."""
     site.executor.pause(_field("job"))
-    return _done(site, "jobs", "pause")
+    return done(site, "jobs", "pause")
 
 
 def resume(site: Site) -> Response:
     """Resume a job."""
     site.executor.resume(_field("job"))
-    return _done(site, "jobs", "resume")
+    return done(site, "jobs", "resume")
 
 
 def run_now(site: Site) -> Response:
@@ -75,27 +76,25 @@ def run_now(site: Site) -> Response:
     future = _periodic(site).run_now()
     id = future.task.id
     if site.executor.task(id) is not None:
-        return _done(site, "task", "run", id=id)
-    return _done(site, "periodic", "run")
+        return done(site, "task", "run", id=id)
+    return done(site, "periodic", "run")
 
 
 def pause_ticks(site: Site) -> Response:
     """Leave out the ticks of a periodic job."""
     _periodic(site).pause()
-    return _done(site, "periodic", "pause")
+    return done(site, "periodic", "pause")
 
 
 def resume_ticks(site: Site) -> Response:
     """Run a periodic job at its times again."""
     _periodic(site).resume()
-    return _done(site, "periodic", "resume")
+    return done(site, "periodic", "resume")
 
 
 def _periodic(site: Site) -> t.Any:
     jobs, name = site.executor.periodic, _field("name")
     if name not in jobs:
-        from werkzeug.exceptions import NotFound
-
         raise NotFound("There is no such periodic job here.")
     return jobs[name]
 
@@ -105,7 +104,7 @@ def _field(name: str) -> str:
     return request.form[name]
 
 
-def _done(site: Site, page: str, did: str, count: int = 1, **values: t.Any) -> Response:
+def done(site: Site, page: str, did: str, count: int = 1, **values: t.Any) -> Response:
     """Show a page, with a sentence about what was done."""
     number = {} if count == 1 else {"n": count}
     return redirect(site.url(page, did=did, **number, **values), 303)

@@ -45,8 +45,10 @@ def duration(seconds: float | None) -> str:
     """Return a number of seconds in the unit that fits."""
     if seconds is None:
         return "–"
+    if seconds < 0.0005:
+        return "< 1 ms"
     if seconds < 0.9995:
-        return f"{max(seconds, 0) * 1000:.0f} ms"
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     for length, unit, small, rest in ((60, "min", 1, "s"), (3600, "h", 60, "min")):

@@ -117,14 +117,16 @@ def _histogram(rows: t.Sequence[t.Sequence[int]], label: str) -> str:
     if not used:
         return bars([], f"{label}: nothing has ended in the last hour.")
     # At least some bars, so that a single one is not as wide as the page.
-    first, last = min(used[0], len(sums) - 12), max(used[-1], min(used[0] + 11, 25))
-    drawn = [_column(i, sums[i]) for i in range(max(first, 0), last + 1)]
+    first = max(min(used[0], used[-1] - 11), 0)
+    last = max(used[-1], first + 11)
+    every = max(2, (last - first) // 5)
+    drawn = [_column(i, sums[i], i % every == 0) for i in range(first, last + 1)]
     most = max(used, key=lambda i: sums[i])
     return bars(drawn, f"{label}: most of them {_below(most)}.")
 
 
-def _column(i: int, count: int) -> Bar:
-    word = "" if i % 2 or math.isinf(BUCKETS[i]) else _short(BUCKETS[i])
+def _column(i: int, count: int, has_word: bool) -> Bar:
+    word = _short(BUCKETS[i]) if has_word and not math.isinf(BUCKETS[i]) else ""
     return Bar([("plain", count)], f"{_below(i)}: {number(count)}", word)
 
 

@@ -60,7 +60,10 @@ def _ask(executor: t.Any, id: str) -> _Question:
     question = _questions.setdefault(key, _Question(now, threading.Event(), []))
     app = t.cast(t.Any, current_app)._get_current_object()
     threading.Thread(
-        target=_answer, args=(app, executor, id, question), daemon=True
+        target=_answer,
+        args=(app, executor, id, question),
+        name="executor_dashboard",
+        daemon=True,
     ).start()
     return question
 

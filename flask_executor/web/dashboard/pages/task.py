@@ -106,7 +106,7 @@ def _drawing(stages: t.Sequence[Stage], now: datetime) -> Markup:
 
 def _facts(record: TaskRecord) -> list[tuple[str, t.Any]]:
     """Return what everybody sees who may see the page."""
-    size = record.result_size
+    size = record.result_size if record.state == "succeeded" else None
     found: list[tuple[str, t.Any]] = [
         ("Id", record.id),
         ("Job", record.job),
