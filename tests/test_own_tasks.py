@@ -135,6 +135,8 @@ def test_tasks_are_filtered_and_come_in_pages(executor: Executor, gate: Gate) ->
     assert ids(tasks(name="long", limit=1)) == newest[3:4]
     assert ids(tasks(group=group)) == newest[1:2]
     assert tasks(parent=newest[0]) == tasks(group="by name") == []
+    assert executor.count(job=job) == executor.count(limit=3) == 3
+    assert executor.count(group=group, state="running") == 0
     assert executor.counts() == dict.fromkeys(executor.counts(), 0) | {
         "running": 4,
         "waiting": 2,

@@ -46,25 +46,37 @@ class SharedTasks(Verbs):
     def tasks(self, wanted: Wanted) -> list[TaskRecord]:
         """Return tasks, newest first."""
         before, after = self._row_of(wanted.before), self._row_of(wanted.after)
+        if _is_of_this_process(wanted.group):
+            return self._members(wanted.group, wanted, before, after)
+        if (filters := self._filters(wanted)) is None:
+            return []
+        records = self._node.store.tasks(before=before, after=after, **filters)
+        return [*map(record_of, records)]
+
+    def count(self, wanted: Wanted) -> int:
+        """Return how many tasks these are, at most ``wanted.limit``."""
+        if _is_of_this_process(wanted.group):
+            return len(self.tasks(wanted))
+        if (filters := self._filters(wanted)) is None:
+            return 0
+        return t.cast(int, self._node.store.count(**filters))
+
+    def _filters(self, wanted: Wanted) -> dict[str, t.Any] | None:
+        """Return filters for the store; None: there is no such group."""
         group = wanted.group
         if isinstance(group, str):
             group = self._node.store.group_named(group)
             if group is None:
-                return []
-        elif not isinstance(group, GroupInfo | None):
-            return self._members(group, wanted, before, after)
-        records = self._node.store.tasks(
-            state=wanted.state,
-            job=wanted.job,
-            name=wanted.name,
-            error=wanted.error,
-            group=None if group is None else group.id,
-            parent=wanted.parent,
-            before=before,
-            after=after,
-            limit=wanted.limit,
-        )
-        return [*map(record_of, records)]
+                return None
+        return {
+            "state": wanted.state,
+            "job": wanted.job,
+            "name": wanted.name,
+            "error": wanted.error,
+            "group": None if group is None else group.id,
+            "parent": wanted.parent,
+            "limit": wanted.limit,
+        }
 
     def task(self, id: str) -> TaskRecord | None:
         """Return one task, or None."""
@@ -202,3 +214,7 @@ class SharedTasks(Verbs):
         if (future := self._node.committing.pending(id)) is None:
             raise UnknownTask(id)
         return Facts(name=future.task.name, state="waiting", uncommitted=True)
+
+
+def _is_of_this_process(group: t.Any) -> bool:
+    return not isinstance(group, str | GroupInfo | None)

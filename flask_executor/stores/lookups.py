@@ -57,6 +57,20 @@ class Lookups(ABC):
         """Return the number of tasks per state, each at most ``limit``."""
 
     @abstractmethod
+    def count(
+        self,
+        *,
+        state: str | None = None,
+        job: str | None = None,
+        name: str | None = None,
+        error: str | None = None,
+        group: int | None = None,
+        parent: str | None = None,
+        limit: int = 10_000,
+    ) -> int:
+        """Return how many tasks :meth:`tasks` would find, at most ``limit``."""
+
+    @abstractmethod
     def count_keys(self) -> int:
         """Return how many tasks have a key."""
 

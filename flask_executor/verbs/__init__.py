@@ -1,5 +1,6 @@
 """The verbs about tasks that are known: list, explain, cancel, pause and retry them."""
 
+from .base import TaskFilters as TaskFilters
 from .executor import HasTasks as HasTasks
 from .reasons import Reason as Reason
 from .records import BUCKETS as BUCKETS
@@ -17,6 +18,7 @@ __all__ = [
     "HasTasks",
     "MinuteStatistics",
     "Reason",
+    "TaskFilters",
     "TaskRecord",
     "ThreadStack",
     "WorkerInfo",

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 
 from ..futures import TaskFuture
 from ..groups import Group
+from ..jobs import ExecutorJob
 from .reasons import Reason
 from .records import (
     AttemptInfo,
@@ -20,6 +21,19 @@ from .records import (
     ThreadStack,
     WorkerInfo,
 )
+
+AnyJob = ExecutorJob[..., t.Any]
+
+
+class TaskFilters(t.TypedDict, total=False):
+    """Which tasks are meant; see :meth:`.Executor.tasks`."""
+
+    state: str | None
+    job: str | AnyJob | None
+    name: str | None
+    error: str | type[BaseException] | None
+    group: t.Any
+    parent: str | None
 
 
 class Wanted(t.NamedTuple):
@@ -57,6 +71,10 @@ class Verbs(ABC):
     @abstractmethod
     def task(self, id: str) -> TaskRecord | None:
         """Return one task, or None."""
+
+    @abstractmethod
+    def count(self, wanted: Wanted) -> int:
+        """Return how many tasks these are, at most ``wanted.limit``."""
 
     @abstractmethod
     def counts(self, limit: int) -> dict[str, int]:

@@ -9,11 +9,11 @@ from ..futures import TaskFuture
 from ..groups import Group
 from ..job_names import JobNames, job_name
 from ..payload import name_of_class
-from .base import Verbs, Wanted
+from .base import AnyJob, TaskFilters, Verbs, Wanted
 from .own import OwnTasks
 from .reasons import Reason
 from .records import STATES, TaskRecord, WorkerInfo
-from .watching import AnyJob, Watched
+from .watching import Watched
 
 
 class HasTasks(Watched):
@@ -57,13 +57,32 @@ class HasTasks(Watched):
         :raises InvalidOption: a :exc:`ValueError`, if there is no such state.
         :raises StoreUnavailable: if the database is away.
         """
+        wanted = self._wanted(
+            state=state, job=job, name=name, error=error, group=group, parent=parent
+        )
+        page = wanted._replace(before=before, after=after, limit=limit)
+        return self._verbs().tasks(page)
+
+    def count(self, *, limit: int = 10_000, **filters: t.Unpack[TaskFilters]) -> int:
+        """Return how many tasks there are of those that the filters name.
+
+        :param limit: the highest number that is counted to, so that it stays quick.
+        :param filters: those of :meth:`tasks`: ``state``, ``job``, ``name``, ``error``,
+            ``group``, ``parent``.
+        :raises InvalidOption: a :exc:`ValueError`, if there is no such state.
+        :raises StoreUnavailable: if the database is away.
+        """
+        return self._verbs().count(self._wanted(**filters)._replace(limit=limit))
+
+    def _wanted(self, **filters: t.Unpack[TaskFilters]) -> Wanted:
+        given: dict[str, t.Any] = {**filters}
+        state, error, job = (given.get(name) for name in ("state", "error", "job"))
         if state is not None and state not in STATES:
             raise InvalidOption("state", state, f"one of {', '.join(STATES)}")
         if isinstance(error, type):
-            error = name_of_class(error)
-        named = None if job is None else self._name_of_job(job)
-        wanted = Wanted(state, named, name, error, group, parent, before, after, limit)
-        return self._verbs().tasks(wanted)
+            given["error"] = name_of_class(error)
+        given["job"] = None if job is None else self._name_of_job(job)
+        return Wanted(**given)
 
     def task(self, id: str) -> TaskRecord | None:
         """Return what is known of one task, or None.

@@ -75,6 +75,10 @@ class OwnTasks(Verbs):
         found = self._find(id)
         return None if found is None else self._record(*found)
 
+    def count(self, wanted: Wanted) -> int:
+        """Return how many tasks these are, at most ``wanted.limit``."""
+        return len(self.tasks(wanted))
+
     def counts(self, limit: int) -> dict[str, int]:
         """Return the number of tasks per state, each at most ``limit``."""
         found = dict.fromkeys(STATES, 0)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import typing as t
 from abc import ABC, abstractmethod
 
-from ..jobs import ExecutorJob
-from .base import Verbs
+from .base import AnyJob, Verbs
 from .records import AttemptInfo, GroupInfo, MinuteStatistics, ThreadStack
-
-AnyJob = ExecutorJob[..., t.Any]
 
 
 class Watched(ABC):

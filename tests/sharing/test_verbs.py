@@ -130,6 +130,10 @@ def test_tasks_are_filtered_and_come_in_pages(one: Process, other: Process) -> N
     assert ids(one.executor.tasks(job=second)) == newest[:1]
     assert ids(tasks(state="succeeded", limit=1)) == newest[1:2]
     assert tasks(job="nobody knows it") == tasks(state="waiting") == []
+    count = other.executor.count
+    assert (count(), count(limit=3), count(state="succeeded")) == (5, 3, 4)
+    assert count(job="bad", error=ValueError) == count(name="x", state="failed") == 1
+    assert count(job="bad", state="waiting") == count(parent="nobody") == 0
     assert other.executor.counts() == one.executor.counts()
     assert other.executor.counts(limit=3)["succeeded"] == 3
     for where in ("before", "after"):
@@ -141,6 +145,8 @@ def test_a_state_that_does_not_exist_is_refused(one: Process) -> None:
     """A slip would look like an empty list."""
     with pytest.raises(ValueError, match=r"state = 'done' is not.*succeeded"):
         one.executor.tasks(state="done")
+    with pytest.raises(ValueError, match=r"state = 'done' is not.*succeeded"):
+        one.executor.count(state="done")
 
 
 def test_children_name_their_parent(one: Process, other: Process) -> None:
@@ -169,6 +175,8 @@ def test_members_of_a_group_are_found(one: Process, other: Process) -> None:
     assert ids(tasks(group=group, after=newest[2], limit=1)) == newest[1:2]
     assert tasks(group=group, state="failed") == []
     assert other.executor.tasks(group="no such group") == []
+    assert one.executor.count(group=group) == other.executor.count(group="import") == 3
+    assert other.executor.count(group="no such group") == 0
 
 
 def test_a_saved_group_is_found_by_its_name(one: Process) -> None:

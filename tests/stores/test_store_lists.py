@@ -97,11 +97,14 @@ def test_filters_go_together(store: Store) -> None:
         "parent": "x",
     }
     assert ids(store.tasks(keyed=True, **t.cast(t.Any, right))) == [fence.id]
+    assert store.count(**t.cast(t.Any, right)) == 1
     for name in right:
         one = t.cast(t.Any, {name: right[name]})
         assert fence.id in ids(store.tasks(**one)), name
+        assert store.count(**one) == len(store.tasks(**one)), name
         other = t.cast(t.Any, right | {name: wrong[name]})
         assert store.tasks(**other) == [], name
+        assert store.count(**other) == 0, name
 
 
 def test_counts_stop_at_a_limit(store: Store) -> None:
@@ -123,6 +126,10 @@ def test_counts_stop_at_a_limit(store: Store) -> None:
         "interrupted",
     }
     assert store.counts(limit=3)["waiting"] == 3
+    held(store, "me")
+    assert store.count(state="waiting") == 6
+    assert store.count(state="waiting", limit=3) == 3
+    assert (store.count(), store.count(limit=6)) == (7, 6)
 
 
 def test_who_is_ahead_is_counted(store: Store) -> None:
@@ -224,7 +231,9 @@ def read_everything(store: SqlStore, group: int) -> None:
     filters = {"job": "j", "name": "n", "error": "E", "group": group, "parent": "p"}
     for state in (None, "waiting", "failed", "succeeded"):
         store.tasks(state=state)
+        store.count(state=state)
         for name, value in filters.items():
+            store.count(state=state, **t.cast(t.Any, {name: value}))
             store.tasks(state=state, before=9, **t.cast(t.Any, {name: value}))
     store.tasks(keyed=True, after=1)
 

@@ -58,7 +58,6 @@ class Lists:
     def __init__(self, sql: Statements) -> None:
         self._sql = sql
         select = f"SELECT {COLUMNS} FROM {{task}} WHERE "
-        self._select = select
         self._one = {by: sql.text(f"{select}{by} = :value", _NAMES) for by in _BY}
         self._many = {
             by: sql.text(select + sql.among(by, "values", kind), _NAMES)
@@ -110,34 +109,55 @@ class Lists:
     ) -> list[Record]:
         """Return a page of tasks, newest first."""
         given = {name: value for name, value in filters.items() if value is not None}
+        order = "" if "after" in given and "before" not in given else " DESC"
+        text, values = self._pages(state, keyed, given, order, COLUMNS)
+        rows = self._sql.run(db, self._sql.text(text, _NAMES), limit=limit, **values)
+        found = [record(row) for row in rows]
+        return found if order else found[::-1]
+
+    def count(
+        self, db: Connection, state: str | None, limit: int, filters: dict[str, t.Any]
+    ) -> int:
+        """Return how many tasks a list would have, at most ``limit``."""
+        given = {name: value for name, value in filters.items() if value is not None}
+        text, values = self._pages(state, False, given, " DESC", "id")
+        statement = self._sql.text(f"SELECT COUNT(*) FROM ({text}) AS t")
+        return t.cast(int, self._sql.run(db, statement, limit=limit, **values)[0][0])
+
+    def _pages(
+        self,
+        state: str | None,
+        keyed: bool,
+        given: dict[str, t.Any],
+        order: str,
+        columns: str,
+    ) -> tuple[str, dict[str, t.Any]]:
+        """Return a statement for a page, and its values without the limit."""
         wanted = [_FILTERS[name] for name in given]
         wanted += ["key IS NOT NULL"] if keyed else []
         states = [] if state is None else _STATES.get(state, [state])
-        order = "" if "after" in given and "before" not in given else " DESC"
         # Each state by itself has its tasks in order; several would have to be sorted.
         pages = [
             self._page([*wanted, f"state = :state{number}"], set(given), one, order)
             for number, one in enumerate(states)
         ] or [self._page(wanted, set(), None, order)]
-        given |= {f"state{number}": one for number, one in enumerate(states)}
-        text = pages[0]
-        if len(pages) > 1:
-            both = " UNION ALL ".join(f"SELECT * FROM ({p}) AS p" for p in pages)
-            text = f"SELECT * FROM ({both}) AS t ORDER BY id{order} LIMIT :limit"
-        rows = self._sql.run(db, self._sql.text(text, _NAMES), limit=limit, **given)
-        found = [record(row) for row in rows]
-        return found if order else found[::-1]
+        pages = [f"SELECT {columns} {page}" for page in pages]
+        values = given | {f"state{number}": one for number, one in enumerate(states)}
+        if len(pages) == 1:
+            return pages[0], values
+        both = " UNION ALL ".join(f"SELECT * FROM ({p}) AS p" for p in pages)
+        text = f"SELECT * FROM ({both}) AS t ORDER BY id{order} LIMIT :limit"
+        return text, values
 
     def _page(
         self, wanted: list[str], given: set[str], state: str | None, order: str
     ) -> str:
-        """Return a statement for a page of one state, or of all."""
+        """Return what follows the columns, for a page of one state or of all."""
         index = _index(given, state)
         wanted = [*wanted, TROUBLED] if index == "task_troubled" else wanted
         hint = self._sql.indexed_by(index) if index else ""
         where = " AND ".join(wanted) or "true"
-        select = self._select.replace(" WHERE ", f" {hint} WHERE ")
-        return f"{select}{where} ORDER BY id{order} LIMIT :limit"
+        return f"FROM {{task}} {hint} WHERE {where} ORDER BY id{order} LIMIT :limit"
 
     def counts(self, db: Connection, limit: int) -> dict[str, int]:
         """Return the number of tasks per state, each at most ``limit``."""

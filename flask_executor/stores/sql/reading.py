@@ -52,6 +52,12 @@ class SqlLookups(Core, Lookups):
         """Return the number of tasks per state, each at most ``limit``."""
         return self._read(lambda db: self._lists.counts(db, limit))
 
+    def count(
+        self, *, state: str | None = None, limit: int = 10_000, **filters: t.Any
+    ) -> int:
+        """Return how many tasks :meth:`tasks` would find, at most ``limit``."""
+        return self._read(lambda db: self._lists.count(db, state, limit, filters))
+
     def count_keys(self) -> int:
         """Return how many tasks have a key."""
         return self._read(self._lists.count_keys)
