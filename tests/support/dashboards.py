@@ -49,9 +49,10 @@ class Visitor:
         assert answer.status_code == 200, (path, answer.status, answer.text)
         return answer.text
 
-    def token(self, path: str = "/jobs") -> str:
-        """The token of the first form of a page; empty: it has none."""
-        found = re.search(r'name="token" value="([^"]+)"', self.text(path))
+    def token(self) -> str:
+        """The token of the first form of a page; empty: there is none."""
+        html = self.text("/jobs") + self.text("/tasks")
+        found = re.search(r'name="token" value="([^"]+)"', html)
         return found[1] if found else ""
 
     def post(

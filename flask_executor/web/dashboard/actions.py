@@ -44,8 +44,8 @@ def chosen(site: Site) -> Response:
     if not site.may(t.cast(t.Any, what)):
         return refusal(site, 403, f"You may not do this here: {what}.")
     ids = [*dict.fromkeys(request.form.getlist("id"))][:_MOST]
-    done = sum(_one(site, what, id) for id in ids)
-    return done(site, "tasks", what, done)
+    changed = sum(_one(site, what, id) for id in ids)
+    return done(site, "tasks", what, changed)
 
 
 def _one(site: Site, what: str, id: str) -> bool:

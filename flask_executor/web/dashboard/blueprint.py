@@ -79,11 +79,11 @@ class Dashboard(Blueprint):
         """Return the answer to one request, after asking if it may have one."""
         app = t.cast(t.Any, current_app)._get_current_object()
         access = Access(app, self._authorize, request.environ)
-        refused = access.answer("view")
-        if refused is False or which not in self._executors:
+        answer = access.answer("view")
+        if not isinstance(answer, bool):
+            return answer
+        if not answer or which not in self._executors:
             abort(404)
-        if refused is not True:
-            return refused
         site = Site(self._executors, which, access)
         return protect(_attempt(route, site, values))
 

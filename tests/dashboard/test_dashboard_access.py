@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 import threading
 import typing as t
-from datetime import timedelta
 
 import pytest
 from dashboards import ORIGIN, Visitor, everything, only, rules
 from flask import Flask, Response, abort, redirect
 from flask_wtf.csrf import CSRFProtect
+from limits import LIMIT
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_executor import Executor
@@ -124,7 +127,7 @@ def test_what_is_not_an_answer_is_no(
     app.register_blueprint(Dashboard(executor, authorize=lambda action: answer))
     assert statuses(app) == {404}
     assert "return True, False or a response" in caplog.text
-    assert repr(type(answer).__name__).strip("'") in caplog.text
+    assert f"has returned a {type(answer).__name__}," in caplog.text
 
 
 @pytest.mark.parametrize("error", [ValueError("oh"), KeyError("user"), SystemError()])
@@ -320,8 +323,7 @@ def test_no_session_is_needed(
         raise AssertionError("somebody has opened the session")
 
     monkeypatch.setattr(app.session_interface, "open_session", lambda *args: None)
-    monkeypatch.setattr(app.session_interface, "make_null_session", refuse)
-    monkeypatch.setattr(app.session_interface, "make_null_session", dict)
+    monkeypatch.setattr(app.session_interface, "save_session", refuse)
     app.register_blueprint(Dashboard(executor, authorize=everything))
     app.extensions["job"] = executor.job(name="mail")(lambda: None)
     assert Visitor(app).post("/jobs/pause", job="mail").status_code == 303
@@ -365,9 +367,7 @@ def test_nothing_in_a_page_is_inline(app: Flask, executor: Executor) -> None:
     for route in ROUTES:
         if "GET" in route.methods and route.name != "file":
             text = Visitor(app).get(route.rule.replace("<id>", "7")).text
-            assert "<style" not in text and " style=" not in text and " on" not in text.replace(
-                " on ", ""
-            ).partition("<body>")[0]
+            assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", text)
             assert text.count("<script") == text.count('<script src="/executor/files/')
 
 
@@ -391,11 +391,7 @@ def test_executors_need_names_of_their_own(app: Flask) -> None:
 
 def test_it_costs_nothing_until_it_is_used() -> None:
     """The package does not import it."""
-    import subprocess
-    import sys
-
     code = "import sys, flask_executor, flask_executor.web as web\n"
     code += "assert not [n for n in sys.modules if 'dashboard' in n]\n"
     code += "web.Dashboard; assert 'flask_executor.web.dashboard' in sys.modules"
-    limit = timedelta(seconds=60).total_seconds()
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=limit)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=LIMIT)
