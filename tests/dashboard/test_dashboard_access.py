@@ -348,7 +348,9 @@ def test_every_answer_keeps_other_sites_out(app: Flask, executor: Executor) -> N
     visitor = Visitor(app)
     paths = ["/", "/tasks", "/tasks/7", "/files/dashboard.js", "/chosen", "/matching"]
     answers = [visitor.get(path) for path in paths]
+    app.extensions["job"] = executor.job(name="mail")(lambda: None)
     answers.append(visitor.post("/jobs/pause", job="mail"))
+    assert [one.status_code for one in answers][3:] == [200, 405, 400, 303]
     for answer in answers:
         policy = answer.headers["Content-Security-Policy"]
         assert "default-src 'none'" in policy

@@ -222,7 +222,7 @@ def test_jobs_can_be_paused_and_resumed(shop: Process, visitor: Visitor) -> None
     assert visitor.post("/jobs/pause", job="mail.send").status_code == 303
     assert shop.executor.paused() == ["mail.send"]
     future = job.submit()
-    assert "The job mail.send is paused" in page_of(visitor, future)
+    until(lambda: "The job mail.send is paused" in page_of(visitor, future))
     assert "Paused Resume" in words(visitor.text("/jobs"))
     visitor.post("/jobs/resume", job="mail.send")
     assert shop.executor.paused() == []

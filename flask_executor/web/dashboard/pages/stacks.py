@@ -41,11 +41,14 @@ _questions: dict[_Key, _Question] = {}
 def view(site: Site, id: str) -> Response:
     """Show the threads of a process, or that it was asked."""
     named = next((name_of(one) for one in site.workers if one.id == id), None)
+    gone = "There is no such process, or it has ended."
+    if named is None:
+        return refusal(site, 404, gone)
     question = _ask(site.executor, id)
     question.done.wait(_QUICK)
     found = question.answer[0] if question.answer else None
-    if named is None or isinstance(found, UnknownWorker):
-        return refusal(site, 404, "There is no such process, or it has ended.")
+    if isinstance(found, UnknownWorker):
+        return refusal(site, 404, gone)
     threads: list[ThreadStack] | None = found if isinstance(found, list) else None
     return page(site, "stacks.html", name=named, threads=threads)
 
