@@ -72,11 +72,17 @@ def test_the_overview_draws_what_the_statistics_say(
 ) -> None:
     """Ends per minute, and how long tasks waited and ran."""
     job = declare(shop, lambda: None)
-    ended(shop, *[job.submit() for _ in range(3)], declare(shop, fail, name="bad").submit("x"))
+    ended(
+        shop,
+        *[job.submit() for _ in range(3)],
+        declare(shop, fail, name="bad").submit("x"),
+    )
     until(lambda: sum(one.count for one in shop.executor.statistics()) == 4)
     html = visitor.text()
     assert "4 in all, 1 of them failed" in words(html)
-    assert re.search(r"<title>\d\d:\d\d: 3 succeeded, 1 failed, 0 cancelled</title>", html)
+    assert re.search(
+        r"<title>\d\d:\d\d: 3 succeeded, 1 failed, 0 cancelled</title>", html
+    )
     assert html.count("<svg") == 3
     assert "on average" in html
 
@@ -175,7 +181,9 @@ def test_a_task_shows_its_attempts(shop: Process, visitor: Visitor) -> None:
     ended(shop, future)
     html = visitor.text(f"/tasks/{future.task.id}")
     shown = words(html)
-    assert re.search(r"Attempt 1 .*Failed · KeyError: 'first'.* Pause .*Attempt 2", shown)
+    assert re.search(
+        r"Attempt 1 .*Failed · KeyError: 'first'.* Pause .*Attempt 2", shown
+    )
     assert html.count('<rect class="bad"') == html.count('<rect class="good"') == 1
 
 
@@ -203,7 +211,10 @@ def test_a_task_shows_who_submitted_it(shop: Process, visitor: Visitor) -> None:
 
 def test_failures_are_counted_by_error_and_job(shop: Process, visitor: Visitor) -> None:
     """One line for each class of error in each job, with a link to its tasks."""
-    bad, worse = declare(shop, fail, name="bad"), declare(shop, lambda: {}[1], name="worse")
+    bad, worse = (
+        declare(shop, fail, name="bad"),
+        declare(shop, lambda: {}[1], name="worse"),
+    )
     futures = [bad.submit("a"), bad.submit("b"), worse.submit()]
     ended(shop, *futures)
     html = visitor.text("/failures")
@@ -263,7 +274,7 @@ def test_workers_show_how_busy_they_are(
     declare(shop, lambda: None, name="mail.send")
     until(lambda: "mail.send" in visitor.text("/workers"))
     new_process().serve()
-    until(lambda: visitor.text("/workers").count(' of 2 busy · 0 waiting') == 2)
+    until(lambda: visitor.text("/workers").count(" of 2 busy · 0 waiting") == 2)
 
 
 def test_threads_of_another_process_are_shown(
@@ -284,7 +295,9 @@ def test_threads_of_another_process_are_shown(
     [id] = [w.id for w in one.executor.workers() if w.id == other.node.presence.me]
     first = visitor.text(f"/workers/{id}")
     assert "It has not answered yet" in first or "stuck" in first
-    shown = until(lambda: "Runs stuck" in words(found := visitor.text(f"/workers/{id}")) and found)
+    shown = until(
+        lambda: "Runs stuck" in words(found := visitor.text(f"/workers/{id}")) and found
+    )
     assert "wait_in_here" in shown
     assert visitor.get("/workers/nobody").status_code == 404
 
@@ -334,7 +347,9 @@ def test_nothing_private_without_details(
     assert "ValueError" in visitor.text("/failures")
 
 
-def test_one_task_can_be_cancelled_and_run_again(shop: Process, visitor: Visitor) -> None:
+def test_one_task_can_be_cancelled_and_run_again(
+    shop: Process, visitor: Visitor
+) -> None:
     """The buttons of its page; who tries what cannot be gets a sentence."""
     waits = declare(shop, lambda: None).using(delay=7200).submit()
     path = f"/tasks/{waits.task.id}"
@@ -394,9 +409,7 @@ def test_all_that_match_can_be_cancelled_if_all_workers_hang(
 @pytest.mark.parametrize(
     "query", ["", "do=remove", "do=retry&state=running", "do=cancel&state=failed"]
 )
-def test_what_cannot_be_done_to_all_is_refused(
-    visitor: Visitor, query: str
-) -> None:
+def test_what_cannot_be_done_to_all_is_refused(visitor: Visitor, query: str) -> None:
     """An action that does not exist, or that never applies to tasks in that state."""
     assert visitor.get(f"/matching?{query}").status_code == 400
 
@@ -491,7 +504,9 @@ def test_without_a_store_it_shows_this_process(
 def test_each_executor_has_its_pages(app: Flask) -> None:
     """The first at the address itself, the others below their names."""
     mail, cpu = Executor(app, name="mail"), Executor(app, name="cpu")
-    app.register_blueprint(Dashboard(mail, cpu, authorize=everything), url_prefix="/ops")
+    app.register_blueprint(
+        Dashboard(mail, cpu, authorize=everything), url_prefix="/ops"
+    )
     visitor = Visitor(app, "/ops")
     future = cpu.submit_stored("k", int)
     future.result(LIMIT)

@@ -75,7 +75,9 @@ class Dashboard(Blueprint):
         self.add_url_rule(route.rule, route.name, defaults=first, **options)
         self.add_url_rule(f"/in/<which>{route.rule}", route.name, **options)
 
-    def _answer(self, route: Route, which: str, values: t.Mapping[str, t.Any]) -> Response:
+    def _answer(
+        self, route: Route, which: str, values: t.Mapping[str, t.Any]
+    ) -> Response:
         """Return the answer to one request, after asking if it may have one."""
         app = t.cast(t.Any, current_app)._get_current_object()
         access = Access(app, self._authorize, request.environ)

@@ -30,7 +30,9 @@ def view(site: Site) -> Response:
 
 def do(site: Site) -> Response:
     """Do it in the background, and show the task that does."""
-    return _checked(site, _begin, lambda name: request.form.get(name, "").strip() or None)
+    return _checked(
+        site, _begin, lambda name: request.form.get(name, "").strip() or None
+    )
 
 
 async def apply(executor: t.Any, action: bulk.Action, wanted: dict[str, t.Any]) -> str:

@@ -58,7 +58,11 @@ class Site:
     def forms(self) -> Forms:
         """The forms of this request."""
         app = t.cast(t.Any, current_app)._get_current_object()
-        return Forms(app, t.cast(t.Any, request), self.url("overview", which=next(iter(self.executors))))
+        return Forms(
+            app,
+            t.cast(t.Any, request),
+            self.url("overview", which=next(iter(self.executors))),
+        )
 
     def url(self, page: str, **values: t.Any) -> str:
         """Return the address of a page about the same executor."""

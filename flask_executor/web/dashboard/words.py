@@ -6,6 +6,8 @@ import json
 import typing as t
 from datetime import UTC, datetime
 
+from ...verbs.records import TaskRecord
+
 STATES = {
     "running": "Running",
     "waiting": "Waiting",
@@ -53,7 +55,9 @@ def duration(seconds: float | None) -> str:
         return f"{seconds:.1f} s"
     for length, unit, small, rest in ((60, "min", 1, "s"), (3600, "h", 60, "min")):
         if seconds < 60 * length:
-            return f"{seconds // length:.0f} {unit} {seconds % length // small:.0f} {rest}"
+            return (
+                f"{seconds // length:.0f} {unit} {seconds % length // small:.0f} {rest}"
+            )
     if seconds < 86400:
         return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"
     return f"{seconds // 86400:.0f} d {seconds % 86400 // 3600:.0f} h"
@@ -93,7 +97,7 @@ def value(found: t.Any) -> str:
     return shortened(text)
 
 
-def took(record: t.Any, now: datetime) -> float | None:
+def took(record: TaskRecord, now: datetime) -> float | None:
     """Return for how long a task runs, or ran; None if it has not begun."""
     if record.started_at is None or record.state in ("retrying", "delayed"):
         return None

@@ -21,7 +21,7 @@ class Failure(t.NamedTuple):
     error_class: str | None
     job: str | None
     state: str
-    count: int
+    tasks: int
     last: TaskRecord
     url: str
     """The page with these tasks."""
@@ -49,7 +49,7 @@ def _failure(site: Site, records: list[TaskRecord]) -> Failure:
         error_class=last.error_class,
         job=last.job,
         state=last.state,
-        count=len(records),
+        tasks=len(records),
         last=last,
         url=site.url("tasks", **given),
         retry=site.url("all_that_match", do="retry", **given),

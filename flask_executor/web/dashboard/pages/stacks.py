@@ -56,7 +56,9 @@ def view(site: Site, id: str) -> Response:
 def _ask(executor: t.Any, id: str) -> _Question:
     """Return the last question to a process, if it is fresh, or ask it."""
     key, now = (id_of(executor), id), time.monotonic()
-    for old in [key for key, one in _questions.copy().items() if one.asked < now - _FRESH]:
+    for old in [
+        key for key, one in _questions.copy().items() if one.asked < now - _FRESH
+    ]:
         _questions.pop(old, None)
     if (found := _questions.get(key)) is not None:
         return found

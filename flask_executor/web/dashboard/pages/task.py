@@ -71,8 +71,9 @@ def stages_of(
         word = state_word(one.end) if one.end else "Runs"
         kind = {"succeeded": "good", None: "running"}.get(one.end, "bad")
         stage = _stage(f"Attempt {one.number}", kind, one.started_at, end, now)
-        error = {"error_class": one.error_class, "error": one.error}
-        found.append(stage._replace(end_word=word, **error))
+        found.append(
+            stage._replace(end_word=word, error_class=one.error_class, error=one.error)
+        )
         since, what = end or now, "Pause"
     if not record.has_ended and record.state != "running":
         found.append(_stage("Waits", "off", since, None, now))

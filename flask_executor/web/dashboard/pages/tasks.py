@@ -80,8 +80,10 @@ def _page(
     shown = found[-_ON_A_PAGE:] if after else found[:_ON_A_PAGE]
     newer = before or (after and more)
     older = after or more
-    return shown, _beside(site, "after", shown, newer), _beside(
-        site, "before", shown[::-1], older
+    return (
+        shown,
+        _beside(site, "after", shown, newer),
+        _beside(site, "before", shown[::-1], older),
     )
 
 
