@@ -304,6 +304,22 @@ def durable_read(side: str) -> Round:
 
 
 @measure
+def ended(side: str) -> Round:
+    """One durable task, from its submit to its end, among many of one process."""
+    import stored
+
+    return stored.ends(stored.side(side, runs=True))
+
+
+@measure
+def started(side: str) -> Round:
+    """From the submit of a task until it begins in another process."""
+    import stored
+
+    return stored.starts(*side.split("-"))
+
+
+@measure
 def beside_store(side: str) -> Round:
     """Submit to result of a task that is not saved, with a store or without."""
     import databases
@@ -667,6 +683,14 @@ def response(side: str) -> Round:
         return in_request(executor, lambda: _submitted(executor.submit))
     runner = asyncio.Runner()
     return in_request(executor, lambda: runner.run(_background_tasks()))
+
+
+@measure
+def status(side: str) -> Round:
+    """One answer of a gthread worker: the status of a task, or a bare view."""
+    import served
+
+    return served.answers(side)
 
 
 def _submitted(submit: Submit) -> float:

@@ -1,4 +1,7 @@
-"""Peers that have our import name: each in a folder of its own under ``.bench/``."""
+"""Peers in folders of their own under ``.bench/``.
+
+Some have our import name, and task queues on a database bring much with them.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,33 @@ ONE = FOLDER / "flask-executor-1"
 BEFORE_COMMIT = "41a002e"
 BEFORE = FOLDER / f"before-{BEFORE_COMMIT}"
 """This package as it was before the middle was rebuilt."""
+
+RIVALS = {
+    "procrastinate": ("procrastinate>=3.10", "psycopg[binary]>=3.1"),
+    "django-tasks-db": ("django-tasks-db>=0.13", "django-tasks>=0.12"),
+}
+"""What is installed for each queue that has a venv of its own."""
+
+
+def command_of(measure: str, side: str) -> list[str]:
+    """The command that measures one side."""
+    scripts = Path(__file__).parent
+    if side in RIVALS:
+        python = FOLDER / side / "bin" / "python"
+        return [str(python), str(scripts / "rivals.py"), side]
+    return [sys.executable, str(scripts / "contenders.py"), measure, side]
+
+
+def install_rivals() -> None:
+    """The queues of others, each in a venv."""
+    for name, packages in RIVALS.items():
+        folder = FOLDER / name
+        if (folder / "installed").exists():
+            continue
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        install = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+        subprocess.run([*install, *packages], check=True)
+        (folder / "installed").touch()
 
 
 def folder_of(side: str) -> Path:

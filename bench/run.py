@@ -21,12 +21,17 @@ import subprocess
 import sys
 import time
 import typing as t
-from pathlib import Path
 
 from machine import facts
-from peers import ROOT, folder_of, install_one, unpack_before
+from peers import (
+    ROOT,
+    command_of,
+    folder_of,
+    install_one,
+    install_rivals,
+    unpack_before,
+)
 
-CONTENDERS = Path(__file__).with_name("contenders.py")
 DOCS = ROOT / "docs"
 ROUNDS = 15
 BYTES = ("memory", "later_memory")
@@ -74,29 +79,66 @@ CONTRACT = [
     Row("one request, an upload", "request_upload", "ours", "hand", 1.2, 1.0, 15, 3),
 ]
 
+DATABASES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+
+
+def on_each(title: str, measure: str, ours: str, peer: str, *rest: t.Any) -> list[Row]:
+    """A row for each database; sides are of that database, except what has no dash."""
+
+    def side(kind: str, name: str) -> str:
+        return kind + name if name.startswith("-") else name
+
+    return [
+        Row(title.format(name), measure, side(kind, ours), side(kind, peer), *rest)
+        for kind, name in DATABASES.items()
+    ]
+
+
 STORE = [
-    *(
-        row
-        for kind, name in (("sqlite", "SQLite"), ("postgresql", "PostgreSQL"))
-        for row in (
-            Row(
-                f"durable submit, {name}, against an INSERT",
-                *("durable", f"{kind}-ours", f"{kind}-hand", 1.5, 1.2, 9),
-            ),
-            Row(
-                f"the same from 32 threads, against one, {name}",
-                *("durable_32", f"{kind}-many", f"{kind}-one", 0.2, 0.1, 7),
-            ),
-            Row(
-                f"status by key, {name}, against a point read",
-                *("durable_read", f"{kind}-ours", f"{kind}-hand", 2.0, 1.25, 9),
-            ),
-        )
+    *on_each(
+        "durable submit, {}, against an INSERT",
+        *("durable", "-ours", "-hand", 1.5, 1.2, 9),
+    ),
+    *on_each(
+        "the same from 32 threads, against one, {}",
+        *("durable_32", "-many", "-one", 0.2, 0.1, 7),
+    ),
+    *on_each(
+        "status by key, {}, against a point read",
+        *("durable_read", "-ours", "-hand", 2.0, 1.25, 9),
+    ),
+    Row(
+        "tasks to their end, against django-tasks-db",
+        *("ended", "sqlite-ours", "django-tasks-db", 1 / 3, 0.1, 7),
+    ),
+    Row(
+        "tasks to their end, against Procrastinate",
+        *("ended", "postgresql-ours", "procrastinate", 1.0, 1 / 3, 7),
+    ),
+    *on_each(
+        "start elsewhere, {}, against the bar",
+        *("started", "-ours", "-bar", 1.0, 0.3, 7),
+    ),
+    *on_each(
+        "a million ended: durable submit, {}",
+        *("durable", "-million", "-ours", 1.2, 1.0, 9),
+    ),
+    *on_each(
+        "a million ended: status by key, {}",
+        *("durable_read", "-million", "-ours", 1.2, 1.0, 9),
+    ),
+    *on_each(
+        "a million ended: tasks to their end, {}",
+        *("ended", "-million", "-ours", 1.2, 1.0, 7),
     ),
     Row(
         "submit of what is not saved, with a store",
         *("beside_store", "store", "none", 1.02, 1.0, 30, 3),
     ),
+]
+
+SURFACES = [
+    Row("status as JSON, against a bare view", "status", "ours", "bare", 1.65, 1.4, 9),
 ]
 
 OPTIONS = [
@@ -139,7 +181,13 @@ PEERS = [
     Row("Pebble's ProcessPool, against pebble", "pebble", "ours", "pebble", rounds=7),
 ]
 
-TABLES = {"contract": CONTRACT, "store": STORE, "options": OPTIONS, "peers": PEERS}
+TABLES = {
+    "contract": CONTRACT,
+    "store": STORE,
+    "surfaces": SURFACES,
+    "options": OPTIONS,
+    "peers": PEERS,
+}
 
 
 class Contender:
@@ -148,7 +196,7 @@ class Contender:
     def __init__(self, measure: str, side: str) -> None:
         env = {**os.environ, "PYTHONPATH": str(folder_of(side))}
         self._process = subprocess.Popen(
-            [sys.executable, str(CONTENDERS), measure, side],
+            command_of(measure, side),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -278,6 +326,7 @@ def main(only: str | None) -> int:
     """All tables, or the rows with a word in their title; 1 where a bar is missed."""
     start = time.monotonic()
     install_one()
+    install_rivals()
     missing = unpack_before()
     left_out = {} if missing is None else {"before": missing}
     tables = {}

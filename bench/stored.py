@@ -1,17 +1,24 @@
 """What the store costs, against a database that is used by hand.
 
 The peer of a durable submit is one committed INSERT of the same row, through SQLAlchemy
-Core, on the same kind of database, synced to disk. Nothing runs the tasks: submits and
-reads are measured, not the pool.
+Core, on the same kind of database, synced to disk.
 """
 
 from __future__ import annotations
 
+import atexit
+import os
+import statistics
+import subprocess
+import sys
 import threading
 import time
 import typing as t
+from concurrent.futures import wait
+from pathlib import Path
 
 import databases
+import millions
 from flask import Flask
 from sqlalchemy import (
     Column,
@@ -30,33 +37,45 @@ from sqlalchemy import (
 Round = t.Callable[[], float]
 SUBMITS = 100
 READS = 2_000
+ENDS = 300
+STARTS = 10
+BARS = {"sqlite": 0.020, "postgresql": 0.010}
+"""Seconds that a task may take to begin in another process."""
 
 
 def nothing() -> None:
     """The work."""
 
 
-class Stored:
-    """An executor with a store, whose tasks nobody runs.
+def now() -> float:
+    """When it ran, by the clock of the machine."""
+    return time.time()
 
-    :param kind: ``'sqlite'`` or ``'postgresql'``.
+
+class Stored:
+    """An executor with a store.
+
+    :param url: the database.
+    :param runs: this process runs its tasks; otherwise nobody does.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, url: str, *, runs: bool = False) -> None:
         from flask_executor import Executor
 
         self.app = Flask("bench")
         self.app.secret_key = "bench"
-        self.app.config["EXECUTOR_STORE"] = databases.url_of(kind)
-        self.app.config["EXECUTOR_STORE_RUN"] = False
+        self.app.config["EXECUTOR_STORE"] = url
+        self.app.config["EXECUTOR_STORE_RUN"] = runs
         self.app.config["EXECUTOR_MAX_WORKERS"] = 2
         self.executor = Executor(self.app)
-        self.job = self.executor.job(guarantee="at_least_once", name="nothing")(nothing)
+        saved = self.executor.job(guarantee="at_least_once", name="nothing")
+        self.job = saved(nothing)
+        self.now = self.executor.job(guarantee="at_least_once", name="now")(now)
 
-    def submit(self) -> None:
+    def submit(self) -> t.Any:
         """Submit one durable task."""
         with self.app.app_context():
-            self.job.submit()
+            return self.job.submit()
 
     def lookup(self) -> t.Callable[[], object]:
         """What tells the state of a task by its key."""
@@ -123,10 +142,22 @@ def _synced(connection: t.Any, _: object) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
-def side(name: str) -> t.Any:
+def side(name: str, *, runs: bool = False) -> t.Any:
     """A side of a row, as ``'sqlite-ours'``."""
     kind, _, who = name.partition("-")
-    return ByHand(kind) if who == "hand" else Stored(kind)
+    if who == "hand":
+        return ByHand(kind)
+    one = Stored(databases.url_of(kind), runs=runs)
+    if who == "million":
+        millions.fill(one)
+    return one
+
+
+def worker_app() -> Flask:
+    """The app of the worker that another process feeds."""
+    one = Stored(os.environ["BENCH_STORE"], runs=True)
+    one.app.extensions["bench"] = one  # an executor knows the jobs that somebody holds
+    return one.app
 
 
 def submits(one: t.Any, threads: int = 1) -> Round:
@@ -161,6 +192,45 @@ def reads(one: t.Any) -> Round:
         return (time.perf_counter() - start) / READS
 
     return measured
+
+
+def ends(one: Stored) -> Round:
+    """Seconds for each durable task, from the first submit to the last end."""
+
+    def measured() -> float:
+        start = time.perf_counter()
+        wait([one.submit() for _ in range(ENDS)])
+        return (time.perf_counter() - start) / ENDS
+
+    return measured
+
+
+def starts(kind: str, who: str) -> Round:
+    """Seconds from a submit until another process begins the task; the median."""
+    if who == "bar":
+        return lambda: BARS[kind]
+    url = databases.url_of(kind)
+    one = Stored(url)
+    words = ["--app", "stored:worker_app", "executor", "worker"]
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "flask", *words],
+        cwd=Path(__file__).parent,
+        env=os.environ | {"BENCH_STORE": url},
+        stdout=subprocess.DEVNULL,
+    )
+    atexit.register(worker.kill)
+
+    def measured() -> float:
+        return statistics.median(_start_of(one) for _ in range(STARTS))
+
+    return measured
+
+
+def _start_of(one: Stored) -> float:
+    time.sleep(0.2)  # most often a worker has nothing to do
+    with one.app.app_context():
+        before = time.time()
+        return t.cast(float, one.now.submit().result()) - before
 
 
 def _repeat(fn: t.Callable[[], object], count: int) -> None:

@@ -266,8 +266,6 @@ class Dispatcher:
 
     def drain(self, timeout: float | None) -> Drained:
         """Accept nothing more and wait; see :meth:`.Shutdown.drain`."""
-        if self.node is not None:
-            self.node.leaving.limit_wait_for_ends()
         return self.closing.drain(timeout)
 
     def leave(self) -> None:
@@ -276,7 +274,6 @@ class Dispatcher:
             self.closing.leave(self.settings.drain_timeout, self.request_cancel)
             return
         self.node.leaving.hand_back()
-        self.node.leaving.limit_wait_for_ends()
         self.closing.leave(self.settings.drain_timeout, self.node.leaving.ask)
         if self.closing.unfinished():  # then Python waits for its threads
             atexit.register(self.node.leaving.close)

@@ -94,6 +94,8 @@ class Shutdown:
         self._pools = pools
         self._is_inside = is_inside
         self._emptied = threading.Event()
+        self.while_draining: t.Callable[[], object] = _do_nothing
+        """Called again and again while a drain waits for saved tasks."""
         table.on_empty = self._let_go
 
     def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
@@ -157,6 +159,7 @@ class Shutdown:
         longest = _LOOK if may_go else 1.0
         while live and (left := deadline - time.monotonic()) > 0:
             wait_for(live.values(), min(left, longest))
+            self.while_draining()
             there = self._table.live.copy()
             live = {task: f for task, f in live.items() if task in there}
             live = {task: f for task, f in live.items() if not f.done()}
@@ -211,6 +214,10 @@ class Shutdown:
             pool.shutdown(wait=False)
         for pool in self._pools() if wait else ():
             pool.shutdown(wait=True)
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _may_come_back(task: Task) -> bool:

@@ -19,8 +19,8 @@ from .presence import Lease
 _PATIENCE = 5.0
 """Seconds that the end of a process waits for the database: first for the ends of its
 tasks, then for the end of its lease."""
-_LOOK = 0.5
-"""Seconds between two looks for ends that cannot be written."""
+_MOMENT = 0.5
+"""Seconds that it waits for what should take none."""
 
 
 class Leaving:
@@ -34,6 +34,7 @@ class Leaving:
         self._node = node
         self._name = name
         self._is_closed = False
+        node.dispatcher.closing.while_draining = self.give_up_ends
 
     def hand_back(self) -> None:
         """Let other processes run what has not begun here; called before a drain.
@@ -53,23 +54,15 @@ class Leaving:
                 node.store.release(saved.fence)
                 node.holding.go_on_elsewhere(saved)
 
-    def limit_wait_for_ends(self, _: object = None) -> None:
-        """End tasks whose ends cannot be written; called when a drain begins.
+    def give_up_ends(self) -> None:
+        """End tasks whose ends cannot be written; called while a drain waits.
 
-        Otherwise a drain would wait for as long as the database is away. It looks again
-        and again, on the thread of the timer: that of the lease may stand in a query
-        that gets no answer.
+        Otherwise a drain would wait for as long as the database is away.
         """
-        node, mine = self._node, self._node.holding.mine()
-        for saved in mine:
+        for saved in self._node.holding.mine():
             since = saved.ended_at
             if since is not None and time.monotonic() - since > _PATIENCE:
-                node.deliveries.run(saved.give_up_writing, self._reason)
-        if mine and not self._is_closed:
-            timer = node.dispatcher.timer
-            with contextlib.suppress(RuntimeError):  # there are no more threads
-                due = timer.clock.monotonic() + _LOOK
-                timer.at(due, self.limit_wait_for_ends, None)
+                self._node.deliveries.run(saved.give_up_writing, self._reason)
 
     @property
     def _reason(self) -> object:
@@ -99,8 +92,8 @@ class Leaving:
         node.farewell.detach()
         node.feeding.stop(_PATIENCE / 3)
         written = node.store.settle(_PATIENCE / 2)
-        node.presence.leave(max(deadline - time.monotonic(), _LOOK))
-        node.deliveries.close(_LOOK)
+        node.presence.leave(max(deadline - time.monotonic(), _MOMENT))
+        node.deliveries.close(_MOMENT)
         if not (node.store.close(_PATIENCE if written else 0.0) and written):
             message = "Executor %s could not write all that it has to write: %s"
             node.log.write(logging.WARNING, message, self._name, self._reason)
@@ -119,7 +112,7 @@ def say_goodbye(
         with contextlib.suppress(Exception):  # the lease runs out
             if lease.me is not None:
                 store.leave(lease.me, max_lost=max_lost)
-        deliveries.close(_LOOK)
+        deliveries.close(_MOMENT)
         store.close(_PATIENCE)
 
     if lease.pid == os.getpid():  # not in a forked child, whose parent goes on

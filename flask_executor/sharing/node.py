@@ -7,6 +7,7 @@ becomes of it. All others are rows, which futures follow.
 
 from __future__ import annotations
 
+import threading
 import time
 import typing as t
 import weakref
@@ -76,6 +77,7 @@ class Node:
         self.leaving: Leaving = Leaving(self, name)
         self.verbs: SharedTasks = SharedTasks(self)
         self._pauses_known_until = 0.0
+        self._knowing_pauses = threading.Lock()
         self.futures: t.Any = None
         """``executor.futures``, once somebody has asked for it."""
         self.serves: bool = False
@@ -84,6 +86,8 @@ class Node:
         """True if this process claims tasks of others."""
         self.label: str = ""
         """What people call this process."""
+        self.drain: t.Callable[[], object] | None = None
+        """Lets this process end, if it only runs saved tasks."""
         self._rest_when_empty()
         left = store, self.presence.lease, self.deliveries, self.settings.store_max_lost
         self.farewell: t.Any = weakref.finalize(self, say_goodbye, *left)
@@ -162,10 +166,11 @@ class Node:
 
     def know_pauses(self) -> None:
         """Note which jobs are paused for everyone, unless that was done just now."""
-        now = time.monotonic()
-        if now >= self._pauses_known_until:
-            self._pauses_known_until = now + _PAUSES
-            Pauses.of(self.dispatcher).set(self.store.paused)
+        with self._knowing_pauses:  # who comes while another thread reads needs it, too
+            now = time.monotonic()
+            if now >= self._pauses_known_until:
+                Pauses.of(self.dispatcher).set(self.store.paused)
+                self._pauses_known_until = now + _PAUSES
 
     @property
     def is_reachable(self) -> bool:

@@ -241,7 +241,7 @@ class QuietLeaving(Leaving):
     def hand_back(self) -> None:
         """Do nothing: there is no other process."""
 
-    def limit_wait_for_ends(self, _: object = None) -> None:
+    def give_up_ends(self) -> None:
         """Do nothing: ends are written at once."""
 
     def rest(self) -> None:

@@ -73,6 +73,10 @@ class Verbs(ABC):
         """Return one task, or None."""
 
     @abstractmethod
+    def future(self, id: str) -> TaskFuture[t.Any] | None:
+        """Return the future of one task, or None."""
+
+    @abstractmethod
     def count(self, wanted: Wanted) -> int:
         """Return how many tasks these are, at most ``wanted.limit``."""
 

@@ -92,6 +92,17 @@ class HasTasks(Watched):
         """
         return self._verbs().task(id)
 
+    def future(self, id: str) -> TaskFuture[t.Any] | None:
+        """Return the future of a task that :meth:`task` knows, or None.
+
+        If the task ended in another process, its result is read when it is first asked
+        for.
+
+        :param id: ``future.task.id``.
+        :raises StoreUnavailable: if the database is away.
+        """
+        return self._verbs().future(id)
+
     def counts(self, limit: int = 10_000) -> dict[str, int]:
         """Return how many tasks are in each state.
 

@@ -75,6 +75,11 @@ class OwnTasks(Verbs):
         found = self._find(id)
         return None if found is None else self._record(*found)
 
+    def future(self, id: str) -> TaskFuture[t.Any] | None:
+        """Return the future of one task, or None."""
+        found = self._find(id)
+        return None if found is None else found[1] or found[0].future
+
     def count(self, wanted: Wanted) -> int:
         """Return how many tasks these are, at most ``wanted.limit``."""
         return len(self.tasks(wanted))

@@ -10,10 +10,11 @@ from importlib import import_module
 
 if t.TYPE_CHECKING:
     from .dashboard import Dashboard as Dashboard
+    from .status import StatusAPI as StatusAPI
 
-_MODULES = {"Dashboard": "dashboard"}
+_MODULES = {"Dashboard": "dashboard", "StatusAPI": "status"}
 
-__all__ = ["Dashboard"]
+__all__ = ["Dashboard", "StatusAPI"]
 
 
 def __getattr__(name: str) -> t.Any:

@@ -8,15 +8,14 @@ import typing as t
 
 from flask import Flask, request
 
-from flask_executor import Executor, current_task
-
-LEASE = 2.0
+from flask_executor import Executor, current_task, task_succeeded
+from flask_executor.store_errors import StoreUnavailable
 
 app = Flask(__name__)
 app.secret_key = "crash"
 app.config.update(
     EXECUTOR_STORE=os.environ["CRASH_STORE"],
-    EXECUTOR_STORE_LEASE=LEASE,
+    EXECUTOR_STORE_LEASE=os.environ["CRASH_LEASE"],
     EXECUTOR_STORE_MAX_LOST=1000,  # each death here is innocent
     EXECUTOR_MAX_WORKERS=4,
 )
@@ -63,14 +62,39 @@ def brief(seconds: float) -> str:
     return work(seconds)
 
 
+@executor.every(1)
+@executor.job(name="tick", guarantee="at_least_once")
+def tick() -> None:
+    note("ran", current_task.id, epoch_here(), os.getpid())
+
+
+@task_succeeded.connect_via(app)
+def ended(app: Flask, task: t.Any, **_: t.Any) -> None:
+    """Note who has ended a task: at most one process."""
+    note("ended", task.id, 0, os.getpid())
+
+
 JOBS = {"again": again, "once": once, "brief": brief}
 
 
 @app.post("/submit/<job>")
 def submit(job: str) -> str:
-    """Submit a task, and answer with its id once it is accepted."""
+    """Submit a task, and answer with its id once it is accepted.
+
+    An ephemeral task may run while the database is away: the answer is empty then.
+    """
     future = JOBS[job].submit_stored(request.args["key"], float(request.args["s"]))
-    return t.cast(str, future.task.id)  # type: ignore[union-attr]
+    uid: str = future.task.id  # type: ignore[union-attr]
+    return uid if job != "brief" or is_saved(uid) else ""
+
+
+def is_saved(uid: str) -> bool:
+    """Return True if the store knows a task."""
+    node: t.Any = executor._state().dispatcher.node
+    try:
+        return node.store.get("uid", uid) is not None
+    except StoreUnavailable:
+        return False
 
 
 @app.get("/state/<key>")

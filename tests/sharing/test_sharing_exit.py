@@ -31,6 +31,7 @@ app = Flask("script")
 app.config.update(SECRET_KEY="tests", EXECUTOR_STORE_LEASE=5, EXECUTOR_MAX_WORKERS=1)
 app.config.from_prefixed_env("SHARED")
 executor = Executor(app)
+began = threading.Event()
 
 
 def say(*words):
@@ -41,6 +42,7 @@ def say(*words):
 def read():
     "Run until the test writes a line."
     say("began")
+    began.set()
     sys.stdin.readline()
 
 
@@ -149,6 +151,7 @@ add.using(key="add", guarantee="at_least_once").submit(1, 2)
 
 RUNS = """
 read.using(key="read", guarantee="at_least_once").submit()
+began.wait()
 """
 
 
@@ -161,7 +164,9 @@ def test_a_database_that_has_gone(tmp_path: Path, postgresql: databases.Server) 
         script.until("began")
         postgresql.stop()
         took, errors = script.go_on()
-        assert took < 15
+        assert (
+            took < 25
+        )  # Python 3.12.1 has no more threads for it then: one after another
         assert script.process.returncode == 0
     assert "Task read (key 'read') has ended as succeeded, which could not" in errors
     assert "could not end its lease" in errors
@@ -176,7 +181,9 @@ def test_a_database_that_does_not_answer(tmp_path: Path, url: str) -> None:
         with open(tmp_path / "tasks.db-turn") as turn:
             fcntl.flock(turn, fcntl.LOCK_EX)
             took, errors = script.go_on()
-        assert took < 15
+        assert (
+            took < 25
+        )  # Python 3.12.1 has no more threads for it then: one after another
         assert script.process.returncode == 0
     assert "Task read (key 'read') has ended as succeeded, which could not" in errors
     assert "could not write all that it has to write" in errors

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import typing as t
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from enum import Enum
+from unittest import mock
 
 import pytest
 from flask import g, request
@@ -44,6 +46,23 @@ def ended(process: Process, *futures: t.Any) -> None:
     for future in futures:
         future.exception(30) if not future.cancelled() else None
         until(lambda f=future: process.record(f).finished)
+
+
+def test_every_process_has_the_future_of_an_id(one: Process, other: Process) -> None:
+    """It ends with the task, wherever that runs; what is not saved is found in its own
+    process alone.
+    """
+    declare(one, abs)
+    future = declare(other, abs).submit(-7)
+    found = [process.executor.future(future.task.id) for process in (one, other)]
+    assert [it.result(LIMIT) for it in found if it is not None] == [7, 7]
+    gate = Gate()
+    unsaved = one.executor.submit(gate.wait, LIMIT)
+    assert unsaved.task is not None
+    assert one.executor.future(unsaved.task.id) is unsaved
+    assert other.executor.future(unsaved.task.id) is None
+    gate.set()
+    assert one.executor.future("nobody") is None
 
 
 def test_every_process_shows_the_same_record(one: Process, other: Process) -> None:
@@ -202,10 +221,13 @@ def test_a_key_is_read_where_that_is_possible(one: Process) -> None:
     assert [record and record.unique for record in found] == [Colour.RED, texts[1]]
 
 
-def test_who_is_there_is_listed(one: Process, other: Process, gate: Gate) -> None:
+def test_who_is_there_is_listed(
+    process: NewProcess, other: Process, gate: Gate
+) -> None:
     """Each process with what it does, until it has left."""
-    began = Gate()
+    began, one = Gate(), process()
     job = declare(one, lambda: began.set() or gate.wait(30))
+    one.serve()  # which tells others of its jobs; of later ones it tells with its lease
     future = job.submit()
     reached(began)
     [worker] = other.executor.workers()
@@ -317,6 +339,29 @@ def test_a_pause_outlives_the_process(process: NewProcess) -> None:
     assert later.executor.why(future.task.id).code == "paused"
     first.executor.resume("job")
     assert future.result(30) in (None, 1)  # of one process or the other
+
+
+def test_a_first_task_waits_until_the_pauses_are_known(
+    process: NewProcess, gate: Gate
+) -> None:
+    """A submit does not begin a task while another thread still reads the pauses."""
+    first, later = process(), process()
+    first.executor.pause(declare(first, lambda: None))
+    reading, paused = Gate(), later.store.paused
+    ran: list[int] = []
+    job = declare(later, lambda: ran.append(1))
+    slow = mock.Mock(side_effect=lambda: reading.set() or (gate.wait(30) and paused()))
+    with mock.patch.object(later.store, "paused", slow), ThreadPoolExecutor() as pool:
+        known = pool.submit(later.node.know_pauses)
+        reached(reading)
+        submitted = pool.submit(job.submit)
+        wait([submitted], 0.3)  # long enough to begin it
+        gate.set()
+        known.result(30)
+        future = submitted.result(30)
+    until(lambda: later.record(future).owner is None)
+    assert ran == []
+    first.executor.resume("job")
 
 
 def test_what_waits_here_is_given_to_the_store(one: Process, gate: Gate) -> None:
