@@ -1,4 +1,4 @@
-"""The dashboard is closed until the app opens it, and nobody else can send its forms."""
+"""The dashboard is closed until the app opens it; its forms are for its own pages."""
 
 from __future__ import annotations
 

@@ -317,7 +317,7 @@ def test_threads_need_a_right_of_their_own(
 def test_nothing_private_without_details(
     shop: Process, visitor: Visitor, allowed: set[str], gate: threading.Event
 ) -> None:
-    """Keys, meta, paths, messages, errors and tracebacks are for who has ``details``."""
+    """Keys, meta, paths, messages, errors, tracebacks: for who has ``details``."""
     begun = threading.Event()
 
     def work() -> None:

@@ -1,7 +1,7 @@
-"""Charts as SVG, made here: no script, no style attribute, a sentence for who cannot see.
+"""Charts as SVG, made here: no script, no style attribute, each with a sentence.
 
-Each takes plain numbers. Colours come from the classes in ``dashboard.css``. A drawing is
-stretched to the width of its place, so words stand beside it and not in it.
+Each takes plain numbers. Colours come from the classes in ``dashboard.css``. A drawing
+is stretched to the width of its place, so words stand beside it and not in it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def bars(found: t.Sequence[Bar], label: str) -> Markup:
 
 
 def timeline(spans: t.Sequence[Span], label: str) -> Markup:
-    """Draw spans below each other, on one scale from the first start to the last end."""
+    """Draw spans below each other, from the first start to the last end."""
     first = min((span.start for span in spans), default=0)
     length = max((span.end for span in spans), default=1) - first or 1
     drawn = [_span(span, i, first, length) for i, span in enumerate(spans)]

@@ -1,8 +1,8 @@
 """Forms that only our own pages can send.
 
 A browser says from where a form comes: ``Sec-Fetch-Site``, and over plain HTTP on a
-network, where it leaves that out, ``Origin``. Beside that each form has a signature over
-a random cookie of the dashboard and the hour. No session is needed.
+network, where it leaves that out, ``Origin``. Beside that each form has a signature
+over a random cookie of the dashboard and the hour. No session is needed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Forms:
 
     @property
     def token(self) -> str:
-        """The signature; the same for an hour, so that a page that stays is the same."""
+        """The signature; the same for an hour, so that a page stays the same."""
         hour = _hour()
         key = t.cast(t.Any, self._app.secret_key)
         return f"{hour}.{_signature(key, self._cookie, hour).decode()}"
@@ -86,7 +86,7 @@ class Forms:
         old = self._app.config.get("SECRET_KEY_FALLBACKS") or ()
         keys = [self._app.secret_key, *old]
         made = (_signature(t.cast(t.Any, key), self._sent, hour) for key in keys)
-        return any([hmac.compare_digest(one, signature.encode()) for one in made])
+        return any(hmac.compare_digest(one, signature.encode()) for one in made)
 
 
 def is_from_here(request: Request) -> bool:
