@@ -60,7 +60,7 @@ class Dashboard(Blueprint):
             self._add(route)
 
     def _add(self, route: Route) -> None:
-        """Answer at an address; for executors after the first one, below their names."""
+        """Answer at an address; for other executors than the first, below its name."""
 
         def view(which: str, **values: t.Any) -> Response:
             return self._answer(route, which, values)
