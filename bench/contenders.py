@@ -320,6 +320,22 @@ def started(side: str) -> Round:
 
 
 @measure
+def dashboard(side: str) -> Round:
+    """The slowest page of a dashboard beside a million tasks."""
+    import pages
+
+    return pages.pages(side)
+
+
+@measure
+def first_visit(side: str) -> Round:
+    """The bytes of a first visit to a dashboard."""
+    import pages
+
+    return pages.first_visit(side)
+
+
+@measure
 def beside_store(side: str) -> Round:
     """Submit to result of a task that is not saved, with a store or without."""
     import databases
