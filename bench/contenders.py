@@ -320,6 +320,22 @@ def started(side: str) -> Round:
 
 
 @measure
+def dashboard(side: str) -> Round:
+    """The slowest page of a dashboard beside a million tasks."""
+    import pages
+
+    return pages.pages(side)
+
+
+@measure
+def first_visit(side: str) -> Round:
+    """The bytes of a first visit to a dashboard."""
+    import pages
+
+    return pages.first_visit(side)
+
+
+@measure
 def beside_store(side: str) -> Round:
     """Submit to result of a task that is not saved, with a store or without."""
     import databases
@@ -706,6 +722,14 @@ def response(side: str) -> Round:
         return in_request(executor, lambda: _submitted(executor.submit))
     runner = asyncio.Runner()
     return in_request(executor, lambda: runner.run(_background_tasks()))
+
+
+@measure
+def status(side: str) -> Round:
+    """One answer of a gthread worker: the status of a task, or a bare view."""
+    import served
+
+    return served.answers(side)
 
 
 def _submitted(submit: Submit) -> float:

@@ -16,6 +16,7 @@ from .errors import NotCallable as NotCallable
 from .errors import NotUnique as NotUnique
 from .errors import PeriodicNotInstalled as PeriodicNotInstalled
 from .errors import QueueFull as QueueFull
+from .errors import StatusRefused as StatusRefused
 from .errors import SurfaceNotInstalled as SurfaceNotInstalled
 from .errors import TaskCancelled as TaskCancelled
 from .errors import TaskTimeout as TaskTimeout
@@ -128,6 +129,7 @@ __all__ = [
     "RetryRefused",
     "SchemaMismatch",
     "SessionRefused",
+    "StatusRefused",
     "StoreLocked",
     "StoreRefused",
     "StoreUnavailable",

@@ -31,8 +31,8 @@ class Attached:
         # First, so that no dispatcher that is made meanwhile is missed.
         self._fns.append((fn, weakref.WeakKeyDictionary()))
         for state in [*self._states.values()]:
-            if state.pid == os.getpid() and state._dispatcher is not None:
-                self.made(state._dispatcher)
+            if state.pid == os.getpid() and state.ready is not None:
+                self.made(state.ready)
 
     def made(self, dispatcher: Dispatcher) -> None:
         """Call all functions with a dispatcher that is new."""

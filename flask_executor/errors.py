@@ -326,6 +326,17 @@ class UnknownTask(LookupError):
         return type(self), (self.id,)
 
 
+class StatusRefused(RuntimeError):
+    """There can be no status URL for a task, because nobody could ask for it."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"No status URL was made: {reason}.")
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.reason,)
+
+
 class UnknownWorker(LookupError):
     """There is no process with that id that is alive."""
 

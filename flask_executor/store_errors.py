@@ -38,18 +38,21 @@ class KeyNotReadable(LookupError):
 
 
 class NoSecretKey(RuntimeError):
-    """The store needs a ``SECRET_KEY``, and the app has none."""
+    """Something is to be signed with a ``SECRET_KEY``, and the app has none."""
 
-    def __init__(self, app: str) -> None:
+    def __init__(
+        self, app: str, needs: str = "the store cannot sign what it saves"
+    ) -> None:
         self.app = app
+        self.needs = needs
         super().__init__(
-            f"The app {app!r} has no SECRET_KEY, so the store cannot sign what it"
-            " saves: set app.config['SECRET_KEY'] to the same random text in every"
-            " process, for example one that secrets.token_hex() made."
+            f"The app {app!r} has no SECRET_KEY, so {needs}: set"
+            " app.config['SECRET_KEY'] to the same random text in every process, for"
+            " example one that secrets.token_hex() made."
         )
 
     def __reduce__(self) -> tuple[t.Any, ...]:
-        return type(self), (self.app,)
+        return type(self), (self.app, self.needs)
 
 
 class PayloadRefused(ValueError):

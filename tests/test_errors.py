@@ -209,6 +209,11 @@ CASES: list[tuple[Exception, type[Exception], list[str]]] = [
         ["There is no task 'abc'", "executor.tasks()"],
     ),
     (
+        errors.StatusRefused("there is no request. Call it in a view"),
+        RuntimeError,
+        ["No status URL was made: there is no request. Call it in a view."],
+    ),
+    (
         errors.UnknownWorker("abc"),
         LookupError,
         ["There is no process 'abc', or it has ended", "executor.workers()"],

@@ -43,7 +43,7 @@ def codes(client: FlaskClient) -> tuple[int, int]:
 def test_ready(client: FlaskClient, executor: Executor) -> None:
     """A process is ready before its first task, and while it has room."""
     assert codes(client) == (200, 200)
-    assert executor._state()._dispatcher is None
+    assert executor._state().ready is None
     executor.submit(abs, -1).result(LIMIT)
     assert codes(client) == (200, 200)
 

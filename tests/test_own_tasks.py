@@ -102,6 +102,21 @@ def test_what_has_ended_is_known_while_its_future_is_stored(executor: Executor) 
     assert executor.tasks() == []
 
 
+def test_a_future_is_found_by_the_id_of_its_task(
+    executor: Executor, gate: Gate
+) -> None:
+    """As long as the task is known; then there is None."""
+    future = executor.submit(gate.wait, LIMIT)
+    stored = executor.submit_stored("key", int)
+    ids_of = [one.task.id for one in (future, stored) if one.task is not None]
+    assert [*map(executor.future, ids_of)] == [future, stored]
+    gate.set()
+    future.result(LIMIT)
+    until(lambda: executor.future(ids_of[0]) is None)
+    assert executor.future(ids_of[1]) is stored
+    assert executor.future("nobody") is None
+
+
 def test_an_error_that_cannot_be_shown_does_no_harm(executor: Executor) -> None:
     """The app's own exceptions may fail in their own text."""
 

@@ -83,6 +83,13 @@ class SharedTasks(Verbs):
         record = self._node.find("uid", id)
         return self._own().task(id) if record is None else record_of(record)
 
+    def future(self, id: str) -> TaskFuture[t.Any] | None:
+        """Return the future of one task, or None."""
+        record = self._node.find("uid", id)
+        if record is None:
+            return self._own().future(id)
+        return t.cast("TaskFuture[t.Any]", self._node.future_of(record))
+
     def counts(self, limit: int) -> dict[str, int]:
         """Return the number of tasks per state, each at most ``limit``."""
         return t.cast("dict[str, int]", self._node.store.counts(limit))
@@ -121,6 +128,10 @@ class SharedTasks(Verbs):
 
         Pauses.of(self._node.dispatcher).set(resume)
         self._node.wake()
+
+    def paused(self) -> list[str]:
+        """Return the names of the jobs that are paused."""
+        return t.cast("list[str]", self._node.store.paused())
 
     def why(self, id: str) -> Reason:
         """Return why a task does not run."""

@@ -86,6 +86,8 @@ class Node:
         """True if this process claims tasks of others."""
         self.label: str = ""
         """What people call this process."""
+        self.drain: t.Callable[[], object] | None = None
+        """Lets this process end, if it only runs saved tasks."""
         self._rest_when_empty()
         left = store, self.presence.lease, self.deliveries, self.settings.store_max_lost
         self.farewell: t.Any = weakref.finalize(self, say_goodbye, *left)

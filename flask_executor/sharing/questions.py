@@ -42,7 +42,16 @@ class Questions:
         :raises UnknownWorker: if it is not alive.
         :raises NoAnswer: if it does not answer in time.
         """
-        return [_stack(one) for one in self._ask(worker, "stacks", timeout)]
+        return [_stack(one) for one in self._ask(worker, "stacks", timeout) or ()]
+
+    def drain(self, worker: str, timeout: float | None = None) -> bool:
+        """Let a process end that only runs saved tasks, as SIGTERM does.
+
+        :return: False if it serves requests, too, or is a script; nothing happens then.
+        :raises UnknownWorker: if it is not alive.
+        :raises NoAnswer: if it does not answer in time.
+        """
+        return bool(self._ask(worker, "drain", timeout))
 
     def _ask(self, worker: str, what: str, timeout: float | None) -> t.Any:
         """Return what a process answers; it is asked again if that was lost."""
@@ -54,11 +63,11 @@ class Questions:
             if asks and not self._node.store.ask(worker, what):
                 raise UnknownWorker(worker)
             found: WorkerRecord | None = self._node.store.worker(worker)
+            answer = _loaded(None if found is None else found.answer)
+            if answer.get("what") == what:  # maybe the last that it has done
+                return answer.get("value")
             if found is None or found.state != "alive":
                 raise UnknownWorker(worker)
-            answer = _loaded(found.answer)
-            if answer.get("what") == what:
-                return answer.get("value") or []
             asks = found.ask is None
             if time.monotonic() >= deadline:
                 raise NoAnswer(f"{found.host}:{found.pid}", what, seconds)
@@ -69,11 +78,16 @@ class Questions:
 
         :param me: the id of this worker.
         """
-        value = None
+        node, drain = self._node, None
+        value: t.Any = None
         if what == "stacks":
-            found = own_stacks(self._node.dispatcher)[:_MOST]
+            found = own_stacks(node.dispatcher)[:_MOST]
             value = [dataclasses.asdict(one) for one in found]
-        self._node.store.answer(me, json.dumps({"what": what, "value": value}))
+        elif what == "drain":
+            value, drain = node.drain is not None, node.drain
+        node.store.answer(me, json.dumps({"what": what, "value": value}))
+        if drain is not None:  # after the answer: its lease ends with it
+            drain()
 
 
 def _loaded(answer: str | None) -> dict[str, t.Any]:

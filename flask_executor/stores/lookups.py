@@ -5,7 +5,15 @@ from __future__ import annotations
 import typing as t
 from abc import ABC, abstractmethod
 
-from .records import AttemptRecord, GroupRecord, Record, Schedule, Sealed, Stat
+from .records import (
+    AttemptRecord,
+    GroupRecord,
+    Record,
+    Schedule,
+    Sealed,
+    Stat,
+    State,
+)
 
 By = t.Literal["id", "uid", "key"]
 
@@ -69,6 +77,10 @@ class Lookups(ABC):
         limit: int = 10_000,
     ) -> int:
         """Return how many tasks :meth:`tasks` would find, at most ``limit``."""
+
+    @abstractmethod
+    def count_ended(self, state: State, older: float, limit: int = 10_000) -> int:
+        """Return how many tasks ended in a state so many seconds ago, or earlier."""
 
     @abstractmethod
     def count_keys(self) -> int:

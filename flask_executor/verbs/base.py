@@ -73,6 +73,10 @@ class Verbs(ABC):
         """Return one task, or None."""
 
     @abstractmethod
+    def future(self, id: str) -> TaskFuture[t.Any] | None:
+        """Return the future of one task, or None."""
+
+    @abstractmethod
     def count(self, wanted: Wanted) -> int:
         """Return how many tasks these are, at most ``wanted.limit``."""
 
@@ -95,6 +99,10 @@ class Verbs(ABC):
     @abstractmethod
     def resume(self, job: str) -> None:
         """Begin tasks of a job again."""
+
+    @abstractmethod
+    def paused(self) -> list[str]:
+        """Return the names of the jobs that are paused."""
 
     @abstractmethod
     def why(self, id: str) -> Reason:

@@ -92,6 +92,17 @@ class HasTasks(Watched):
         """
         return self._verbs().task(id)
 
+    def future(self, id: str) -> TaskFuture[t.Any] | None:
+        """Return the future of a task that :meth:`task` knows, or None.
+
+        If the task ended in another process, its result is read when it is first asked
+        for.
+
+        :param id: ``future.task.id``.
+        :raises StoreUnavailable: if the database is away.
+        """
+        return self._verbs().future(id)
+
     def counts(self, limit: int = 10_000) -> dict[str, int]:
         """Return how many tasks are in each state.
 
@@ -137,6 +148,13 @@ class HasTasks(Watched):
         :raises StoreUnavailable: if the database is away.
         """
         self._verbs().resume(self._name_of_job(job))
+
+    def paused(self) -> list[str]:
+        """Return the names of the jobs that are paused, in order.
+
+        :raises StoreUnavailable: if the database is away.
+        """
+        return self._verbs().paused()
 
     def why(self, id: str) -> Reason:
         """Return why a task does not run: a code, and a sentence.

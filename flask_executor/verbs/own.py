@@ -75,6 +75,11 @@ class OwnTasks(Verbs):
         found = self._find(id)
         return None if found is None else self._record(*found)
 
+    def future(self, id: str) -> TaskFuture[t.Any] | None:
+        """Return the future of one task, or None."""
+        found = self._find(id)
+        return None if found is None else found[1] or found[0].future
+
     def count(self, wanted: Wanted) -> int:
         """Return how many tasks these are, at most ``wanted.limit``."""
         return len(self.tasks(wanted))
@@ -102,6 +107,11 @@ class OwnTasks(Verbs):
     def resume(self, job: str) -> None:
         """Begin tasks of a job again."""
         Pauses.of(self._dispatcher).remove(job)
+
+    def paused(self) -> list[str]:
+        """Return the names of the jobs that are paused."""
+        pauses = self._dispatcher.pauses
+        return [] if pauses is None else sorted(pauses.names)
 
     def why(self, id: str) -> Reason:
         """Return why a task does not run."""

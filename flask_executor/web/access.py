@@ -9,8 +9,8 @@ import ipaddress
 import logging
 import typing as t
 
-from flask import Flask, Response
-from werkzeug.wrappers import Response as AnyResponse
+from flask import Flask
+from werkzeug.wrappers import Response
 
 from ..log import Log
 
@@ -20,7 +20,7 @@ keys, ``meta``, paths, messages, the texts of errors and tracebacks, ``stacks`` 
 threads do now, ``run`` for a tick of a periodic job by hand."""
 ACTIONS: tuple[str, ...] = t.get_args(Action)
 
-Answer = bool | AnyResponse
+Answer = bool | Response
 Authorize = t.Callable[[str], Answer]
 
 _FORWARDING = (
@@ -67,7 +67,7 @@ class Access:
             message = "authorize(%r) has raised, so the answer is no"
             Log(self._app).write(logging.ERROR, message, action, error=error)
             return False
-        if isinstance(found, bool | Response | AnyResponse):
+        if isinstance(found, bool | Response):
             return found
         message = (
             "authorize(%r) has returned a %s, so the answer is no:"

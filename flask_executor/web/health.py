@@ -61,7 +61,7 @@ def _answer(is_fine: bool) -> Response:
 
 
 def _takes_tasks(state: AppState) -> bool:
-    dispatcher = state._dispatcher
+    dispatcher = state.ready
     if dispatcher is None:  # it is made at first use
         return True
     limit = dispatcher.settings.max_pending

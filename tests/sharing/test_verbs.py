@@ -48,6 +48,23 @@ def ended(process: Process, *futures: t.Any) -> None:
         until(lambda f=future: process.record(f).finished)
 
 
+def test_every_process_has_the_future_of_an_id(one: Process, other: Process) -> None:
+    """It ends with the task, wherever that runs; what is not saved is found in its own
+    process alone.
+    """
+    declare(one, abs)
+    future = declare(other, abs).submit(-7)
+    found = [process.executor.future(future.task.id) for process in (one, other)]
+    assert [it.result(LIMIT) for it in found if it is not None] == [7, 7]
+    gate = Gate()
+    unsaved = one.executor.submit(gate.wait, LIMIT)
+    assert unsaved.task is not None
+    assert one.executor.future(unsaved.task.id) is unsaved
+    assert other.executor.future(unsaved.task.id) is None
+    gate.set()
+    assert one.executor.future("nobody") is None
+
+
 def test_every_process_shows_the_same_record(one: Process, other: Process) -> None:
     """Names, times, meta, source: what was given at submit, and what became of it."""
     job = declare(other, lambda x: x, name="shop.pay")

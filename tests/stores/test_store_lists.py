@@ -221,6 +221,7 @@ def read_everything(store: SqlStore, group: int) -> None:
     store.ahead(1)
     store.paused()
     store.is_locked(1)
+    store.count_ended("failed", 1.0)
     store.oldest_wait()
     store.groups()
     store.groups(before=9)

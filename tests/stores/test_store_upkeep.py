@@ -207,6 +207,19 @@ def test_what_has_ended_long_ago_is_removed(store: SqlStore, clock: HandClock) -
     assert state_of(store, open_one.id) == "running"
 
 
+def test_what_ended_long_ago_is_counted(store: Store, clock: HandClock) -> None:
+    """By its state and its age, up to a limit."""
+    join(store, "me")
+    for _ in range(3):
+        finish(store, running(store, "me"), "failed")
+        clock.advance(10)
+    running(store, "me")
+    ages = [store.count_ended("failed", age) for age in (0, 15, 20, 31)]
+    assert ages == [3, 2, 2, 0]
+    assert store.count_ended("failed", 0, limit=2) == 2
+    assert store.count_ended("succeeded", 0) == 0
+
+
 def test_pruning_takes_few_at_a_time(store: SqlStore, clock: HandClock) -> None:
     """A transaction removes at most the limit, oldest first, over all states."""
     join(store, "me")

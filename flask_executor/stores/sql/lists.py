@@ -68,6 +68,11 @@ class Lists:
         each = (_COUNT % (state, state) for state in OPEN + ENDS)
         counts = " UNION ALL ".join(each)
         self._counts = sql.text(counts)
+        self._count_ended = sql.text(
+            "SELECT COUNT(*) FROM (SELECT 1 FROM {task} {index} WHERE state = :state"
+            " AND finished IS NOT NULL AND finished <= {now} - :older LIMIT :n) AS t",
+            index=sql.indexed_by("task_ended"),
+        )
         self._keys = sql.text("SELECT COUNT(*) FROM {task} WHERE key IS NOT NULL")
         self._ahead = sql.text(
             "SELECT COUNT(*) FROM (SELECT 1 FROM {task} {ready} WHERE state = 'waiting'"
@@ -165,6 +170,11 @@ class Lists:
         found: dict[str, int] = {row[0]: row[1] for row in rows}
         found["waiting"] = min(limit, found["waiting"] + found.pop("held"))
         return found
+
+    def count_ended(self, db: Connection, state: str, older: float, limit: int) -> int:
+        """Return how many tasks ended in a state so many seconds ago, or earlier."""
+        values = {"state": state, "older": older, "n": limit}
+        return t.cast(int, self._sql.run(db, self._count_ended, None, **values)[0][0])
 
     def count_keys(self, db: Connection) -> int:
         """Return how many tasks have a key."""

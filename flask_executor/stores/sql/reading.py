@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 
 from ..base import By, Lookups
-from ..records import AttemptRecord, Record, Sealed
+from ..records import AttemptRecord, Record, Sealed, State
 from .core import Core
 from .lists import Lists
 from .locks import Locks
@@ -57,6 +57,10 @@ class SqlLookups(Core, Lookups):
     ) -> int:
         """Return how many tasks :meth:`tasks` would find, at most ``limit``."""
         return self._read(lambda db: self._lists.count(db, state, limit, filters))
+
+    def count_ended(self, state: State, older: float, limit: int = 10_000) -> int:
+        """Return how many tasks ended in a state so many seconds ago, or earlier."""
+        return self._read(lambda db: self._lists.count_ended(db, state, older, limit))
 
     def count_keys(self) -> int:
         """Return how many tasks have a key."""
