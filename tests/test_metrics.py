@@ -490,3 +490,14 @@ def test_without_the_library() -> None:
         "SurfaceNotInstalled flask_executor.metrics needs prometheus-client, which is"
         " not installed: run pip install 'Flask-Executor[metrics]'.\n"
     ), done.stderr
+
+
+def test_no_list_grows(counted: Executor, seen: Seen) -> None:
+    """What comes is counted in time, also if nobody asks."""
+    for _ in range(2_500):
+        counted.submit(int)
+    counts = t.cast(t.Any, counted._state().dispatcher.events._sinks[-1])
+    assert len(counts._came) <= 1_001
+    counted.shutdown()
+    assert seen.value("tasks_submitted_total", job="other") == 2_500
+    assert seen.ended("other") == {"succeeded": 2_500}

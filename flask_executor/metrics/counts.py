@@ -35,6 +35,18 @@ class Row:
 
     __slots__ = ("ended", "retried", "run", "runs", "submitted", "wait", "waits")
 
+    submitted: int
+    retried: int
+    ended: dict[str, int]
+    wait: float
+    """The sum of all waits."""
+    run: float
+    """The sum of all runs."""
+    waits: list[int]
+    """How many waits there are in each bucket."""
+    runs: list[int]
+    """How many runs there are in each bucket."""
+
     def __init__(self) -> None:
         self.clear()
 
@@ -43,9 +55,7 @@ class Row:
         self.submitted = self.retried = 0
         self.ended = dict.fromkeys(ENDS, 0)
         self.wait = self.run = 0.0
-        """Their sums."""
         self.waits, self.runs = [0] * (len(BOUNDS) + 1), [0] * (len(BOUNDS) + 1)
-        """How many there are in each bucket."""
 
     def add_run(self, task: t.Any, end: float) -> None:
         """Add an attempt, and before the first one how long the task has waited."""
