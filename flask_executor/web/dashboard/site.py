@@ -44,7 +44,7 @@ class Site:
         self.which = which
         self.executor: t.Any = executors[which]
         self.access = access
-        self.now = datetime.now(UTC)
+        self.now: datetime = datetime.now(UTC)
 
     def may(self, action: Action) -> bool:
         """Return True if this request may do something."""
