@@ -14,6 +14,7 @@ import weakref
 from flask import Flask
 from werkzeug.local import LocalProxy
 
+from .accepting import accept
 from .contexts import current_app
 from .dispatch import Dispatcher, Drained
 from .errors import ExecutorNotInitialized, InvalidName, NotCallable, UnsupportedOption
@@ -240,10 +241,10 @@ class Executor(HasPeriodicJobs, HasTasks):
         if self._overrides is not None and (found := self._overrides.take()):
             return found.accept(self, fn, args, kwargs)
         state = self._known_state() or self._state()
-        return state.accept(self, _NOTHING, fn, args, kwargs, key)
+        return accept(state, self, _NOTHING, fn, args, kwargs, key)
 
     def _accept(self, *call: t.Any, **more: t.Any) -> TaskFuture[t.Any]:
-        return (self._known_state() or self._state()).accept(self, *call, **more)
+        return accept(self._known_state() or self._state(), self, *call, **more)
 
     def _state(self) -> AppState:
         state = self._known_state()

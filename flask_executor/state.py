@@ -6,12 +6,10 @@ import os
 import threading
 import typing as t
 import weakref
-from functools import partial
 
 from flask import Flask
 
 from .app_config import (
-    done_callbacks,
     has_store,
     kind_of,
     read_settings,
@@ -19,25 +17,12 @@ from .app_config import (
     show_defaults,
 )
 from .app_config import propagate_exceptions_callback as propagate_exceptions_callback
-from .calls import Call, is_coroutine_function
-from .contexts import Snapshot, current_app, keep_uploads
+from .calls import is_coroutine_function
 from .dispatch import Dispatcher
-from .futures import Callback, FutureCollection, TaskFuture
-from .jobs import ExecutorJob
-from .options import Given, NoKey, Options
+from .futures import FutureCollection
+from .options import Given
 from .pools import CoroutinePool, pool_module
 from .settings import Settings, prefix_of
-from .task import Task
-
-
-class Keeper(t.Protocol):
-    """The parts of an executor that are the same for all its apps."""
-
-    _default_done_callbacks: list[Callback]
-
-    @property
-    def futures(self) -> FutureCollection: ...
-
 
 NewDispatcher = t.Callable[[Settings, str, Flask], Dispatcher]
 
@@ -83,7 +68,8 @@ class AppState:
         self._lock = threading.RLock()
         self._settings: Settings | None = None
         self._futures: FutureCollection | None = None
-        self._dispatcher: Dispatcher | None = None
+        self.ready: Dispatcher | None = None
+        """The dispatcher, if it is made already."""
 
     @classmethod
     def of(
@@ -152,17 +138,17 @@ class AppState:
     @property
     def dispatcher(self) -> Dispatcher:
         """The dispatcher, and with it the pool."""
-        return self._dispatcher or self._make_dispatcher()
+        return self.ready or self._make_dispatcher()
 
     def _make_dispatcher(self) -> Dispatcher:
         with self._lock:
-            if self._dispatcher is not None:
-                return self._dispatcher
+            if self.ready is not None:
+                return self.ready
             app, name = t.cast(Flask, self.app()), self._thread_name()
             made = self.new_dispatcher(self.settings, name, app)
             if self.settings.store is not None:
                 made.node = self._new_node(made, name)
-            self._dispatcher = made
+            self.ready = made
         # Not under the lock: it may import modules of the app.
         self._made(made)
         return made
@@ -177,150 +163,6 @@ class AppState:
 
         make = dispatcher.make_node or new_node
         return make(dispatcher, self._job_names, name, self._name)
-
-    def accept(
-        self,
-        executor: Keeper,
-        given: Given,
-        fn: t.Any,
-        args: t.Sequence[t.Any],
-        kwargs: dict[str, t.Any],
-        key: t.Any = NoKey,
-        job: ExecutorJob[..., t.Any] | None = None,
-        held_by: object = None,
-    ) -> TaskFuture[t.Any]:
-        """Accept a call; see :meth:`.Submitter._accept`.
-
-        :param executor: its callbacks are called, and its registry has the future.
-        """
-        # As the property, which is one call more in what everybody calls.
-        dispatcher = self._dispatcher or self._make_dispatcher()
-        if type(fn) is ExecutorJob:
-            # Of all its views, only the job that was declared pickles by its name.
-            job, fn = fn, fn.declared
-        options = dispatcher.defaults
-        if given or job is not None:
-            options = dispatcher.options_of(job, given)
-            key = options.key if key is NoKey else key
-            if dispatcher.node is not None and dispatcher.node.saves(options, key):
-                call = Call(fn, args, kwargs)
-                return self._save(executor, call, options, key, job, held_by)
-            job = None if job is None else job.declared
-            if options.unique is not None:
-                call = Call(fn, args, kwargs)
-                return self._accept_unique(executor, call, options, key, job, held_by)
-        elif dispatcher.node is not None and dispatcher.node.saves(options, key):
-            call = Call(fn, args, kwargs)
-            return self._save(executor, call, options, key, job, held_by)
-        future = self._new_future(key)
-        call = Call(fn, args, kwargs)
-        if key is NoKey:
-            self._submit(executor, future, call, options, job)
-        else:
-            self._submit_stored(executor, future, call, options, job, held_by)
-        return future
-
-    def _new_future(self, key: t.Any) -> TaskFuture[t.Any]:
-        app: t.Any = self.app()
-        return TaskFuture(app, None if key is NoKey else key)
-
-    def _save(
-        self,
-        executor: Keeper,
-        call: Call,
-        options: Options,
-        key: t.Any,
-        job: t.Any,
-        held_by: object,
-    ) -> TaskFuture[t.Any]:
-        """Accept a call whose task other processes know."""
-        dispatcher = self._dispatcher or self._make_dispatcher()
-        _ = self.futures  # which has the keys of this process alone, too
-        callbacks = done_callbacks(executor, dispatcher.settings)
-        accept = dispatcher.node.accepting_for(options).accept
-        future = accept(call, options, key, job, callbacks, held_by)
-        return t.cast("TaskFuture[t.Any]", future)
-
-    def _accept_unique(
-        self,
-        executor: Keeper,
-        call: Call,
-        options: Options,
-        key: t.Any,
-        job: t.Any,
-        held_by: object,
-    ) -> TaskFuture[t.Any]:
-        """Accept a call if its ``unique`` value is free; see :mod:`.dispatch.uniques`.
-
-        The value comes before the key: who wants the task there is gets it, whatever
-        the keys.
-        """
-        dispatcher = self._dispatcher or self._make_dispatcher()
-        future = self._new_future(key)
-        found = dispatcher.uniques.register(dispatcher.register, future, call, options)
-        if found is not future:
-            return found
-
-        def store() -> None:
-            executor.futures.reserve(key, future, instead_of=held_by)
-            executor.futures.add(key, future)
-
-        store_if = None if key is NoKey else store
-        try:
-            self._submit(executor, future, call, options, job, store_if, future.task)
-        except BaseException:
-            executor.futures.discard(key, future)
-            raise
-        return future
-
-    def _submit_stored(
-        self,
-        executor: Keeper,
-        future: TaskFuture[t.Any],
-        call: Call,
-        options: Options,
-        job: t.Any,
-        held_by: object,
-    ) -> None:
-        key, futures = future.key, executor.futures
-        futures.reserve(key, future, instead_of=held_by)
-        try:
-            store = partial(futures.add, key, future)
-            self._submit(executor, future, call, options, job, store)
-        except BaseException:
-            futures.discard(key, future)
-            raise
-
-    def _submit(
-        self,
-        executor: Keeper,
-        future: TaskFuture[t.Any],
-        call: Call,
-        options: Options,
-        job: t.Any,
-        store: t.Callable[[], object] | None = None,
-        task: Task | None = None,
-    ) -> None:
-        """Take the context of a call, and dispatch it.
-
-        :param store: hands the future to others, once it can be cancelled.
-        :param task: its task, if that is registered already.
-        """
-        dispatcher = self._dispatcher or self._make_dispatcher()
-        task = task or dispatcher.register(future, call, options)
-        try:
-            if store is not None:
-                store()
-            if not dispatcher.pool.runs_in_caller or current_app() is None:
-                call.snapshot = Snapshot.take(future.app, copy_g=dispatcher.g_carried)
-                if call.args or call.kwargs:
-                    call.args = keep_uploads(call.args)
-                    call.kwargs = keep_uploads(call.kwargs)
-            callbacks = done_callbacks(executor, dispatcher.settings)
-            dispatcher.submit(task, callbacks, job=job)
-        except BaseException:
-            dispatcher.withdraw(task)
-            raise
 
     def check_job(self, fn: t.Any) -> None:
         """Refuse a job that no worker of this app's pool could import."""
@@ -347,8 +189,8 @@ class AppState:
 
     def retire(self) -> None:
         """Accept nothing more, if anything was accepted."""
-        if self._dispatcher is not None:
-            self._dispatcher.shutdown(wait=False, cancel_futures=False)
+        if self.ready is not None:
+            self.ready.shutdown(wait=False, cancel_futures=False)
 
     def _thread_name(self) -> str:
         return f"{self._name}-executor" if self._name else "executor"

@@ -65,7 +65,7 @@ def clock(app: Flask, executor: Executor) -> StepClock:
     executor.init_app(app)
     clock = StepClock()
     state = executor._state()
-    state._dispatcher = Dispatcher(state.settings, "executor", app, clock)
+    state.ready = Dispatcher(state.settings, "executor", app, clock)
     return clock
 
 
@@ -482,7 +482,7 @@ def test_a_process_that_serves_runs_them(serving: Flask) -> None:
     ran = threading.Event()
     serving.testing = True
     served(serving)
-    assert executor._state()._dispatcher is None
+    assert executor._state().ready is None
     serving.testing = False
     served(serving)
     assert ran.wait(LIMIT)

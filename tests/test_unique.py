@@ -248,7 +248,7 @@ def test_a_call_for_no_process_frees_it(app: Flask, executor: Executor) -> None:
 def test_a_context_that_cannot_be_taken_frees_it(executor: Executor) -> None:
     """What fails while the context is taken leaves the value free, and the key."""
     with (
-        mock.patch("flask_executor.state.Snapshot.take", side_effect=OSError),
+        mock.patch("flask_executor.accepting.Snapshot.take", side_effect=OSError),
         pytest.raises(OSError),
     ):
         one(executor).submit_stored("k", echo)
@@ -486,7 +486,7 @@ def test_replacing_one_that_is_being_submitted(executor: Executor) -> None:
         assert go_on.wait(LIMIT)
 
     with ThreadPoolExecutor(1) as thread:
-        with mock.patch("flask_executor.state.Snapshot.take", side_effect=slow):
+        with mock.patch("flask_executor.accepting.Snapshot.take", side_effect=slow):
             submitting = thread.submit(one(executor).submit, ran.append, 1)
             assert reached.wait(LIMIT)
         shared = one(executor, "return").submit(echo)

@@ -56,8 +56,8 @@ class Planning:
         self._plans[plan.name] = plan
         for app, state in [*self._executor._states.items()]:
             self._listen(app)
-            if state.pid == os.getpid() and state._dispatcher is not None:
-                self._changed(state._dispatcher, plan)
+            if state.pid == os.getpid() and state.ready is not None:
+                self._changed(state.ready, plan)
 
     def init_app(self, app: Flask) -> None:
         """Check the config of an app, and wait for its first request.

@@ -161,8 +161,8 @@ def _replaced(state: t.Any, dispatcher: t.Any = None, futures: t.Any = None) -> 
 
     With a store, the futures belong to the dispatcher.
     """
-    before = state._dispatcher, state._futures
-    state._dispatcher = dispatcher
+    before = state.ready, state._futures
+    state.ready = dispatcher
     if state._settings is not None and state._settings.store is not None:
         state._futures = futures
     return before

@@ -29,7 +29,7 @@ def app(tmp_path: Path) -> Flask:
 def executor(app: Flask) -> t.Iterator[Executor]:
     executor = Executor(app)
     yield executor
-    if (dispatcher := executor._states[app]._dispatcher) is not None:
+    if (dispatcher := executor._states[app].ready) is not None:
         dispatcher.leave()
 
 
@@ -39,7 +39,7 @@ def serve(app: Flask) -> None:
 
 def node_of(app: Flask, executor: Executor) -> t.Any:
     """What ties the executor to its store, or None if nothing has used it."""
-    dispatcher = executor._states[app]._dispatcher
+    dispatcher = executor._states[app].ready
     return None if dispatcher is None else dispatcher.node
 
 

@@ -11,12 +11,15 @@ import sys
 import tempfile
 import threading
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from limits import LIMIT
-from sqlalchemy import create_engine
+from sqlalchemy import Engine, create_engine
 from stores import done, has_succeeded, in_child, insert, join, new
 
 from flask_executor.stores.errors import (
@@ -79,6 +82,25 @@ def test_a_relative_path_begins_in_the_folder(stores: NewStore, tmp_path: Path) 
     folder = tmp_path / "instance"
     insert(stores("sqlite:///tasks.db", folder=folder), new())
     assert (folder / "tasks.db").exists()
+
+
+def test_two_threads_share_an_engine(url: str) -> None:
+    """Threads that need the database first at the same time use one engine, so that
+    none stays behind with its connections open.
+    """
+    shared, made = database.Database(url), []
+    both = threading.Barrier(2)
+
+    def slow(*args: t.Any) -> Engine:
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.3)  # the other thread may come here, too
+        made.append(create_engine(url))
+        return made[-1]
+
+    with mock.patch.object(database, "_make_engine", slow), ThreadPoolExecutor() as two:
+        got = [two.submit(lambda: shared.engine) for _ in range(2)]
+        assert got[0].result(LIMIT) is got[1].result(LIMIT)
+    assert len(made) == 1
 
 
 def test_an_engine_names_a_database(url: str, stores: NewStore) -> None:

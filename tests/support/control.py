@@ -81,10 +81,10 @@ def with_clock(executor: Executor) -> HandClock:
     """Have an executor that has not begun yet use a clock moved by hand."""
     clock = HandClock()
     state = executor._state()
-    assert state._dispatcher is None
+    assert state.ready is None
     app = t.cast(Flask, state.app())
     dispatcher = Dispatcher(state.settings, state._thread_name(), app, clock)
-    state._dispatcher = dispatcher
+    state.ready = dispatcher
     return clock
 
 

@@ -16,6 +16,7 @@ import contextlib
 import os
 import random
 import sqlite3
+import threading
 import time
 import typing as t
 
@@ -71,18 +72,27 @@ class Database:
             self.uses = Uses(self._close_idle)
         self._pid = 0
         self._engine: Engine
+        self._locks: dict[int, threading.Lock] = {}
+        """A lock for each process: after a fork, that of the parent may stay locked."""
 
     @property
     def engine(self) -> Engine:
-        """The engine of this process."""
-        if self._pid != os.getpid():
-            if self._pid:
-                _inherited.append(self._engine.pool)
-                if self._given is not None:
-                    self._given.dispose(close=False)
-            self._engine = self._make_engine()
-            self._pid = os.getpid()
+        """The engine of this process; it is made at first use."""
+        pid = os.getpid()
+        if self._pid != pid:
+            with self._locks.setdefault(pid, threading.Lock()):
+                if self._pid != pid:  # otherwise another thread has just made it
+                    self._leave_to_parent()
+                    self._engine = self._make_engine()
+                    self._pid = pid
         return self._engine
+
+    def _leave_to_parent(self) -> None:
+        """Let go of the connections of the process that this was forked from."""
+        if self._pid:
+            _inherited.append(self._engine.pool)
+            if self._given is not None:
+                self._given.dispose(close=False)
 
     def _make_engine(self) -> Engine:
         if self._given is None:
