@@ -141,7 +141,7 @@ def bad_class(name: str) -> type[Exception]:
 
 
 def fill(shop: Process, gate: threading.Event, words: t.Sequence[str]) -> list[str]:
-    """Have tasks whose every text is one of these words; the ids of the tasks."""
+    """Run tasks whose every text is one of these words; the ids of the tasks."""
     begun, futures = threading.Semaphore(0), []
 
     def work(word: str) -> None:

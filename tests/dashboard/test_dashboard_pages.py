@@ -519,6 +519,19 @@ def test_each_executor_has_its_pages(app: Flask) -> None:
         name.shutdown()
 
 
+def test_addresses_are_those_that_the_browser_sees(
+    app: Flask, executor: Executor
+) -> None:
+    """Below a prefix of a proxy, too; and a page asks for itself with its filters."""
+    app.register_blueprint(Dashboard(executor, authorize=everything))
+    under = {"SCRIPT_NAME": "/shop"}
+    path = "/tasks?job=a%20b%26c"
+    html = Visitor(app).get(path, environ_overrides=under).text
+    assert f'hx-get="/shop/executor{path}"' in html
+    addresses = re.findall(r'(?:href|src|action)="(/[^"]*)"', html)
+    assert all(one.startswith("/shop/executor/") for one in addresses)
+
+
 def test_long_texts_are_cut(app: Flask, executor: Executor) -> None:
     """A page shows the begin and the end of a text of megabytes."""
     app.register_blueprint(Dashboard(executor, authorize=everything))

@@ -94,7 +94,7 @@ def is_from_here(request: Request) -> bool:
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:
         return site == "same-origin"
-    return request.headers.get("Origin") == request.host_url.rstrip("/")
+    return request.headers.get("Origin") == f"{request.scheme}://{request.host}"
 
 
 def _signature(key: str | bytes, cookie: str, hour: int) -> bytes:

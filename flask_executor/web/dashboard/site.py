@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing as t
 from datetime import UTC, datetime
 from functools import cached_property
+from urllib.parse import urlsplit
 
 from flask import current_app, request, url_for
 
@@ -44,7 +45,7 @@ class Site:
         self.which = which
         self.executor: t.Any = executors[which]
         self.access = access
-        self.now = datetime.now(UTC)
+        self.now: datetime = datetime.now(UTC)
 
     def may(self, action: Action) -> bool:
         """Return True if this request may do something."""
@@ -76,8 +77,9 @@ class Site:
 
     @property
     def here(self) -> str:
-        """The page that was asked for, with its parameters."""
-        return request.full_path.removesuffix("?") if request.args else request.path
+        """The address that was asked for: its path and parameters, as they are sent."""
+        parts = urlsplit(request.url)
+        return f"{parts.path}?{parts.query}" if parts.query else parts.path
 
     @property
     def page(self) -> str:

@@ -37,7 +37,7 @@ def view(site: Site) -> Response:
 
 
 def filters(asks: t.Callable[[str], str | None]) -> dict[str, str]:
-    """Return the filters that are set, by name; a state that does not exist is none."""
+    """Return the filters that are set; a state that does not exist is left out."""
     found = {name: value for name in FILTERS if (value := asks(name)) is not None}
     if found.get("state", STATES[0]) not in STATES:
         del found["state"]
