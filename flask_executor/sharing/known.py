@@ -129,6 +129,10 @@ class SharedTasks(Verbs):
         Pauses.of(self._node.dispatcher).set(resume)
         self._node.wake()
 
+    def paused(self) -> list[str]:
+        """Return the names of the jobs that are paused."""
+        return t.cast("list[str]", self._node.store.paused())
+
     def why(self, id: str) -> Reason:
         """Return why a task does not run."""
         task = live_task(self._node.dispatcher, id)

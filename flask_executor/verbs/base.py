@@ -101,6 +101,10 @@ class Verbs(ABC):
         """Begin tasks of a job again."""
 
     @abstractmethod
+    def paused(self) -> list[str]:
+        """Return the names of the jobs that are paused."""
+
+    @abstractmethod
     def why(self, id: str) -> Reason:
         """Return why a task does not run."""
 

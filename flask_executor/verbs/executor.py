@@ -149,6 +149,13 @@ class HasTasks(Watched):
         """
         self._verbs().resume(self._name_of_job(job))
 
+    def paused(self) -> list[str]:
+        """Return the names of the jobs that are paused, in order.
+
+        :raises StoreUnavailable: if the database is away.
+        """
+        return self._verbs().paused()
+
     def why(self, id: str) -> Reason:
         """Return why a task does not run: a code, and a sentence.
 

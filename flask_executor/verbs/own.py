@@ -108,6 +108,11 @@ class OwnTasks(Verbs):
         """Begin tasks of a job again."""
         Pauses.of(self._dispatcher).remove(job)
 
+    def paused(self) -> list[str]:
+        """Return the names of the jobs that are paused."""
+        pauses = self._dispatcher.pauses
+        return [] if pauses is None else sorted(pauses.names)
+
     def why(self, id: str) -> Reason:
         """Return why a task does not run."""
         task = live_task(self._dispatcher, id)

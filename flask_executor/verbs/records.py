@@ -66,7 +66,8 @@ class TaskRecord:
     parent: str | None = None
     """The id of the task that submitted it."""
     source: dict[str, str] | None = None
-    """The request that submitted it: ``method``, ``path`` and ``endpoint``."""
+    """The request that submitted it: ``method``, ``path`` and ``endpoint``, as far as
+    there was one. With tracing, ``traceparent``, too."""
     retried_from: str | None = None
     """The id of the task of which it is a repetition: see :meth:`.Executor.retry`."""
     error_class: str | None = None

@@ -416,3 +416,21 @@ def test_signals_tell_of_one_submit(one: Process) -> None:
         future = one.job(work, retry=Retry(attempts=2, delay=0.01)).submit()
         future.result(LIMIT)
     assert seen == [future.task.id]
+
+
+def test_the_submitter_tells_of_what_others_run(one: Process, other: Process) -> None:
+    """A task that waits for its time as a row is submitted where that was, once."""
+    from flask_executor import task_submitted
+
+    seen = []
+
+    def note(sender: object, **what: t.Any) -> None:
+        seen.append((sender, what["task"].id))
+
+    one.job(lambda: None)
+    job = other.job(lambda: None)
+    with task_submitted.connected_to(note):
+        future = job.using(delay=0.01).submit()
+        assert seen == [(other.app, future.task.id)]
+        future.result(LIMIT)
+    assert len(seen) == 1
