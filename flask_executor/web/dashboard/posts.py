@@ -17,6 +17,8 @@ from flask import Flask, Request
 from itsdangerous import Signer
 from werkzeug.wrappers import Response
 
+from ..origins import is_from_elsewhere
+
 COOKIE = "flask_executor_dashboard"
 HOURS = 12
 """How long a form can be sent."""
@@ -90,11 +92,12 @@ class Forms:
 
 
 def is_from_here(request: Request) -> bool:
-    """Return True if the browser says that a page of this very site sends this."""
-    site = request.headers.get("Sec-Fetch-Site")
-    if site is not None:
-        return site == "same-origin"
-    return request.headers.get("Origin") == f"{request.scheme}://{request.host}"
+    """Return True if the browser says that a page of this very site sends this.
+
+    Who says nothing is refused here: only our own pages have forms.
+    """
+    says = any(name in request.headers for name in ("Sec-Fetch-Site", "Origin"))
+    return says and not is_from_elsewhere(request)
 
 
 def _signature(key: str | bytes, cookie: str, hour: int) -> bytes:
