@@ -138,6 +138,19 @@ STORE = [
 ]
 
 SURFACES = [
+    Row(
+        "submit, every surface imported, none used",
+        *("surface", "imported", "plain", 1.02, 1.0, 30, 3),
+    ),
+    Row(
+        "with metrics, against without and 2 us",
+        *("surface", "metrics", "and 2 us", 1.0, 0.95, 30, 3),
+    ),
+    Row(
+        "in multiprocess mode, against without and 5 us",
+        *("surface", "multiprocess", "and 5 us", 1.0, 0.9, 30, 3),
+    ),
+    Row("with tracing, no provider", "surface", "tracing", "plain", rounds=9),
     Row("status as JSON, against a bare view", "status", "ours", "bare", 1.65, 1.4, 9),
     *on_each(
         "a million ended: slowest page, {}, against 50 ms",

@@ -17,6 +17,7 @@ from .errors import NotUnique as NotUnique
 from .errors import PeriodicNotInstalled as PeriodicNotInstalled
 from .errors import QueueFull as QueueFull
 from .errors import StatusRefused as StatusRefused
+from .errors import SurfaceNotInstalled as SurfaceNotInstalled
 from .errors import TaskCancelled as TaskCancelled
 from .errors import TaskTimeout as TaskTimeout
 from .errors import UnknownOption as UnknownOption
@@ -132,6 +133,7 @@ __all__ = [
     "StoreLocked",
     "StoreRefused",
     "StoreUnavailable",
+    "SurfaceNotInstalled",
     "Task",
     "TaskCancelled",
     "TaskForgotten",

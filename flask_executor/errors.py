@@ -159,6 +159,22 @@ class PeriodicNotInstalled(ImportError):
         return type(self), ()
 
 
+class SurfaceNotInstalled(ImportError):
+    """The library that a part of this package needs is not installed."""
+
+    def __init__(self, extra: str, library: str) -> None:
+        self.extra = extra
+        self.library = library
+        super().__init__(
+            f"flask_executor.{extra} needs {library}, which is not installed: run"
+            f" pip install 'Flask-Executor[{extra}]'.",
+            name=library,
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.extra, self.library)
+
+
 class UnknownOption(TypeError):
     """An option was given that does not exist."""
 

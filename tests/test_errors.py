@@ -48,6 +48,14 @@ CASES: list[tuple[Exception, type[Exception], list[str]]] = [
         ["executor.cron needs croniter", "pip install 'Flask-Executor[periodic]'"],
     ),
     (
+        errors.SurfaceNotInstalled("metrics", "prometheus-client"),
+        ImportError,
+        [
+            "flask_executor.metrics needs prometheus-client",
+            "pip install 'Flask-Executor[metrics]'",
+        ],
+    ),
+    (
         errors.CallNotPicklable("m.f", "it is local"),
         pickle.PicklingError,
         ["m.f", "it is local", "top level"],

@@ -24,6 +24,7 @@ from flask_executor import (
     TaskRecord,
     UnknownTask,
     UnknownWorker,
+    bulk,
     current_task,
 )
 
@@ -171,7 +172,7 @@ def test_this_process_is_the_only_worker(executor: Executor, gate: Gate) -> None
     fill(executor, gate)
     waiting = executor.submit(int)
     [worker] = executor.workers()
-    assert (worker.type, worker.slots, worker.busy, worker.queue) == ("thread", 4, 4, 1)
+    assert (worker.pool, worker.slots, worker.busy, worker.queue) == ("thread", 4, 4, 1)
     assert worker.alive_until is None
     assert waiting.task.state == "waiting"
 
@@ -378,11 +379,12 @@ def test_stacks_of_this_process(executor: Executor, gate: Gate) -> None:
     late = executor.using(timeout=0.01, name="late").submit(hold, began, gate)
     reached(began)
     until(late.done)
+    # A task has begun a moment before it waits.
+    until(lambda: "in hold\n    gate.wait(LIMIT)" in executor.stacks()[0].stack)
     found = executor.stacks()
     tasks = [(one.task_name, one.overran) for one in found]
     assert tasks[:3] == [("late", True), ("long", False), (None, False)]
     assert found[0].task_id == late.task.id
-    assert "in hold\n    gate.wait(LIMIT)" in found[0].stack
     assert "MainThread" in [one.thread for one in found[2:]]
     [worker] = executor.workers()
     assert executor.stacks(worker.id)[0].task_id == late.task.id
@@ -427,6 +429,25 @@ def test_what_needs_a_store_is_empty(executor: Executor) -> None:
     executor.group("g").map(int, range(3))
     assert executor.statistics() == []
     assert executor.groups() == []
+
+
+def test_many_are_cancelled_at_once(
+    executor: Executor, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if a task that was cancelled is known no more."""
+    monkeypatch.setattr(bulk, "_BATCH", 2)
+    long = fill(executor, gate)
+    waiting = [executor.submit(int) for _ in range(5)]
+    assert bulk.count(executor, "cancel", state="waiting") == 5
+    assert bulk.apply(executor, "cancel", state="waiting") == (5, 0, 5, ())
+    assert all(future.cancelled() for future in waiting)
+    assert not any(future.done() for future in long)
+    bad = executor.submit_stored("k", int, "x")
+    gate.set()
+    assert isinstance(bad.exception(LIMIT), ValueError)
+    applied = bulk.apply(executor, "retry")
+    assert (applied.done, applied.unchanged) == (0, 1)
+    assert "it is not saved" in applied.reasons[0]
 
 
 def test_no_store_is_imported() -> None:

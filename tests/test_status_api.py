@@ -224,6 +224,41 @@ def test_a_result_that_cannot_be_shown(
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_a_result_that_is_no_json(
+    app: Flask, executor: Executor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is treated like a ``result`` that raises, in each form."""
+    site(executor, app, result=lambda found: object())
+    client, answer = start(app, lambda: after(executor, int))
+    for headers in ({}, HTMX, PAGE, EVENTS):
+        assert client.get(answer.location, headers=headers).status_code == 200
+    assert client.get(answer.location).json["result"] is None
+    assert "object is not JSON serializable" in caplog.text
+
+
+def test_halves_of_characters(app: Flask, executor: Executor, held: Held) -> None:
+    """The name of a file that is no text can be in a progress message or a result."""
+    site(executor, app, result=lambda found: found)
+    t.cast(t.Any, app.json).ensure_ascii = False
+    began = threading.Event()
+
+    def work() -> str:
+        report(1, 2, "reads \udcff.csv")
+        began.set()
+        held()
+        return "wrote \udcff.csv"
+
+    client, answer = start(app, lambda: executor.submit(work))
+    assert began.wait(LIMIT)
+    for word in ("reads", "wrote"):
+        for headers in ({}, HTMX, PAGE, EVENTS):
+            found = client.get(answer.location, headers=headers)
+            assert (found.status_code, f"{word} ?.csv" in found.text) == (200, True)
+        held.gate.set()
+        waiting = {"headers": {"Prefer": "wait=20"}, "environ_overrides": THREADS}
+        client.get(answer.location, **waiting)
+
+
 def test_a_path_as_a_result_is_a_link(app: Flask, executor: Executor) -> None:
     """A path of this app is a link in HTML; nothing else is."""
     site(executor, app, result=str)
@@ -526,21 +561,28 @@ def test_cancel(app: Flask, executor: Executor, held: Held) -> None:
     is a conflict.
     """
     site(executor, app)
-    client, running = start(app, lambda: executor.submit(held.stoppable))
+    client, running = start(app, lambda: executor.submit(held))
     assert held.began.wait(LIMIT)
     for method in ("DELETE", "POST"):
         found = client.open(running.location, method=method)
-        if found.status_code != 409:  # it may have stopped by now
-            assert found.status_code == 202
-            assert found.json["cancel_requested"]
+        assert (found.status_code, found.json["cancel_requested"]) == (202, True)
         waiting = start(app, lambda: executor.using(delay=600).submit(int), client)[1]
         found = client.open(waiting.location, method=method)
         assert (found.status_code, found.json["state"]) == (200, "cancelled")
         found = client.open(waiting.location, method=method)
         assert (found.status_code, found.mimetype) == (409, "application/problem+json")
         assert found.json["title"] == "Conflict"
+
+
+def test_a_task_that_can_stop(app: Flask, executor: Executor, held: Held) -> None:
+    """What asks if it should stop ends as cancelled, and nobody says that it failed."""
+    site(executor, app)
+    client, answer = start(app, lambda: executor.submit(held.stoppable))
+    assert held.began.wait(LIMIT)
+    assert client.delete(answer.location).status_code in (200, 202)  # it may be quick
     waiting = {"headers": {"Prefer": "wait=20"}, "environ_overrides": THREADS}
-    assert client.get(running.location, **waiting).json["state"] == "cancelled"
+    found = client.get(answer.location, **waiting).json
+    assert (found["state"], found["error"]) == ("cancelled", None)
 
 
 def test_cancel_by_a_form(app: Flask, executor: Executor, held: Held) -> None:

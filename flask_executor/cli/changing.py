@@ -27,11 +27,11 @@ def _changing(fn: t.Callable[..., None]) -> t.Callable[..., None]:
 def cancel(
     executor: t.Any, out: Out, wanted: t.Any, tasks: tuple[str, ...], yes: bool
 ) -> None:
-    """Cancel tasks: one or more ids or keys, or all that filters name.
+    """Cancel some tasks, or all that filters name.
 
-    What waits is cancelled at once, what runs is asked to stop. With filters this says
-    how many these are, and changes nothing without --yes. It goes through 10,000 at
-    most.
+    Give ids or keys, or filters. What waits is cancelled at once, what runs is asked to
+    stop. With filters this says how many these are, and changes nothing without --yes.
+    It goes through 10,000 at most.
     """
     _change(executor, out, "cancel", wanted, tasks, yes)
 
@@ -41,11 +41,11 @@ def cancel(
 def retry(
     executor: t.Any, out: Out, wanted: t.Any, tasks: tuple[str, ...], yes: bool
 ) -> None:
-    """Run tasks again that have ended: one or more ids or keys, or what filters name.
+    """Run tasks again that have ended: some, or all that match.
 
-    Each becomes a new task. Without --state these are the ones that have failed, timed
-    out or were interrupted. With filters this says how many these are, and changes
-    nothing without --yes. It goes through 10,000 at most.
+    Give ids or keys, or filters. Each becomes a new task. Without --state these are the
+    ones that have failed, timed out or were interrupted. With filters this says how
+    many these are, and changes nothing without --yes. It goes through 10,000 at most.
     """
     _change(executor, out, "retry", wanted, tasks, yes)
 
@@ -120,7 +120,8 @@ def _tell_number(out: Out, action: str, found: int) -> None:
     matches = "matches" if found == 1 else "match"
     lines = [f"{number(found, 'task')}{or_more} {matches}."]
     if found:
-        lines.append(f"Nothing was changed: add --yes to {action} them.")
+        them = "it" if found == 1 else "them"
+        lines.append(f"Nothing was changed: add --yes to {action} {them}.")
     out.tell({"matched": found, "done": 0}, *lines)
     if found:
         raise SystemExit(NO)

@@ -37,7 +37,6 @@ _CODES: dict[type[Exception], int] = {
     InvalidOption: USAGE,
     ValueError: NO,
     RuntimeError: NO,
-    ConnectionError: NO,
 }
 """What ends a command with its text, and with which code: the first that fits."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import typing as t
+from datetime import datetime
 
 import click
 
@@ -71,9 +72,10 @@ def _row(one: TaskRecord) -> tuple[str, ...]:
 @click.argument("task")
 @verb()
 def show(executor: t.Any, out: Out, task: str) -> None:
-    """Show all that is known of a task: give its id, or its key if that is a text.
+    """Show all that is known of a task.
 
-    Its arguments and its result are not shown.
+    Give its id, or its key if that is a text. Its arguments and its result are not
+    shown.
     """
     id = id_of(executor, task)
     record, attempts = executor.task(id), executor.attempts(id)
@@ -102,6 +104,8 @@ def _described(out: Out, record: TaskRecord) -> t.Iterator[str]:
             text = escaped(json.dumps(value, ensure_ascii=False))
         elif name in ("key", "unique"):
             text = escaped(repr(value))
+        elif isinstance(value, datetime):
+            text = f"{value:%Y-%m-%d %H:%M:%S} UTC"
         else:
             text = escaped(value)
         yield f"{name:16}{text}"
@@ -123,7 +127,10 @@ def _attempt(one: AttemptInfo) -> str:
 @click.argument("task")
 @verb()
 def why(executor: t.Any, out: Out, task: str) -> None:
-    """Say in a sentence why a task does not run: give its id, or its key."""
+    """Say why a task does not run.
+
+    Give its id, or its key if that is a text.
+    """
     id = id_of(executor, task)
     reason = executor.why(id)
     facts = {"code": reason.code, "sentence": reason.sentence, "facts": reason.facts}

@@ -27,9 +27,10 @@ _timeout = click.option(
 def stacks(
     executor: t.Any, out: Out, processes: tuple[str, ...], timeout: float | None
 ) -> None:
-    """Show what the threads of processes do: all, or some by id, name or HOST:PID.
+    """Show what the threads of processes do.
 
-    A process answers when it renews its lease, within 5 seconds by default.
+    These are all processes, or those that you name: by id, name or HOST:PID. A process
+    answers when it renews its lease, within 5 seconds by default.
     """
     silent = 0
     for worker in _chosen(executor, processes):
@@ -71,10 +72,11 @@ def drain(
     everyone: bool,
     timeout: float | None,
 ) -> None:
-    """Let dedicated workers end as SIGTERM does: by id, name or HOST:PID, or --all.
+    """Let dedicated workers end, as SIGTERM does.
 
-    What runs there has EXECUTOR_DRAIN_TIMEOUT seconds, the rest goes back to the store.
-    A process that serves requests is left as it is: stop it with its server.
+    Name them by id, name or HOST:PID, or give --all. What runs there has
+    EXECUTOR_DRAIN_TIMEOUT seconds, the rest goes back to the store. A process that
+    serves requests is left as it is: stop it with its server.
     """
     if bool(processes) == everyone:
         raise click.UsageError("Give either processes, or --all.")

@@ -56,18 +56,23 @@ class Overview(t.NamedTuple):
             for state, number in self.counts.items()
             if number
         ]
-        facts = self.facts()
-        slots = "" if facts["slots"] is None else f" of {facts['slots']}"
-        runners = f"{facts['runners']} of them run saved tasks"
         wait = "none"
         if self.oldest_wait is not None:
             wait = duration(self.oldest_wait)
         yield f"{'tasks':14}{', '.join(counts) or 'none'}"
         yield f"{'longest wait':14}{wait}"
-        alive = number(facts["processes"], "process", "es")
-        yield f"{'processes':14}{alive}, {runners}; {facts['busy']}{slots} busy"
+        yield f"{'processes':14}{self._processes()}"
         for problem in self.problems:
             yield f"{'problem':14}{escaped(problem)}"
+
+    def _processes(self) -> str:
+        if not self.workers:
+            return "none alive"
+        facts = self.facts()
+        slots = "" if facts["slots"] is None else f" of {facts['slots']}"
+        runs = "runs" if facts["runners"] == 1 else "run"
+        alive = f"{facts['processes']} alive, {facts['runners']} {runs} saved tasks"
+        return f"{alive}; {facts['busy']}{slots} slots busy"
 
 
 def _problems(
@@ -94,7 +99,11 @@ def _problems(
 @click.command("status")
 @verb()
 def status(executor: t.Any, out: Out) -> None:
-    """Say how things stand; the exit code is 1 if somebody must do something."""
+    """Say if all is well; otherwise the exit code is 1.
+
+    It is 1 if tasks wait and no process runs saved tasks, or none that does knows their
+    job.
+    """
     overview = Overview.of(executor)
     shown = "healthy" if not overview.problems else "unhealthy"
     out.tell(overview.facts(), shown, *overview.lines(out))
@@ -105,7 +114,10 @@ def status(executor: t.Any, out: Out) -> None:
 @click.command("health")
 @verb()
 def health(executor: t.Any, out: Out) -> None:
-    """Ask if the store answers within a second, for the probe of a container."""
+    """Ask if the store answers within a second.
+
+    This is for the probe of a container: it looks at no task and no process.
+    """
     start = time.monotonic()
     executor.counts(limit=1)
     took = time.monotonic() - start

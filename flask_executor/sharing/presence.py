@@ -28,7 +28,7 @@ class Lease:
     def __init__(self) -> None:
         self.me: str | None = None
         """The id of this worker, random for each start; None if it has no lease."""
-        self.ended = threading.Event()
+        self.ended: threading.Event = threading.Event()
         """Set when it never takes a lease again."""
         self.pid: int = os.getpid()
 

@@ -137,7 +137,7 @@ def worker_info(id: str, host: str, pid: int, info: t.Any, **more: t.Any) -> Wor
         host=host,
         pid=pid,
         name=info.get("name") or "",
-        type=info.get("executor"),
+        pool=info.get("executor"),
         slots=info.get("slots"),
         busy=info.get("busy", 0),
         queue=info.get("queue", 0),

@@ -66,7 +66,8 @@ class TaskRecord:
     parent: str | None = None
     """The id of the task that submitted it."""
     source: dict[str, str] | None = None
-    """The request that submitted it: ``method``, ``path`` and ``endpoint``."""
+    """The request that submitted it: ``method``, ``path`` and ``endpoint``, as far as
+    there was one. With tracing, ``traceparent``, too."""
     retried_from: str | None = None
     """The id of the task of which it is a repetition: see :meth:`.Executor.retry`."""
     error_class: str | None = None
@@ -99,8 +100,8 @@ class WorkerInfo:
     started_at: datetime | None = None
     alive_until: datetime | None = None
     """When its lease ends, unless it renews it; None without a store."""
-    type: str | None = None
-    """Its ``EXECUTOR_TYPE``."""
+    pool: str | None = None
+    """The kind of its pool: its ``EXECUTOR_TYPE``."""
     slots: int | None = None
     """How many calls it runs at once; None: there is no limit."""
     busy: int = 0

@@ -10,11 +10,12 @@ from importlib import import_module
 
 if t.TYPE_CHECKING:
     from .dashboard import Dashboard as Dashboard
+    from .health import Health as Health
     from .status import StatusAPI as StatusAPI
 
-_MODULES = {"Dashboard": "dashboard", "StatusAPI": "status"}
+_MODULES = {"Dashboard": "dashboard", "Health": "health", "StatusAPI": "status"}
 
-__all__ = ["Dashboard", "StatusAPI"]
+__all__ = ["Dashboard", "Health", "StatusAPI"]
 
 
 def __getattr__(name: str) -> t.Any:

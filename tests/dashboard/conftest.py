@@ -10,7 +10,7 @@ from processes import Process
 from store_fixtures import empty_file, postgresql_url, server, sqlite_url, url
 
 from flask_executor.web import Dashboard
-from flask_executor.web.dashboard.access import ACTIONS
+from flask_executor.web.access import ACTIONS
 
 __all__ = ["empty_file", "postgresql_url", "server", "sqlite_url", "url"]
 

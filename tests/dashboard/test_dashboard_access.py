@@ -141,7 +141,7 @@ def test_an_authorize_that_raises_says_no(
 
     app.register_blueprint(Dashboard(executor, authorize=may))
     assert status(app) == 404
-    assert "authorize('view') of a dashboard has raised" in caplog.text
+    assert "authorize('view') has raised" in caplog.text
     assert type(error).__name__ in caplog.text
 
 

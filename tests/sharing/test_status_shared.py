@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import pickle
+import tracemalloc
 import typing as t
 from pathlib import Path
 
@@ -179,6 +181,22 @@ def forge(store: t.Any, data: bytes) -> None:
     statement = text("UPDATE executor_result SET data = :data")
     with store.database.transaction() as db:
         assert db.execute(statement, {"data": data}).rowcount == 1
+
+
+def test_a_large_result_is_not_read(process: NewProcess) -> None:
+    """The status of a task whose saved result has 50 MB reads nothing of it."""
+    one = process(EXECUTOR_STORE_MAX_BYTES=60_000_000)
+    site(one.executor, one.app, owner=lambda: "me")
+    job = declare(one, bytes)
+    url = accepted(one, lambda: job.submit(50_000_000)).location
+    run(one, url)
+    gc.collect()
+    tracemalloc.start()
+    found = get(one, url)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (found.json["state"], len(found.data) < 1000) == ("succeeded", True)
+    assert peak < 5_000_000
 
 
 def test_gone_from_the_store(both: Both) -> None:

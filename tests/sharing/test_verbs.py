@@ -232,7 +232,7 @@ def test_who_is_there_is_listed(
     reached(began)
     [worker] = other.executor.workers()
     assert worker.id == one.record(future).owner
-    assert (worker.type, worker.slots, worker.runs) == ("thread", 2, True)
+    assert (worker.pool, worker.slots, worker.runs) == ("thread", 2, True)
     assert worker.jobs == ("job",)
     [worker] = one.executor.workers()  # itself, as it is now
     assert worker.busy == 1

@@ -187,7 +187,7 @@ def test_stacks_of_another_process(process: NewProcess, gate: Gate) -> None:
     assert future.task is not None
     assert (first.task_id, first.task_name) == (future.task.id, "long")
     assert first.overran
-    assert "in hold_on\n    gate.wait(LIMIT)" in first.stack
+    assert "in hold_on\n" in first.stack
     assert {one.thread for one in rest} >= {"MainThread"}
     assert one.executor.stacks(worker.id)[0].task_id == future.task.id
     assert one.executor.stacks()[0].task_id == future.task.id

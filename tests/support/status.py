@@ -11,7 +11,7 @@ from flask import Flask
 from limits import LIMIT
 from werkzeug.test import TestResponse
 
-from flask_executor import Executor, TaskCancelled, current_task
+from flask_executor import Executor, current_task
 from flask_executor.web import StatusAPI
 
 THREADS = {"wsgi.multithread": True}
@@ -80,6 +80,3 @@ def start(
 def events_in(text: str) -> list[dict[str, t.Any]]:
     """The data of all events in a stream."""
     return [json.loads(found) for found in re.findall("^data: (.*)$", text, re.M)]
-
-
-__all__ = ["TaskCancelled"]

@@ -11,7 +11,7 @@ from werkzeug.wrappers import Response
 from ...errors import UnknownTask
 from ...executor import Executor
 from ...store_errors import StoreUnavailable
-from .access import Access, Action, Authorize
+from ..access import Access, Action, Authorize
 from .rendering import protect, refusal
 from .routes import ROUTES, Route
 from .site import Site

@@ -7,8 +7,8 @@ import typing as t
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
+from ..access import Action
 from . import actions, matching, rendering
-from .access import Action
 from .pages import (
     failures,
     groups,

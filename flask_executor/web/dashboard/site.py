@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from flask import current_app, request, url_for
 
 from ...verbs.records import TaskRecord, WorkerInfo
-from .access import Access, Action
+from ..access import Access, Action
 from .posts import Forms
 from .words import took
 

@@ -70,7 +70,12 @@ def made(
 
 def json_of(shown: Shown) -> str:
     """Return a status as JSON on one line."""
-    return current_app.json.dumps(shown.as_json())
+    return _sendable(current_app.json.dumps(shown.as_json()))
+
+
+def _sendable(text: str) -> str:
+    """Return a text that can be sent: names of files may hold halves of characters."""
+    return text.encode(errors="replace").decode()
 
 
 def tag_of(body: str) -> str:
@@ -82,7 +87,8 @@ def _written(shown: Shown, form: Form) -> tuple[str, str]:
     if form == "json":
         return json_of(shown), "application/json"
     name = f"{_TEMPLATES}{form}.html"
-    return render_template(name, shown=shown, as_text=_as_text), "text/html"
+    body = render_template(name, shown=shown, as_text=_as_text)
+    return _sendable(body), "text/html"
 
 
 def _as_text(value: object) -> str:

@@ -119,7 +119,9 @@ class Views:
         if record.state != "succeeded":
             return None
         try:
-            return t.cast(t.Any, self._result)(subject.result())
+            found = t.cast(t.Any, self._result)(subject.result())
+            current_app.json.dumps(found)  # raises here and not where it is sent
+            return found
         except StoreUnavailable:
             raise
         except (Exception, CancelledError):

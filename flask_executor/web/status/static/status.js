@@ -20,8 +20,14 @@ async function refresh(shown) {
 function replace(shown, text) {
   const focused = document.activeElement?.id;
   const made = new DOMParser().parseFromString(text, "text/html").querySelector(".fx-task");
-  if (!made) return;
-  shown.replaceWith(document.adoptNode(made));
+  const [old, state] = [shown, made].map((task) => task?.querySelector(".fx-state"));
+  if (!old || !state) return;
+  for (const {name} of [...shown.attributes]) shown.removeAttribute(name);
+  for (const {name, value} of made.attributes) shown.setAttribute(name, value);
+  // The live region stays, so that a screen reader says a new state, and nothing else.
+  if (old.textContent !== state.textContent) old.textContent = state.textContent;
+  while (old.nextSibling) old.nextSibling.remove();
+  while (state.nextSibling) shown.append(state.nextSibling);
   if (focused) document.getElementById(focused)?.focus();
 }
 

@@ -1,4 +1,7 @@
-"""Who may do what on a dashboard: nobody, until the app says otherwise."""
+"""Who may see and do what over HTTP: nobody, until the app says otherwise.
+
+The dashboard and the metrics use it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import typing as t
 from flask import Flask
 from werkzeug.wrappers import Response
 
-from ...log import Log
+from ..log import Log
 
 Action = t.Literal["view", "details", "stacks", "cancel", "retry", "run", "pause"]
 """``view`` is asked for every page, and the others for what is on it: ``details`` for
@@ -31,7 +34,7 @@ _FORWARDING = (
 class Access:
     """What one request may do; each action is asked at most once.
 
-    :param authorize: what the app gave to the dashboard, or None.
+    :param authorize: what the app gave to the surface, or None.
     """
 
     def __init__(
@@ -61,13 +64,13 @@ class Access:
         try:
             found: t.Any = self._authorize(action)
         except Exception as error:
-            message = "authorize(%r) of a dashboard has raised, so the answer is no"
+            message = "authorize(%r) has raised, so the answer is no"
             Log(self._app).write(logging.ERROR, message, action, error=error)
             return False
         if isinstance(found, bool | Response):
             return found
         message = (
-            "authorize(%r) of a dashboard has returned a %s, so the answer is no:"
+            "authorize(%r) has returned a %s, so the answer is no:"
             " return True, False or a response"
         )
         named = type(found).__name__
