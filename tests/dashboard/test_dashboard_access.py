@@ -114,6 +114,9 @@ def test_a_proxy_fix_opens_nothing(app: Flask, executor: Executor) -> None:
 class Truthy:
     """Is neither True nor False."""
 
+    def __repr__(self) -> str:
+        return "truthy"  # workers of xdist compare the names of tests
+
 
 @pytest.mark.parametrize(
     "answer",
