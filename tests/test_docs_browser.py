@@ -34,8 +34,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[str]:
     folder = tmp_path_factory.mktemp("recipes")
     unpack(DOCS / "howto/front-end.rst", folder)
     (folder / "static").mkdir()
-    for name in ("htmx.min.js", "htmx-4.min.js"):
-        shutil.copy(ROOT / "tests/vendor" / name, folder / "static")
+    shutil.copy(ROOT / "tests/vendor/htmx.min.js", folder / "static")
+    ours = ROOT / "flask_executor/web/dashboard/static/htmx.min.js"
+    shutil.copy(ours, folder / "static/htmx-4.min.js")
     with subprocess.Popen(
         [sys.executable, "-m", "flask", "run", "--port", "0"],
         cwd=folder,
