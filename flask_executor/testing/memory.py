@@ -86,7 +86,6 @@ class MemoryStore(SqlStore):
 
     def __init__(self, prefix: str, clock: t.Callable[[], float]) -> None:
         super().__init__("sqlite://", prefix=prefix, clock=clock)
-        self.setup()
 
     def refusal(self, new: NewTask) -> Taken | None:
         """Return what would be in the way of a task, and leave all as it is."""

@@ -52,6 +52,7 @@ class CaptureNode(Node):
         clock = dispatcher.timer.clock
         store = MemoryStore(prefix_of_tables(executor), clock.time)
         super().__init__(dispatcher, store, names, name)
+        store.setup()  # not before: without a SECRET_KEY there is no node to close it
         self.deliveries: Deliveries = PromptDeliveries(name)
         self.presence: Presence = LastingPresence(self, name)
         self.feeding: Feeding = PromptFeeding(self, name)

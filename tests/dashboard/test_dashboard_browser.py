@@ -400,6 +400,7 @@ def from_npm(request: pytest.FixtureRequest) -> t.Callable[[str, str], bytes]:
     return read
 
 
+@pytest.mark.skipif(shutil.which("npm") is None, reason="There is no npm here")
 def test_htmx_is_that_of_npm(from_npm: t.Callable[[str, str], bytes]) -> None:
     """The file that we ship is the one that its authors have released."""
     ours = Path(rendering.FOLDER / "static/htmx.min.js").read_bytes()
