@@ -4,7 +4,7 @@ A thread sends the e-mail that confirms a sign-up, a thread summarises an upload
 file of any size, a worker process computes a Fibonacci number, and worker processes
 draw twenty thumbnails, which a coroutine collects as one group. Each task can be
 urgent, reports its progress if it knows it, and can be cancelled while it runs. Every
-night a job removes old files::
+night a job removes old files. A dashboard shows all of it, to you alone::
 
     python example_app.py           # serve the page
     python example_app.py --demo    # do all four once, in the terminal
@@ -67,6 +67,7 @@ from flask_executor import (
     TaskRecord,
     current_task,
 )
+from flask_executor.web import Dashboard
 
 NEEDED = ("aiosmtpd", "croniter", "sqlalchemy")
 if missing := [name for name in NEEDED if not importlib.util.find_spec(name)]:
@@ -296,6 +297,15 @@ def new_key() -> str:
     return secrets.token_urlsafe(8)
 
 
+def may(action: str) -> bool:
+    """Show the tasks of all visitors to who sits at this machine; others get 404."""
+    host = request.host.partition(":")[0]
+    return request.remote_addr == "127.0.0.1" and host in ("127.0.0.1", "localhost")
+
+
+app.register_blueprint(Dashboard(executor, cpu, authorize=may))
+
+
 # How tasks are doing.
 
 ENDS = {"succeeded": "Done", "failed": "Failed", "cancelled": "Cancelled"}
@@ -385,6 +395,7 @@ def page(problem: Problem | None = None) -> Response:
         code=code_of,
         new_key=new_key,
         largest=LARGEST,
+        may_watch=may("view"),
     )
     # Not from the browser's cache, which would hold old keys and states.
     return Response(html, headers={"Cache-Control": "no-store"})

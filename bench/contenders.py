@@ -320,6 +320,22 @@ def started(side: str) -> Round:
 
 
 @measure
+def dashboard(side: str) -> Round:
+    """The slowest page of a dashboard beside a million tasks."""
+    import pages
+
+    return pages.pages(side)
+
+
+@measure
+def first_visit(side: str) -> Round:
+    """The bytes of a first visit to a dashboard."""
+    import pages
+
+    return pages.first_visit(side)
+
+
+@measure
 def beside_store(side: str) -> Round:
     """Submit to result of a task that is not saved, with a store or without."""
     import databases
@@ -327,6 +343,29 @@ def beside_store(side: str) -> Round:
     config = {"EXECUTOR_STORE": databases.url_of("sqlite")} if side == "store" else {}
     one = make_executor("thread", **config).submit
     return in_request(one, lambda: windowed(one, 5_000))
+
+
+@measure
+def surface(side: str) -> Round:
+    """Submit to result with a surface in use; the other side may have an allowance.
+
+    It is processor time: a microsecond is less than what the machine does beside it.
+    Garbage collection leaves out what was imported.
+    """
+    import surfaces
+
+    executor = make_executor("thread")
+    surfaces.USES.get(side, bool)(executor)
+    allowed = surfaces.ALLOWED.get(side, 0.0)
+    gc.collect()
+    gc.freeze()
+
+    def measured() -> float:
+        start = time.process_time()
+        windowed(executor.submit, 5_000)
+        return (time.process_time() - start) / 5_000 + allowed
+
+    return in_request(executor.submit, measured)
 
 
 @measure
@@ -683,6 +722,14 @@ def response(side: str) -> Round:
         return in_request(executor, lambda: _submitted(executor.submit))
     runner = asyncio.Runner()
     return in_request(executor, lambda: runner.run(_background_tasks()))
+
+
+@measure
+def status(side: str) -> Round:
+    """One answer of a gthread worker: the status of a task, or a bare view."""
+    import served
+
+    return served.answers(side)
 
 
 def _submitted(submit: Submit) -> float:

@@ -34,7 +34,7 @@ from peers import (
 
 DOCS = ROOT / "docs"
 ROUNDS = 15
-BYTES = ("memory", "later_memory")
+BYTES = ("memory", "later_memory", "first_visit")
 # The chart, in pixels: a letter at most, what is allowed, the column of figures; and
 # how far beyond its bar, as a share of it, a ratio is drawn.
 LETTER, ALLOWED, FIGURE, LONGEST = 8, 280, 112, 1.2
@@ -137,6 +137,31 @@ STORE = [
     ),
 ]
 
+SURFACES = [
+    Row(
+        "submit, every surface imported, none used",
+        *("surface", "imported", "plain", 1.02, 1.0, 30, 3),
+    ),
+    Row(
+        "with metrics, against without and 2 us",
+        *("surface", "metrics", "and 2 us", 1.0, 0.95, 30, 3),
+    ),
+    Row(
+        "in multiprocess mode, against without and 5 us",
+        *("surface", "multiprocess", "and 5 us", 1.0, 0.9, 30, 3),
+    ),
+    Row("with tracing, no provider", "surface", "tracing", "plain", rounds=9),
+    Row("status as JSON, against a bare view", "status", "ours", "bare", 1.65, 1.4, 9),
+    *on_each(
+        "a million ended: slowest page, {}, against 50 ms",
+        *("dashboard", "-million", "-bar", 1.0, 0.5, 5),
+    ),
+    Row(
+        "first visit to the dashboard, against 60 kB",
+        *("first_visit", "ours", "bar", 1.0, 0.5, 1),
+    ),
+]
+
 OPTIONS = [
     Row("priority", "option", "priority", "plain", rounds=9),
     Row("timeout", "option", "timeout", "plain", rounds=9),
@@ -177,7 +202,13 @@ PEERS = [
     Row("Pebble's ProcessPool, against pebble", "pebble", "ours", "pebble", rounds=7),
 ]
 
-TABLES = {"contract": CONTRACT, "store": STORE, "options": OPTIONS, "peers": PEERS}
+TABLES = {
+    "contract": CONTRACT,
+    "store": STORE,
+    "surfaces": SURFACES,
+    "options": OPTIONS,
+    "peers": PEERS,
+}
 
 
 class Contender:

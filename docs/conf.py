@@ -50,7 +50,9 @@ class Bench(SphinxDirective):
 
 def bench_table(report: dict, name: str) -> list[str]:
     """The lines of a list table, and of what it was measured on."""
-    rows = report["tables"][name]
+    rows = report["tables"].get(name)
+    if rows is None:
+        return ["Not measured yet in this tree: run ``make bench``."]
     lines = _with_bars(rows) if name == "contract" else _without_bars(rows)
     return [*lines, "", _measured_on(report)]
 

@@ -16,10 +16,13 @@ from .errors import NotCallable as NotCallable
 from .errors import NotUnique as NotUnique
 from .errors import PeriodicNotInstalled as PeriodicNotInstalled
 from .errors import QueueFull as QueueFull
+from .errors import StatusRefused as StatusRefused
+from .errors import SurfaceNotInstalled as SurfaceNotInstalled
 from .errors import TaskCancelled as TaskCancelled
 from .errors import TaskTimeout as TaskTimeout
 from .errors import UnknownOption as UnknownOption
 from .errors import UnknownTask as UnknownTask
+from .errors import UnknownWorker as UnknownWorker
 from .errors import UnsupportedOption as UnsupportedOption
 from .errors import WaitsForItself as WaitsForItself
 from .executor import Executor as Executor
@@ -52,6 +55,7 @@ from .store_errors import FailedElsewhere as FailedElsewhere
 from .store_errors import JobNotStorable as JobNotStorable
 from .store_errors import KeyNotReadable as KeyNotReadable
 from .store_errors import KeyNotStorable as KeyNotStorable
+from .store_errors import NoAnswer as NoAnswer
 from .store_errors import NoSecretKey as NoSecretKey
 from .store_errors import PayloadRefused as PayloadRefused
 from .store_errors import PayloadTooLarge as PayloadTooLarge
@@ -65,16 +69,23 @@ from .store_errors import StoreUnavailable as StoreUnavailable
 from .store_errors import TaskForgotten as TaskForgotten
 from .store_errors import TaskInterrupted as TaskInterrupted
 from .task import Task as Task
+from .verbs import BUCKETS as BUCKETS
+from .verbs import AttemptInfo as AttemptInfo
+from .verbs import GroupInfo as GroupInfo
+from .verbs import MinuteStatistics as MinuteStatistics
 from .verbs import Reason as Reason
 from .verbs import TaskRecord as TaskRecord
+from .verbs import ThreadStack as ThreadStack
 from .verbs import WorkerInfo as WorkerInfo
 
 __version__ = "2.0.0.dev0"
 
 __all__ = [
+    "BUCKETS",
     "AppNotFound",
     "ArgumentsNotPicklable",
     "ArgumentsNotStorable",
+    "AttemptInfo",
     "CallNotPicklable",
     "ChildrenNotAllowed",
     "Drained",
@@ -88,6 +99,7 @@ __all__ = [
     "FailedElsewhere",
     "FutureCollection",
     "Group",
+    "GroupInfo",
     "InvalidName",
     "InvalidOption",
     "InvalidSchedule",
@@ -96,6 +108,8 @@ __all__ = [
     "KeyNotReadable",
     "KeyNotStorable",
     "LoopBlocked",
+    "MinuteStatistics",
+    "NoAnswer",
     "NoCurrentTask",
     "NoSecretKey",
     "NotCallable",
@@ -115,9 +129,11 @@ __all__ = [
     "RetryRefused",
     "SchemaMismatch",
     "SessionRefused",
+    "StatusRefused",
     "StoreLocked",
     "StoreRefused",
     "StoreUnavailable",
+    "SurfaceNotInstalled",
     "Task",
     "TaskCancelled",
     "TaskForgotten",
@@ -125,8 +141,10 @@ __all__ = [
     "TaskInterrupted",
     "TaskRecord",
     "TaskTimeout",
+    "ThreadStack",
     "UnknownOption",
     "UnknownTask",
+    "UnknownWorker",
     "UnsupportedOption",
     "WaitsForItself",
     "WorkerInfo",

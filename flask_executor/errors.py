@@ -159,6 +159,22 @@ class PeriodicNotInstalled(ImportError):
         return type(self), ()
 
 
+class SurfaceNotInstalled(ImportError):
+    """The library that a part of this package needs is not installed."""
+
+    def __init__(self, extra: str, library: str) -> None:
+        self.extra = extra
+        self.library = library
+        super().__init__(
+            f"flask_executor.{extra} needs {library}, which is not installed: run"
+            f" pip install 'Flask-Executor[{extra}]'.",
+            name=library,
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.extra, self.library)
+
+
 class UnknownOption(TypeError):
     """An option was given that does not exist."""
 
@@ -304,6 +320,31 @@ class UnknownTask(LookupError):
         super().__init__(
             f"There is no task {id!r}, or it is not kept any more: use the id of a task"
             " of this executor, as future.task.id or that of executor.tasks()."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.id,)
+
+
+class StatusRefused(RuntimeError):
+    """There can be no status URL for a task, because nobody could ask for it."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"No status URL was made: {reason}.")
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.reason,)
+
+
+class UnknownWorker(LookupError):
+    """There is no process with that id that is alive."""
+
+    def __init__(self, id: object) -> None:
+        self.id = id
+        super().__init__(
+            f"There is no process {id!r}, or it has ended: use the id of one of"
+            " executor.workers()."
         )
 
     def __reduce__(self) -> tuple[t.Any, ...]:

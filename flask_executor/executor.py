@@ -15,6 +15,7 @@ from flask import Flask
 from werkzeug.local import LocalProxy
 
 from .accepting import accept
+from .attached import Attached
 from .contexts import current_app
 from .dispatch import Dispatcher, Drained
 from .errors import ExecutorNotInitialized, InvalidName, NotCallable, UnsupportedOption
@@ -63,6 +64,8 @@ class Executor(HasPeriodicJobs, HasTasks):
         self._states: weakref.WeakKeyDictionary[Flask, AppState] = (
             weakref.WeakKeyDictionary()
         )
+        self._attached: Attached = Attached(self._states)
+        self._attached.add(self._planning.dispatcher_made)
         self._serving: Serving = Serving(self)
         self._last_app: Flask | None = None
         self._last_state: AppState | None = None
@@ -83,7 +86,7 @@ class Executor(HasPeriodicJobs, HasTasks):
         """
         if issubclass(type(app), LocalProxy):  # people pass current_app, in a view
             app = t.cast(t.Any, app)._get_current_object()
-        made = self._planning.dispatcher_made
+        made = self._attached.made
         names = self._job_names
         state = AppState.of(app, self.name, self._new_dispatcher, made, names)
         replaced = self._states.get(app)

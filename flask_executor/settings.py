@@ -246,6 +246,11 @@ class Settings:
     body; ``'all'``, with the body; or ``'none'``."""
     periodic: t.Mapping[str, t.Any] | None = _key(None, _optional(_jobs))
     """Periodic jobs by name, each a dictionary; see :doc:`/howto/periodic`."""
+    events_max: int = _key(2, _whole_number)
+    """How many requests for the status of tasks may wait at once in one process: event
+    streams, and those with ``Prefer: wait``. The others are answered at once."""
+    events_seconds: float = _key(25.0, _some_seconds)
+    """Seconds for which such a request waits at most."""
 
     @property
     def keep_times(self) -> dict[str, float | None]:

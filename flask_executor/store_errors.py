@@ -38,18 +38,21 @@ class KeyNotReadable(LookupError):
 
 
 class NoSecretKey(RuntimeError):
-    """The store needs a ``SECRET_KEY``, and the app has none."""
+    """Something is to be signed with a ``SECRET_KEY``, and the app has none."""
 
-    def __init__(self, app: str) -> None:
+    def __init__(
+        self, app: str, needs: str = "the store cannot sign what it saves"
+    ) -> None:
         self.app = app
+        self.needs = needs
         super().__init__(
-            f"The app {app!r} has no SECRET_KEY, so the store cannot sign what it"
-            " saves: set app.config['SECRET_KEY'] to the same random text in every"
-            " process, for example one that secrets.token_hex() made."
+            f"The app {app!r} has no SECRET_KEY, so {needs}: set"
+            " app.config['SECRET_KEY'] to the same random text in every process, for"
+            " example one that secrets.token_hex() made."
         )
 
     def __reduce__(self) -> tuple[t.Any, ...]:
-        return type(self), (self.app,)
+        return type(self), (self.app, self.needs)
 
 
 class PayloadRefused(ValueError):
@@ -279,3 +282,20 @@ class RetryRefused(ValueError):
 
     def __reduce__(self) -> tuple[t.Any, ...]:
         return type(self), (self.task, self.name, self.reason)
+
+
+class NoAnswer(TimeoutError):
+    """A process was asked through the store, and has not answered."""
+
+    def __init__(self, process: str, what: str, seconds: float) -> None:
+        self.process = process
+        self.what = what
+        self.seconds = seconds
+        super().__init__(
+            f"Process {process} has not told its {what} within {seconds:g} seconds. It"
+            " answers when it renews its lease, at a sixth of EXECUTOR_STORE_LEASE:"
+            " give it more time, or see if it still runs."
+        )
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), (self.process, self.what, self.seconds)

@@ -48,6 +48,12 @@ class Saved(t.Protocol):
 
     is_left: bool
     """True if the task was asked to stop only because its process ends."""
+    job: str
+    """The name of its job; that of the task if nobody else can run it."""
+    source: t.Mapping[str, str]
+    """Where it comes from, as the row says: the request, and what sinks have added."""
+    due: float | None
+    """When it was due after a delay, if it waited for that as a row."""
 
     @property
     def is_ephemeral(self) -> bool:
@@ -127,6 +133,7 @@ class Task:
         "_call",
         "_finished",
         "_name",
+        "_note",
         "_owner",
         "_pool",
         "_queue",
@@ -180,6 +187,8 @@ class Task:
         self._queue: t.Any = None
         self._run: Attempt | None = None
         self._name: str | None = options.name
+        # Not set: what one sink keeps with a task. The __dict__ takes longer to make.
+        self._note: t.Any
         self._submitted: float = submitted
         self._started: float | None = None
         self._finished: float | None = None

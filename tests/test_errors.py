@@ -48,6 +48,14 @@ CASES: list[tuple[Exception, type[Exception], list[str]]] = [
         ["executor.cron needs croniter", "pip install 'Flask-Executor[periodic]'"],
     ),
     (
+        errors.SurfaceNotInstalled("metrics", "prometheus-client"),
+        ImportError,
+        [
+            "flask_executor.metrics needs prometheus-client",
+            "pip install 'Flask-Executor[metrics]'",
+        ],
+    ),
+    (
         errors.CallNotPicklable("m.f", "it is local"),
         pickle.PicklingError,
         ["m.f", "it is local", "top level"],
@@ -199,6 +207,24 @@ CASES: list[tuple[Exception, type[Exception], list[str]]] = [
         errors.UnknownTask("abc"),
         LookupError,
         ["There is no task 'abc'", "executor.tasks()"],
+    ),
+    (
+        errors.StatusRefused("there is no request. Call it in a view"),
+        RuntimeError,
+        ["No status URL was made: there is no request. Call it in a view."],
+    ),
+    (
+        errors.UnknownWorker("abc"),
+        LookupError,
+        ["There is no process 'abc', or it has ended", "executor.workers()"],
+    ),
+    (
+        store_errors.NoAnswer("host:7", "stacks", 10.0),
+        TimeoutError,
+        [
+            *("Process host:7 has not told its stacks within 10 seconds",),
+            *("a sixth of EXECUTOR_STORE_LEASE", "give it more time"),
+        ],
     ),
     (
         store_errors.StoreLocked("m.f", "sqlite:///t.db"),

@@ -216,6 +216,17 @@ def test_mail_server_that_refuses(
     assert isinstance(future_of(key).exception(), smtplib.SMTPDataError)
 
 
+def test_dashboard(client: FlaskClient) -> None:
+    """The page links to it on this machine; for all others it is not there."""
+    link = "/executor/"
+    assert f'href="{link}"' in client.get("/").text
+    assert "Running now" in client.get(link).text
+    assert "Running now" in client.get("/executor/in/cpu/").text
+    for environ in ({"REMOTE_ADDR": "10.0.0.9"}, {"HTTP_HOST": "evil.example"}):
+        assert link not in client.get("/", environ_overrides=environ).text
+        assert client.get(link, environ_overrides=environ).status_code == 404
+
+
 def test_summary(client: FlaskClient) -> None:
     """Columns of numbers are summarised; text, gaps and short rows do not count."""
     table = b"\xef\xbb\xbfname,price,\r\nx,1,5\r\n\r\ny,,oops\r\nz\r\nw,4.5,nan\r\n"

@@ -56,6 +56,13 @@ def ended(server: Server) -> list[t.Any]:
     raise AssertionError(f"Not all have ended: {tasks}")
 
 
+def has_submitted_all(server: Server) -> bool:
+    """Return True if all thumbnails of a task are submitted: it reports that then."""
+    status = json.loads(server.ask("/status"))
+    drawing = [one for one in status["tasks"] if one["job"] == "thumbnails"]
+    return any(not one["ended"] and one["fraction"] is not None for one in drawing)
+
+
 def test_serving() -> None:
     """The server says once where the page is, does not log that the page asks for news,
     and Ctrl-C ends it soon, with lines that say only which tasks it leaves.
@@ -65,7 +72,7 @@ def test_serving() -> None:
         ended(one)  # both worker processes are there
         one.ask("/fibonacci", n="35")
         one.ask("/all", key="a-random-key")
-        until(lambda: json.loads(one.ask("/status"))["load"]["waiting"] >= 18)
+        until(lambda: has_submitted_all(one))
         said = len(one.lines)
         assert one.interrupt() == 0
         left = one.lines[said:]

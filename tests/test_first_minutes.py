@@ -20,6 +20,7 @@ import time
 import typing as t
 import urllib.error
 import urllib.request
+import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -276,6 +277,25 @@ def test_sdist_is_complete(tmp_path: Path) -> None:
     (folder,) = (tmp_path / "sdist").iterdir()
     assert wanted - files_of(folder) == set()
     assert "Project-URL: " in (folder / "PKG-INFO").read_text()
+
+
+def test_wheel_is_complete(tmp_path: Path) -> None:
+    """The wheel has every file of the package: templates, styles and scripts too."""
+    tree = tmp_path / "tree"
+    shutil.copytree(ROOT, tree, ignore=BUILT)
+    wanted = {path for path in files_of(tree) if path.startswith("flask_executor/")}
+    build = "import setuptools.build_meta as backend; backend.build_wheel('dist')"
+    subprocess.run(
+        [sys.executable, "-c", build],
+        cwd=tree,
+        check=True,
+        capture_output=True,
+        timeout=INSTALL_LIMIT,
+    )
+    (archive,) = tree.glob("dist/*.whl")
+    with zipfile.ZipFile(archive) as packed:
+        assert wanted - {*packed.namelist()} == set()
+    assert "flask_executor/web/dashboard/templates/base.html" in wanted
 
 
 def make(*words: str) -> subprocess.CompletedProcess[str]:

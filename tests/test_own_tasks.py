@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
+import time
 import typing as t
 from datetime import UTC
 
@@ -22,6 +23,8 @@ from flask_executor import (
     RetryRefused,
     TaskRecord,
     UnknownTask,
+    UnknownWorker,
+    bulk,
     current_task,
 )
 
@@ -100,6 +103,21 @@ def test_what_has_ended_is_known_while_its_future_is_stored(executor: Executor) 
     assert executor.tasks() == []
 
 
+def test_a_future_is_found_by_the_id_of_its_task(
+    executor: Executor, gate: Gate
+) -> None:
+    """As long as the task is known; then there is None."""
+    future = executor.submit(gate.wait, LIMIT)
+    stored = executor.submit_stored("key", int)
+    ids_of = [one.task.id for one in (future, stored) if one.task is not None]
+    assert [*map(executor.future, ids_of)] == [future, stored]
+    gate.set()
+    future.result(LIMIT)
+    until(lambda: executor.future(ids_of[0]) is None)
+    assert executor.future(ids_of[1]) is stored
+    assert executor.future("nobody") is None
+
+
 def test_an_error_that_cannot_be_shown_does_no_harm(executor: Executor) -> None:
     """The app's own exceptions may fail in their own text."""
 
@@ -133,6 +151,8 @@ def test_tasks_are_filtered_and_come_in_pages(executor: Executor, gate: Gate) ->
     assert ids(tasks(name="long", limit=1)) == newest[3:4]
     assert ids(tasks(group=group)) == newest[1:2]
     assert tasks(parent=newest[0]) == tasks(group="by name") == []
+    assert executor.count(job=job) == executor.count(limit=3) == 3
+    assert executor.count(group=group, state="running") == 0
     assert executor.counts() == dict.fromkeys(executor.counts(), 0) | {
         "running": 4,
         "waiting": 2,
@@ -152,7 +172,7 @@ def test_this_process_is_the_only_worker(executor: Executor, gate: Gate) -> None
     fill(executor, gate)
     waiting = executor.submit(int)
     [worker] = executor.workers()
-    assert (worker.type, worker.slots, worker.busy, worker.queue) == ("thread", 4, 4, 1)
+    assert (worker.pool, worker.slots, worker.busy, worker.queue) == ("thread", 4, 4, 1)
     assert worker.alive_until is None
     assert waiting.task.state == "waiting"
 
@@ -308,6 +328,128 @@ def test_a_call_of_the_caller_is_never_paused(app: Flask) -> None:
         assert job.submit().result() == 0
 
 
+def test_the_last_attempt_is_known(executor: Executor, gate: Gate) -> None:
+    """While it runs, in the pause after it, and as long as its future is stored."""
+    began = Gate()
+    future = executor.using(retry=Retry(attempts=2, delay=99)).submit_stored(
+        "k", hold_then_fail, began, gate
+    )
+    id = future.task.id
+    reached(began)
+    [attempt] = executor.attempts(id)
+    assert (attempt.number, attempt.end, attempt.finished_at) == (1, None, None)
+    assert attempt.started_at is not None
+    gate.set()
+    until(lambda: executor.task(id).state == "retrying")
+    assert [one.end for one in executor.attempts(id)] == ["failed"]
+    future.cancel()
+    [attempt] = executor.attempts(id)
+    assert (attempt.number, attempt.end) == (1, "cancelled")
+    with pytest.raises(UnknownTask, match="no task 'nobody'"):
+        executor.attempts("nobody")
+
+
+def hold_then_fail(began: Gate, gate: Gate) -> None:
+    hold(began, gate)
+    raise ValueError
+
+
+def test_the_longest_wait_leaves_out_delays(executor: Executor, gate: Gate) -> None:
+    """What is not due, or runs, or will be retried, does not count."""
+    later = executor.using(delay=99).submit(int)
+    long = fill(executor, gate)
+    assert executor.oldest_wait() is None
+    soon = executor.using(delay=0.2).submit(int)
+    until(lambda: soon.task.state == "waiting")
+    first = executor.oldest_wait()
+    assert first is not None
+    assert first < time.time() - soon.task.submitted_at.timestamp() - 0.2
+    until(lambda: executor.oldest_wait() > first)
+    later.cancel()
+    gate.set()
+    soon.result(LIMIT)
+    [one.result(LIMIT) for one in long]
+    assert executor.oldest_wait() is None
+
+
+def test_stacks_of_this_process(executor: Executor, gate: Gate) -> None:
+    """Threads that overran come first, then those that run tasks, then all others."""
+    fill(executor, gate, 1)
+    began = Gate()
+    late = executor.using(timeout=0.01, name="late").submit(hold, began, gate)
+    reached(began)
+    until(late.done)
+    # A task has begun a moment before it waits.
+    until(lambda: "in hold\n    gate.wait(LIMIT)" in executor.stacks()[0].stack)
+    found = executor.stacks()
+    tasks = [(one.task_name, one.overran) for one in found]
+    assert tasks[:3] == [("late", True), ("long", False), (None, False)]
+    assert found[0].task_id == late.task.id
+    assert "MainThread" in [one.thread for one in found[2:]]
+    [worker] = executor.workers()
+    assert executor.stacks(worker.id)[0].task_id == late.task.id
+    with pytest.raises(UnknownWorker, match="no process 'nobody'"):
+        executor.stacks("nobody")
+
+
+def test_the_innermost_task_of_a_thread_is_named(app: Flask, gate: Gate) -> None:
+    """A task that waits runs what it waits for on its own thread."""
+    app.config["EXECUTOR_MAX_WORKERS"] = 1
+    executor = Executor(app)
+    began = Gate()
+
+    def wait() -> None:
+        executor.using(name="inner").submit(hold, began, gate).result()
+
+    outer = executor.using(name="outer").submit(wait)
+    reached(began)
+    names = [one.task_name for one in executor.stacks() if one.task_name]
+    assert names == ["inner"]
+    gate.set()
+    outer.result(LIMIT)
+    executor.shutdown()
+
+
+def test_coroutines_have_no_thread(executor: Executor) -> None:
+    """Many share one, so none of them is named there."""
+    began, gate = Gate(), asyncio.Event()
+
+    async def wait() -> None:
+        began.set()
+        await gate.wait()
+
+    future = executor.submit(wait)
+    reached(began)
+    assert {one.task_id for one in executor.stacks()} == {None}
+    future.request_cancel()
+
+
+def test_what_needs_a_store_is_empty(executor: Executor) -> None:
+    """Ends are counted, and groups are known, in a store only."""
+    executor.group("g").map(int, range(3))
+    assert executor.statistics() == []
+    assert executor.groups() == []
+
+
+def test_many_are_cancelled_at_once(
+    executor: Executor, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if a task that was cancelled is known no more."""
+    monkeypatch.setattr(bulk, "_BATCH", 2)
+    long = fill(executor, gate)
+    waiting = [executor.submit(int) for _ in range(5)]
+    assert bulk.count(executor, "cancel", state="waiting") == 5
+    assert bulk.apply(executor, "cancel", state="waiting") == (5, 0, 5, ())
+    assert all(future.cancelled() for future in waiting)
+    assert not any(future.done() for future in long)
+    bad = executor.submit_stored("k", int, "x")
+    gate.set()
+    assert isinstance(bad.exception(LIMIT), ValueError)
+    applied = bulk.apply(executor, "retry")
+    assert (applied.done, applied.unchanged) == (0, 1)
+    assert "it is not saved" in applied.reasons[0]
+
+
 def test_no_store_is_imported() -> None:
     """The verbs need Flask alone."""
     code = """
@@ -319,6 +461,7 @@ future = executor.submit_stored("k", int)
 future.result(30)
 executor.tasks(), executor.counts(), executor.workers(), executor.why(future.task.id)
 executor.pause("x"), executor.resume("x"), executor.cancel(future.task.id)
+executor.attempts(future.task.id), executor.stacks(), executor.oldest_wait()
 found = [name for name in sys.modules if name.startswith(
     ("sqlalchemy", "flask_executor.stores", "flask_executor.sharing"))]
 assert not found, found

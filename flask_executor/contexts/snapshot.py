@@ -86,6 +86,15 @@ class Snapshot:
         """A copy of the submitter's context variables, without Flask's."""
         return self._variables.copy()
 
+    def changed(self, change: t.Callable[[], object]) -> Snapshot:
+        """Return this snapshot with other context variables.
+
+        :param change: sets them; it runs in a copy of these.
+        """
+        variables = self._variables.copy()
+        variables.run(change)
+        return Snapshot(self.app, self._g, self._request, variables)
+
     def enter(self) -> Leave:
         """Make the copies current, within a context from :meth:`variables`.
 

@@ -1,4 +1,5 @@
-"""Events of tasks, reported to an ordered list of sinks: the log, then the signals.
+"""Events of tasks, reported to an ordered list of sinks: the log, then the signals,
+then what surfaces have added.
 
 An error in a sink never reaches the code that reports the event: it must neither block
 a thread that waits for a task, nor end a worker.
@@ -212,7 +213,11 @@ class Events:
     context of the task, ``retrying(task, verdict)``, ``ended(task, verdict, value)``,
     ``returned_late(attempt, seconds)``, ``failed(task, verdict)`` for a task that fails
     while it waits, ``broke(task, error)`` for a fault of our own. ``ended`` comes
-    before the future ends.
+    before the future ends. ``saving(id, name, source)`` comes before the row of a task
+    is written, on the thread that submits: a sink may put texts into ``source``, which
+    travel with the row. In ``started`` it may give the attempt another call.
+
+    None of them may raise.
     """
 
     def __init__(self, app: Flask, settings: Settings) -> None:
@@ -220,15 +225,29 @@ class Events:
         """The log of the app."""
         enabled = settings.log_exceptions and not settings.propagate_exceptions
         self._logs_failures = enabled
-        sinks = LogSink(self.log, enabled=enabled), SignalSink(self.log)
+        self._sinks: list[object] = [
+            LogSink(self.log, enabled=enabled),
+            SignalSink(self.log),
+        ]
+        self._adding = threading.Lock()
+        self._connect()
+
+    def add(self, sink: object) -> None:
+        """Report events to one more sink, after all others."""
+        with self._adding:
+            self._sinks.append(sink)
+            self._connect()
+
+    def _connect(self) -> None:
         for event in _EVENTS:
-            heard = [getattr(sink, event, None) for sink in sinks]
+            heard = [getattr(sink, event, None) for sink in self._sinks]
             setattr(self, event, _teller(tuple(fn for fn in heard if fn is not None)))
 
     def is_logged(self, verdict: Verdict) -> bool:
         """Return True if ``decided`` does something with the verdict on a failure."""
         return self._logs_failures or verdict.fault is not None
 
+    saving: t.Callable[[str, str, dict[str, str]], object]
     submitted: t.Callable[[Task], object]
     started: t.Callable[[Attempt], object]
     progressed: t.Callable[[Task], object]
@@ -241,6 +260,7 @@ class Events:
 
 
 _EVENTS = (
+    "saving",
     "submitted",
     "started",
     "progressed",
@@ -257,6 +277,14 @@ def _teller(sinks: tuple[t.Callable[..., object], ...]) -> t.Callable[..., objec
     """Return one function that calls those of all sinks, in order."""
     if len(sinks) == 1:  # most events have one sink
         return sinks[0]
+    if len(sinks) == 2:  # as with metrics: a loop takes longer
+        first, second = sinks
+
+        def tell_both(*facts: t.Any) -> None:
+            first(*facts)
+            second(*facts)
+
+        return tell_both
 
     def tell(*facts: t.Any) -> None:
         for sink in sinks:

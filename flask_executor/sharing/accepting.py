@@ -45,6 +45,8 @@ class Submission:
     name: str | None = None
     """The name of its job, if another process may run it."""
     payload: Sealed | None = None
+    source: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Where it comes from: the request, and what sinks have added."""
 
     @property
     def is_ephemeral(self) -> bool:
@@ -127,6 +129,9 @@ class Accepting:
         )
         uid = os.urandom(16).hex()
         one = Submission(uid, call, options, key, job, callbacks, snapshot, future)
+        one.source = source_of(snapshot) or {}
+        name = options.name or name_of(call.fn)
+        node.dispatcher.events.saving(uid, name, one.source)
         call.snapshot = snapshot
         if not one.is_ephemeral:
             self._seal(one)
@@ -238,7 +243,7 @@ class Accepting:
             delay=options.delay,
             due=None if run_at is None else run_at.timestamp(),
             parent=None if parent is None else parent.id,
-            source=source_of(one.snapshot),
+            source=one.source or None,
             timeout=options.timeout,
             retry=retry_numbers(options.retry),
             unique_key=None if unique is None else encode_key(unique),
@@ -250,7 +255,7 @@ class Accepting:
     def _save(self, one: Submission, task: Task, fence: Fence) -> None:
         node = self._node
         saved = SavedTask(node, task, fence, one.name or task.name, careful=False)
-        task._saved = saved
+        task._saved, saved.source = saved, one.source
         node.holding.take(saved, one.future)
         node.feeding.start()
 
@@ -280,6 +285,7 @@ class Accepting:
         for callback in one.callbacks:
             future.add_callback_in(one.snapshot, callback)
         node.following.follow(future, self._like(one))
+        node.dispatcher.events.submitted(t.cast(Task, future.task))
         node.feeding.wake()
         return future
 

@@ -55,6 +55,8 @@ def _payload_of(node: t.Any, record: Record) -> Sealed:
 def _new(node: t.Any, record: Record, sealed: Sealed) -> NewTask:
     uid, job, parent = os.urandom(16).hex(), t.cast(str, record.job), running.get()
     saved = node.payloads.open_call(record.uid, job, sealed)
+    source = dict(record.source or {})
+    node.dispatcher.events.saving(uid, record.name, source)
     payload = node.payloads.seal_call(uid, job, saved.args, saved.kwargs, saved.context)
     return NewTask(
         uid=uid,
@@ -65,7 +67,7 @@ def _new(node: t.Any, record: Record, sealed: Sealed) -> NewTask:
         meta=record.meta,
         priority=record.priority,
         parent=None if parent is None else parent.id,
-        source=record.source,
+        source=source or None,
         timeout=record.timeout,
         retry=record.retry,
         unique_key=record.unique_key,

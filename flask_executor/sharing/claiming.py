@@ -73,6 +73,7 @@ class Claiming:
         careful = claimed.lost > 0
         saved = SavedTask(self._node, task, claimed.fence, claimed.job, careful=careful)
         task._saved, saved.is_new = saved, True
+        saved.source, saved.due = claimed.source or {}, claimed.due
         self._node.holding.take(saved, future)
         return saved
 

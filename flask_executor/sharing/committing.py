@@ -158,6 +158,9 @@ class Committing(Accepting):
         following.follow(one.future, t.cast(Task, one.future.task))
         following.update(one.future, record)
         del self._pending[record.uid]
+        # Aside: receivers take their time.
+        tell = self._node.dispatcher.events.submitted
+        self._node.deliveries.run(tell, one.future.task)
 
     def _cancel(self, uid: str, one: Pending) -> None:
         del self._pending[uid]

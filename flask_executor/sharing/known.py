@@ -8,22 +8,29 @@ from __future__ import annotations
 
 import typing as t
 
-from ..current import Progress
 from ..errors import UnknownTask
 from ..futures import TaskFuture
 from ..groups import Group
-from ..store_errors import KeyNotReadable, StoreUnavailable
-from ..stores.keys import decode_key
-from ..stores.records import Record, WorkerRecord
+from ..store_errors import StoreUnavailable
+from ..stores.records import Record
 from ..task import Task
 from ..verbs.base import Verbs, Wanted
-from ..verbs.here import facts_of, live_task, worker_info
+from ..verbs.here import facts_of, live_task
 from ..verbs.own import OwnTasks
 from ..verbs.pauses import Pauses
 from ..verbs.reasons import Facts, Reason, explain
-from ..verbs.records import TaskRecord, WorkerInfo, moment
+from ..verbs.records import (
+    AttemptInfo,
+    GroupInfo,
+    MinuteStatistics,
+    TaskRecord,
+    ThreadStack,
+    WorkerInfo,
+)
+from ..verbs.stacks import own_stacks
 from .again import run_again
 from .asking import Asking
+from .shown import attempts_of, group_of, record_of, statistics_of, worker_of
 
 
 class SharedTasks(Verbs):
@@ -39,29 +46,49 @@ class SharedTasks(Verbs):
     def tasks(self, wanted: Wanted) -> list[TaskRecord]:
         """Return tasks, newest first."""
         before, after = self._row_of(wanted.before), self._row_of(wanted.after)
-        group = wanted.group
-        if group is not None and not isinstance(group, str):
-            return self._members(group, wanted, before, after)
-        found = None if group is None else self._node.store.group_named(group)
-        if group is not None and found is None:
+        if _is_of_this_process(wanted.group):
+            return self._members(wanted.group, wanted, before, after)
+        if (filters := self._filters(wanted)) is None:
             return []
-        records = self._node.store.tasks(
-            state=wanted.state,
-            job=wanted.job,
-            name=wanted.name,
-            error=wanted.error,
-            group=None if found is None else found.id,
-            parent=wanted.parent,
-            before=before,
-            after=after,
-            limit=wanted.limit,
-        )
+        records = self._node.store.tasks(before=before, after=after, **filters)
         return [*map(record_of, records)]
+
+    def count(self, wanted: Wanted) -> int:
+        """Return how many tasks these are, at most ``wanted.limit``."""
+        if _is_of_this_process(wanted.group):
+            return len(self.tasks(wanted))
+        if (filters := self._filters(wanted)) is None:
+            return 0
+        return t.cast(int, self._node.store.count(**filters))
+
+    def _filters(self, wanted: Wanted) -> dict[str, t.Any] | None:
+        """Return filters for the store; None: there is no such group."""
+        group = wanted.group
+        if isinstance(group, str):
+            group = self._node.store.group_named(group)
+            if group is None:
+                return None
+        return {
+            "state": wanted.state,
+            "job": wanted.job,
+            "name": wanted.name,
+            "error": wanted.error,
+            "group": None if group is None else group.id,
+            "parent": wanted.parent,
+            "limit": wanted.limit,
+        }
 
     def task(self, id: str) -> TaskRecord | None:
         """Return one task, or None."""
         record = self._node.find("uid", id)
         return self._own().task(id) if record is None else record_of(record)
+
+    def future(self, id: str) -> TaskFuture[t.Any] | None:
+        """Return the future of one task, or None."""
+        record = self._node.find("uid", id)
+        if record is None:
+            return self._own().future(id)
+        return t.cast("TaskFuture[t.Any]", self._node.future_of(record))
 
     def counts(self, limit: int) -> dict[str, int]:
         """Return the number of tasks per state, each at most ``limit``."""
@@ -102,6 +129,10 @@ class SharedTasks(Verbs):
         Pauses.of(self._node.dispatcher).set(resume)
         self._node.wake()
 
+    def paused(self) -> list[str]:
+        """Return the names of the jobs that are paused."""
+        return t.cast("list[str]", self._node.store.paused())
+
     def why(self, id: str) -> Reason:
         """Return why a task does not run."""
         task = live_task(self._node.dispatcher, id)
@@ -123,6 +154,34 @@ class SharedTasks(Verbs):
         if record is None:
             return self._own().retry(id)
         return run_again(self._node, record)
+
+    def attempts(self, id: str) -> list[AttemptInfo]:
+        """Return the attempts of a task, in order."""
+        record = self._node.find("uid", id)
+        if record is None:
+            return self._own().attempts(id)
+        return attempts_of(record, self._node.store.attempts(record.id))
+
+    def statistics(self, minutes: int, job: str | None) -> list[MinuteStatistics]:
+        """Return what has ended in the last minutes, oldest first."""
+        store = self._node.store
+        since = store.now() - 60.0 * (minutes - 1)
+        return [*map(statistics_of, store.stats(since, job))]
+
+    def groups(self, limit: int, before: int | None) -> list[GroupInfo]:
+        """Return groups, newest first."""
+        found = self._node.store.groups(before=before, limit=limit)
+        return [*map(group_of, found)]
+
+    def stacks(self, worker: str | None, timeout: float | None) -> list[ThreadStack]:
+        """Return what the threads of a process do."""
+        if worker is None or worker == self._node.presence.me:
+            return own_stacks(self._node.dispatcher)
+        return t.cast("list[ThreadStack]", self._node.questions.stacks(worker, timeout))
+
+    def oldest_wait(self) -> float | None:
+        """Return for how many seconds the task has waited that waits longest."""
+        return t.cast("float | None", self._node.store.oldest_wait())
 
     def _own(self) -> OwnTasks:
         return OwnTasks(self._node.dispatcher, dict, self._node.names)
@@ -164,51 +223,5 @@ class SharedTasks(Verbs):
         return Facts(name=future.task.name, state="waiting", uncommitted=True)
 
 
-def record_of(record: Record) -> TaskRecord:
-    """Return what the store knows of a task, as people see it."""
-    return TaskRecord(
-        id=record.uid,
-        name=record.name,
-        state=record.state,
-        submitted_at=t.cast(t.Any, moment(record.submitted)),
-        job=record.job,
-        key=_decoded(record.key),
-        meta=record.meta,
-        guarantee=record.guarantee,
-        priority=record.priority,
-        timeout=record.timeout,
-        unique=_decoded(record.unique_key),
-        attempt=record.attempt,
-        lost=record.lost,
-        progress=None if record.progress is None else Progress(*record.progress),
-        due_at=moment(record.due),
-        started_at=moment(record.begun),
-        finished_at=moment(record.finished),
-        cancel_requested=record.cancel,
-        worker=record.owner,
-        parent=record.parent,
-        source=record.source,
-        retried_from=record.retried_from,
-        error_class=record.error_class,
-        error=record.error_text,
-        traceback=record.traceback,
-        result_size=record.result_size,
-    )
-
-
-def worker_of(worker: WorkerRecord) -> WorkerInfo:
-    """Return what the store knows of a process, as people see it."""
-    times = {
-        "started_at": moment(worker.started),
-        "alive_until": moment(worker.lease_until),
-    }
-    return worker_info(worker.id, worker.host, worker.pid, worker.info, **times)
-
-
-def _decoded(key: str | None) -> t.Hashable | None:
-    if key is None:
-        return None
-    try:
-        return decode_key(key)
-    except KeyNotReadable:
-        return key
+def _is_of_this_process(group: t.Any) -> bool:
+    return not isinstance(group, str | GroupInfo | None)

@@ -35,6 +35,7 @@ from .holding import Holding
 from .known import SharedTasks
 from .leaving import Leaving, say_goodbye
 from .presence import Presence
+from .questions import Questions
 from .remote import RemoteOwner
 from .ticks import StoreTicks
 
@@ -67,6 +68,7 @@ class Node:
         self.holding: Holding = Holding(self)
         self.claiming: Claiming = Claiming(self)
         self.presence: Presence = Presence(self, name)
+        self.questions: Questions = Questions(self)
         self.feeding: Feeding = Feeding(self, name)
         self.grouping: Grouping = Grouping(self)
         self.accepting: Accepting = Accepting(self)
@@ -84,6 +86,8 @@ class Node:
         """True if this process claims tasks of others."""
         self.label: str = ""
         """What people call this process."""
+        self.drain: t.Callable[[], object] | None = None
+        """Lets this process end, if it only runs saved tasks."""
         self._rest_when_empty()
         left = store, self.presence.lease, self.deliveries, self.settings.store_max_lost
         self.farewell: t.Any = weakref.finalize(self, say_goodbye, *left)

@@ -28,7 +28,7 @@ class Lease:
     def __init__(self) -> None:
         self.me: str | None = None
         """The id of this worker, random for each start; None if it has no lease."""
-        self.ended = threading.Event()
+        self.ended: threading.Event = threading.Event()
         """Set when it never takes a lease again."""
         self.pid: int = os.getpid()
 
@@ -154,7 +154,8 @@ class Presence:
         if me is None or self.lease.ended.is_set():
             return
         info = self._node.info()
-        if store.renew(me, lease=settings.store_lease, info=info) is None:
+        renewed = store.renew(me, lease=settings.store_lease, info=info)
+        if renewed is None:
             self._declared_dead(me)
             return
         store.reconcile(
@@ -164,6 +165,8 @@ class Presence:
             max_lost=settings.store_max_lost,
         )
         self._node.holding.stop_what_was_asked()
+        if renewed.ask is not None:
+            self._node.questions.answer(me, renewed.ask)
 
     def _declared_dead(self, me: str) -> None:
         with self._lock:

@@ -47,7 +47,8 @@ class SavedTask:
         self.task: Task = task
         self.fence: Fence = fence
         self._node = node
-        self._job = job
+        self.job: str = job
+        """The name under which its outcome is signed."""
         self.parent: str | None = None if (by := running.get()) is None else by.id
         """The id of the task of this process that submitted it, or None."""
         self._careful = careful or task.options.guarantee == "at_most_once"
@@ -59,6 +60,10 @@ class SavedTask:
         """When its end was decided; seconds of the monotonic clock."""
         self.is_new: bool = False
         """True until the dispatcher has accepted it."""
+        self.source: t.Mapping[str, str] = {}
+        """Where it comes from, as the row says."""
+        self.due: float | None = None
+        """When it was due after a delay, if it waited for that as a row."""
         self.is_left: bool = False
         """True if it was asked to stop because its process ends."""
 
@@ -186,7 +191,7 @@ class SavedTask:
         if verdict.kind == "cancelled":
             return verdict, value, None, None
         outcome = Outcome(value, verdict.error)
-        saved = self._node.payloads.seal_outcome(self.task.id, self._job, outcome)
+        saved = self._node.payloads.seal_outcome(self.task.id, self.job, outcome)
         if saved.outcome is outcome:
             return verdict, value, saved.sealed, saved.failure
         if self.is_ephemeral:  # who asks here gets it as without a store

@@ -43,7 +43,7 @@ class Tally:
 
 
 class Worker:
-    """Runs saved tasks until a signal comes.
+    """Runs saved tasks until a signal comes, or ``flask executor drain``.
 
     :param dispatcher: runs them; its node claims them.
     :param name: what people call it.
@@ -74,6 +74,7 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._signalled)
         self._node.serves = True
+        self._node.drain = self._stop.set
         self._node.work()
         self._say(f"starts: {self._description()}")
         while not self._stop.wait(_REFRESH):

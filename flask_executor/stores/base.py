@@ -123,15 +123,22 @@ class Workers(ABC):
 
     @abstractmethod
     def ask(self, worker: str, what: str) -> bool:
-        """Ask a worker, at its next renewal; return False if it is not alive."""
+        """Ask a worker, at its next renewal; return False if it is not alive.
+
+        What it has answered before is gone then.
+        """
 
     @abstractmethod
     def answer(self, me: str, answer: str) -> None:
         """Answer what :meth:`renew` has returned."""
 
     @abstractmethod
+    def worker(self, id: str) -> WorkerRecord | None:
+        """Return one worker, alive or not, with its answer; None if it is unknown."""
+
+    @abstractmethod
     def workers(self, *, alive: bool = True, limit: int = 1000) -> list[WorkerRecord]:
-        """Return the workers, newest first."""
+        """Return the workers, newest first, without their answers."""
 
 
 class Work(ABC):

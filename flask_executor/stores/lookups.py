@@ -5,7 +5,15 @@ from __future__ import annotations
 import typing as t
 from abc import ABC, abstractmethod
 
-from .records import AttemptRecord, GroupRecord, Record, Schedule, Sealed, Stat
+from .records import (
+    AttemptRecord,
+    GroupRecord,
+    Record,
+    Schedule,
+    Sealed,
+    Stat,
+    State,
+)
 
 By = t.Literal["id", "uid", "key"]
 
@@ -57,6 +65,24 @@ class Lookups(ABC):
         """Return the number of tasks per state, each at most ``limit``."""
 
     @abstractmethod
+    def count(
+        self,
+        *,
+        state: str | None = None,
+        job: str | None = None,
+        name: str | None = None,
+        error: str | None = None,
+        group: int | None = None,
+        parent: str | None = None,
+        limit: int = 10_000,
+    ) -> int:
+        """Return how many tasks :meth:`tasks` would find, at most ``limit``."""
+
+    @abstractmethod
+    def count_ended(self, state: State, older: float, limit: int = 10_000) -> int:
+        """Return how many tasks ended in a state so many seconds ago, or earlier."""
+
+    @abstractmethod
     def count_keys(self) -> int:
         """Return how many tasks have a key."""
 
@@ -75,6 +101,24 @@ class Lookups(ABC):
     @abstractmethod
     def group_named(self, name: str) -> GroupRecord | None:
         """Return the newest group of this name."""
+
+    @abstractmethod
+    def groups(
+        self, *, before: int | None = None, limit: int = 100
+    ) -> list[GroupRecord]:
+        """Return groups, newest first.
+
+        :param before: only ids below this one: the next page.
+        """
+
+    @abstractmethod
+    def oldest_wait(self, limit: int = 1000) -> float | None:
+        """Return for how many seconds the task has waited that waits longest, or None.
+
+        A task waits from when it was submitted, or later became due, until it begins.
+
+        :param limit: at how many of each state it looks; the oldest come first.
+        """
 
     @abstractmethod
     def schedules(self) -> list[Schedule]:

@@ -266,6 +266,7 @@ class AttemptRecord(t.NamedTuple):
     """``failed``, ``timed_out``, ``cancelled``, ``interrupted``, or ``lost`` if its
     worker died."""
     error_class: str | None
+    error_text: str | None = None
 
 
 class GroupRecord(t.NamedTuple):
@@ -280,6 +281,7 @@ class GroupRecord(t.NamedTuple):
     """How many of these have failed, timed out or were interrupted."""
     closed: bool
     """True if no more members come."""
+    opened: float | None = None
 
 
 class Schedule(t.NamedTuple):

@@ -11,7 +11,7 @@ import threading
 import typing as t
 from concurrent.futures import Future
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import StaticPool
 
@@ -19,6 +19,7 @@ from ..stores.records import NewTask, Taken
 from ..stores.sql import SqlStore
 from ..stores.sql.batches import Item
 from ..stores.sql.database import Database
+from ..stores.sql.forks import Uses
 from ..stores.sql.writer import Writer
 
 
@@ -29,10 +30,11 @@ class MemoryDatabase(Database):
     """
 
     def __init__(self, where: object = None, folder: object = None) -> None:
-        self.url = make_url("sqlite://")
+        self.url: URL = make_url("sqlite://")
         self.shown = "the store of this test"
         self.dialect = "sqlite"
-        self.uses = self._turn = self._given = None
+        self.uses: Uses | None = None
+        self._turn = self._given = None
         self._lock = threading.RLock()
         self._pid = os.getpid()
         self._engine = self._make_engine()
@@ -84,7 +86,6 @@ class MemoryStore(SqlStore):
 
     def __init__(self, prefix: str, clock: t.Callable[[], float]) -> None:
         super().__init__("sqlite://", prefix=prefix, clock=clock)
-        self.setup()
 
     def refusal(self, new: NewTask) -> Taken | None:
         """Return what would be in the way of a task, and leave all as it is."""

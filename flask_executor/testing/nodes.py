@@ -52,13 +52,14 @@ class CaptureNode(Node):
         clock = dispatcher.timer.clock
         store = MemoryStore(prefix_of_tables(executor), clock.time)
         super().__init__(dispatcher, store, names, name)
-        self.deliveries = PromptDeliveries(name)
-        self.presence = LastingPresence(self, name)
-        self.feeding = PromptFeeding(self, name)
-        self.remote_owner = PromptOwner(self, runner)
-        self.accepting = PromptAccepting(self)
+        store.setup()  # not before: without a SECRET_KEY there is no node to close it
+        self.deliveries: Deliveries = PromptDeliveries(name)
+        self.presence: Presence = LastingPresence(self, name)
+        self.feeding: Feeding = PromptFeeding(self, name)
+        self.remote_owner: RemoteOwner = PromptOwner(self, runner)
+        self.accepting: Accepting = PromptAccepting(self)
         self.committing: CaptureCommitting = CaptureCommitting(self, runner)
-        self.leaving = QuietLeaving(self, name)
+        self.leaving: Leaving = QuietLeaving(self, name)
 
     def _rest_when_empty(self) -> None:
         """Do nothing: there is no lease to end."""

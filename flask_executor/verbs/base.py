@@ -11,8 +11,29 @@ from abc import ABC, abstractmethod
 
 from ..futures import TaskFuture
 from ..groups import Group
+from ..jobs import ExecutorJob
 from .reasons import Reason
-from .records import TaskRecord, WorkerInfo
+from .records import (
+    AttemptInfo,
+    GroupInfo,
+    MinuteStatistics,
+    TaskRecord,
+    ThreadStack,
+    WorkerInfo,
+)
+
+AnyJob = ExecutorJob[..., t.Any]
+
+
+class TaskFilters(t.TypedDict, total=False):
+    """Which tasks are meant; see :meth:`.Executor.tasks`."""
+
+    state: str | None
+    job: str | AnyJob | None
+    name: str | None
+    error: str | type[BaseException] | None
+    group: t.Any
+    parent: str | None
 
 
 class Wanted(t.NamedTuple):
@@ -52,6 +73,14 @@ class Verbs(ABC):
         """Return one task, or None."""
 
     @abstractmethod
+    def future(self, id: str) -> TaskFuture[t.Any] | None:
+        """Return the future of one task, or None."""
+
+    @abstractmethod
+    def count(self, wanted: Wanted) -> int:
+        """Return how many tasks these are, at most ``wanted.limit``."""
+
+    @abstractmethod
     def counts(self, limit: int) -> dict[str, int]:
         """Return the number of tasks per state, each at most ``limit``."""
 
@@ -72,6 +101,10 @@ class Verbs(ABC):
         """Begin tasks of a job again."""
 
     @abstractmethod
+    def paused(self) -> list[str]:
+        """Return the names of the jobs that are paused."""
+
+    @abstractmethod
     def why(self, id: str) -> Reason:
         """Return why a task does not run."""
 
@@ -85,3 +118,23 @@ class Verbs(ABC):
     @abstractmethod
     def retry(self, id: str) -> TaskFuture[t.Any]:
         """Run a task that has ended once more, as a new task."""
+
+    @abstractmethod
+    def attempts(self, id: str) -> list[AttemptInfo]:
+        """Return the attempts of a task, in order."""
+
+    @abstractmethod
+    def statistics(self, minutes: int, job: str | None) -> list[MinuteStatistics]:
+        """Return what has ended in the last minutes, oldest first."""
+
+    @abstractmethod
+    def groups(self, limit: int, before: int | None) -> list[GroupInfo]:
+        """Return groups, newest first."""
+
+    @abstractmethod
+    def stacks(self, worker: str | None, timeout: float | None) -> list[ThreadStack]:
+        """Return what the threads of a process do."""
+
+    @abstractmethod
+    def oldest_wait(self) -> float | None:
+        """Return for how many seconds the task has waited that waits longest."""

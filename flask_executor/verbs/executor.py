@@ -8,17 +8,15 @@ from ..errors import InvalidOption
 from ..futures import TaskFuture
 from ..groups import Group
 from ..job_names import JobNames, job_name
-from ..jobs import ExecutorJob
 from ..payload import name_of_class
-from .base import Verbs, Wanted
+from .base import AnyJob, TaskFilters, Verbs, Wanted
 from .own import OwnTasks
 from .reasons import Reason
 from .records import STATES, TaskRecord, WorkerInfo
+from .watching import Watched
 
-AnyJob = ExecutorJob[..., t.Any]
 
-
-class HasTasks:
+class HasTasks(Watched):
     """An executor that tells about the tasks of the current app.
 
     With ``EXECUTOR_STORE`` these are the saved tasks of all processes: those that have
@@ -46,8 +44,8 @@ class HasTasks:
         :param name: only those with this name.
         :param error: only those that failed with exactly this class of exception, or
             the class with this name: ``'ValueError'``, ``'shop.errors.NoMoney'``.
-        :param group: only members of this group. With a store also its name: the newest
-            group that has it.
+        :param group: only members of this group. With a store also one of
+            :meth:`groups`, or a name: the newest group that has it.
         :param parent: only those that the task with this id has submitted; with a
             store.
         :param before: only tasks older than the one with this id: the next page.
@@ -59,13 +57,32 @@ class HasTasks:
         :raises InvalidOption: a :exc:`ValueError`, if there is no such state.
         :raises StoreUnavailable: if the database is away.
         """
+        wanted = self._wanted(
+            state=state, job=job, name=name, error=error, group=group, parent=parent
+        )
+        page = wanted._replace(before=before, after=after, limit=limit)
+        return self._verbs().tasks(page)
+
+    def count(self, *, limit: int = 10_000, **filters: t.Unpack[TaskFilters]) -> int:
+        """Return how many tasks there are of those that the filters name.
+
+        :param limit: the highest number that is counted to, so that it stays quick.
+        :param filters: those of :meth:`tasks`: ``state``, ``job``, ``name``, ``error``,
+            ``group``, ``parent``.
+        :raises InvalidOption: a :exc:`ValueError`, if there is no such state.
+        :raises StoreUnavailable: if the database is away.
+        """
+        return self._verbs().count(self._wanted(**filters)._replace(limit=limit))
+
+    def _wanted(self, **filters: t.Unpack[TaskFilters]) -> Wanted:
+        given: dict[str, t.Any] = {**filters}
+        state, error, job = (given.get(name) for name in ("state", "error", "job"))
         if state is not None and state not in STATES:
             raise InvalidOption("state", state, f"one of {', '.join(STATES)}")
         if isinstance(error, type):
-            error = name_of_class(error)
-        named = None if job is None else self._name_of_job(job)
-        wanted = Wanted(state, named, name, error, group, parent, before, after, limit)
-        return self._verbs().tasks(wanted)
+            given["error"] = name_of_class(error)
+        given["job"] = None if job is None else self._name_of_job(job)
+        return Wanted(**given)
 
     def task(self, id: str) -> TaskRecord | None:
         """Return what is known of one task, or None.
@@ -74,6 +91,17 @@ class HasTasks:
         :raises StoreUnavailable: if the database is away.
         """
         return self._verbs().task(id)
+
+    def future(self, id: str) -> TaskFuture[t.Any] | None:
+        """Return the future of a task that :meth:`task` knows, or None.
+
+        If the task ended in another process, its result is read when it is first asked
+        for.
+
+        :param id: ``future.task.id``.
+        :raises StoreUnavailable: if the database is away.
+        """
+        return self._verbs().future(id)
 
     def counts(self, limit: int = 10_000) -> dict[str, int]:
         """Return how many tasks are in each state.
@@ -120,6 +148,13 @@ class HasTasks:
         :raises StoreUnavailable: if the database is away.
         """
         self._verbs().resume(self._name_of_job(job))
+
+    def paused(self) -> list[str]:
+        """Return the names of the jobs that are paused, in order.
+
+        :raises StoreUnavailable: if the database is away.
+        """
+        return self._verbs().paused()
 
     def why(self, id: str) -> Reason:
         """Return why a task does not run: a code, and a sentence.

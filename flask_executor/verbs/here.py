@@ -14,7 +14,7 @@ from ..payload import name_of_class
 from ..task import Task
 from .pauses import job_of
 from .reasons import Facts
-from .records import TaskRecord, WorkerInfo, moment
+from .records import AttemptInfo, TaskRecord, WorkerInfo, moment
 
 
 def live_task(dispatcher: Dispatcher, id: str) -> Task | None:
@@ -85,6 +85,35 @@ def facts_of(dispatcher: Dispatcher, task: Task, **more: t.Any) -> Facts:
     )
 
 
+def last_attempt(record: TaskRecord) -> AttemptInfo:
+    """Return the last attempt of a task, as its record tells it."""
+    number, began = record.attempt, record.started_at
+    if record.state == "running":  # an error is that of the attempt before
+        return AttemptInfo(number=number, started_at=began)
+    return AttemptInfo(
+        number=number,
+        started_at=began,
+        finished_at=record.finished_at,
+        # One that waits for its next attempt has failed before.
+        end=record.state if record.has_ended else "failed",
+        error_class=record.error_class,
+        error=record.error,
+    )
+
+
+def longest_wait(dispatcher: Dispatcher) -> float | None:
+    """Return for how many seconds the task has waited that waits longest, or None.
+
+    It is not known when the pause before a second attempt ended, so these are left out.
+    """
+    waiting = [
+        task._submitted + (task.options.wait(task._submitted) or 0.0)
+        for task in dispatcher.table.pending.copy()
+        if task.state == "waiting" and not task.attempt
+    ]
+    return max(0.0, dispatcher._time() - min(waiting)) if waiting else None
+
+
 def own_info(dispatcher: Dispatcher, names: JobNames) -> dict[str, t.Any]:
     """Return what this process shows of itself, as a JSON value."""
     table = dispatcher.table
@@ -108,7 +137,7 @@ def worker_info(id: str, host: str, pid: int, info: t.Any, **more: t.Any) -> Wor
         host=host,
         pid=pid,
         name=info.get("name") or "",
-        type=info.get("executor"),
+        pool=info.get("executor"),
         slots=info.get("slots"),
         busy=info.get("busy", 0),
         queue=info.get("queue", 0),

@@ -10,16 +10,33 @@ import typing as t
 from dataclasses import replace
 
 from ..dispatch import Dispatcher
-from ..errors import UnknownTask
+from ..errors import UnknownTask, UnknownWorker
 from ..futures import TaskFuture
 from ..job_names import JobNames
 from ..store_errors import RetryRefused
 from ..task import Task
 from .base import Verbs, Wanted
-from .here import facts_of, failure_in, live_task, record_of, this_worker
+from .here import (
+    facts_of,
+    failure_in,
+    last_attempt,
+    live_task,
+    longest_wait,
+    record_of,
+    this_worker,
+)
 from .pauses import Pauses
 from .reasons import Facts, Reason, explain
-from .records import STATES, TaskRecord, WorkerInfo
+from .records import (
+    STATES,
+    AttemptInfo,
+    GroupInfo,
+    MinuteStatistics,
+    TaskRecord,
+    ThreadStack,
+    WorkerInfo,
+)
+from .stacks import own_stacks
 
 
 class OwnTasks(Verbs):
@@ -58,6 +75,15 @@ class OwnTasks(Verbs):
         found = self._find(id)
         return None if found is None else self._record(*found)
 
+    def future(self, id: str) -> TaskFuture[t.Any] | None:
+        """Return the future of one task, or None."""
+        found = self._find(id)
+        return None if found is None else found[1] or found[0].future
+
+    def count(self, wanted: Wanted) -> int:
+        """Return how many tasks these are, at most ``wanted.limit``."""
+        return len(self.tasks(wanted))
+
     def counts(self, limit: int) -> dict[str, int]:
         """Return the number of tasks per state, each at most ``limit``."""
         found = dict.fromkeys(STATES, 0)
@@ -82,6 +108,11 @@ class OwnTasks(Verbs):
         """Begin tasks of a job again."""
         Pauses.of(self._dispatcher).remove(job)
 
+    def paused(self) -> list[str]:
+        """Return the names of the jobs that are paused."""
+        pauses = self._dispatcher.pauses
+        return [] if pauses is None else sorted(pauses.names)
+
     def why(self, id: str) -> Reason:
         """Return why a task does not run."""
         task = live_task(self._dispatcher, id)
@@ -103,6 +134,31 @@ class OwnTasks(Verbs):
             raise UnknownTask(id)
         reason = "it is not saved, so nothing is kept of its call. Submit it again"
         raise RetryRefused(id, record.name, reason)
+
+    def attempts(self, id: str) -> list[AttemptInfo]:
+        """Return the last attempt of a task: of those before nothing is kept."""
+        record = self.task(id)
+        if record is None:
+            raise UnknownTask(id)
+        return [last_attempt(record)] if record.attempt else []
+
+    def statistics(self, minutes: int, job: str | None) -> list[MinuteStatistics]:
+        """Return nothing: ends are counted in a store."""
+        return []
+
+    def groups(self, limit: int, before: int | None) -> list[GroupInfo]:
+        """Return nothing: groups are known in a store."""
+        return []
+
+    def stacks(self, worker: str | None, timeout: float | None) -> list[ThreadStack]:
+        """Return what the threads of this process do."""
+        if worker is not None and worker != self.workers()[0].id:
+            raise UnknownWorker(worker)
+        return own_stacks(self._dispatcher)
+
+    def oldest_wait(self) -> float | None:
+        """Return for how many seconds the task has waited that waits longest."""
+        return longest_wait(self._dispatcher)
 
     def _known(self) -> dict[Task, t.Any]:
         """Return the tasks that are known and their futures, newest first."""

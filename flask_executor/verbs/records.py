@@ -5,6 +5,7 @@ Nothing in them was unpickled.
 
 from __future__ import annotations
 
+import math
 import typing as t
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -65,7 +66,8 @@ class TaskRecord:
     parent: str | None = None
     """The id of the task that submitted it."""
     source: dict[str, str] | None = None
-    """The request that submitted it: ``method``, ``path`` and ``endpoint``."""
+    """The request that submitted it: ``method``, ``path`` and ``endpoint``, as far as
+    there was one. With tracing, ``traceparent``, too."""
     retried_from: str | None = None
     """The id of the task of which it is a repetition: see :meth:`.Executor.retry`."""
     error_class: str | None = None
@@ -98,8 +100,8 @@ class WorkerInfo:
     started_at: datetime | None = None
     alive_until: datetime | None = None
     """When its lease ends, unless it renews it; None without a store."""
-    type: str | None = None
-    """Its ``EXECUTOR_TYPE``."""
+    pool: str | None = None
+    """The kind of its pool: its ``EXECUTOR_TYPE``."""
     slots: int | None = None
     """How many calls it runs at once; None: there is no limit."""
     busy: int = 0
@@ -112,6 +114,99 @@ class WorkerInfo:
     """The names of the jobs that it knows."""
     full: tuple[str, ...] = ()
     """Those of its jobs that have tasks waiting because of ``max_concurrency``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttemptInfo:
+    """One run of a task.
+
+    .. versionadded:: 2.0
+    """
+
+    number: int
+    """The first attempt is 1."""
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    end: str | None = None
+    """``succeeded``, ``failed``, ``timed_out``, ``cancelled``, ``interrupted``, or
+    ``lost`` if its process died and the task could run again; None while it runs."""
+    error_class: str | None = None
+    """The class of the exception, as in :attr:`TaskRecord.error_class`."""
+    error: str | None = None
+    """The text of the exception."""
+
+
+BUCKETS: tuple[float, ...] = (*(0.001 * 2**i for i in range(25)), math.inf)
+"""The limits of the buckets of a histogram, in seconds. Each bucket counts what took
+less than its limit, and not less than the limit before it.
+
+.. versionadded:: 2.0
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MinuteStatistics:
+    """The tasks of one job that have ended in one minute, in one way.
+
+    .. versionadded:: 2.0
+    """
+
+    minute: datetime
+    """Its begin, in UTC."""
+    job: str | None
+    """The name of the job; None for calls of other functions."""
+    end: str
+    """The state in which they have ended."""
+    count: int
+    """How many tasks these are."""
+    wait_sum: float
+    """The seconds that they have waited for their last attempt, added up. A task waits
+    from when it was submitted, or later became due."""
+    run_sum: float
+    """The seconds that their last attempts took, added up."""
+    waits: tuple[int, ...]
+    """How many have waited how long: a number for each of :data:`BUCKETS`."""
+    runs: tuple[int, ...]
+    """How many have run how long. Those that never began are not among them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupInfo:
+    """A group in the store.
+
+    .. versionadded:: 2.0
+    """
+
+    id: int
+    """Newer groups have greater ids."""
+    name: str
+    total: int
+    """How many members it has so far."""
+    done: int
+    """How many of these have ended, in any way."""
+    failed: int
+    """How many of these have failed, timed out or were interrupted."""
+    closed: bool
+    """True if no more members come."""
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ThreadStack:
+    """What one thread of a process does at this moment.
+
+    .. versionadded:: 2.0
+    """
+
+    thread: str
+    """Its name."""
+    stack: str
+    """The lines of code that it is in, as in a traceback: the innermost is the last."""
+    task_id: str | None = None
+    """The id of the task that it runs; None if it runs no task."""
+    task_name: str | None = None
+    overran: bool = False
+    """True if the timeout of that task is over, and the thread could not be stopped."""
 
 
 def moment(seconds: float | None) -> datetime | None:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import typing as t
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -77,8 +78,11 @@ class Site:
         try:
             with urllib.request.urlopen(asked, timeout=15) as answer:
                 return t.cast(str, answer.read().decode())
+        except urllib.error.HTTPError as error:
+            error.close()
         except (http.client.HTTPException, OSError, ValueError):
-            return None
+            pass
+        return None
 
     def processes(self) -> list[int]:
         """Return the processes that run tasks."""

@@ -28,6 +28,7 @@ from flask_executor import (
     SessionRefused,
     StoreLocked,
     UnsupportedOption,
+    task_submitted,
 )
 
 
@@ -105,6 +106,26 @@ def test_rolled_back_nothing_runs(shop: Shop, end: str) -> None:
     assert until(lambda: called) == [future]
     assert future.task.state == "cancelled" and future.task.finished_at is not None
     assert not shop.is_saved(future) and shop.seen == []
+
+
+def test_a_commit_submits(shop: Shop) -> None:
+    """The signal comes when the task is there: after a commit, and for no rollback."""
+    seen = []
+
+    def note(sender: object, **what: t.Any) -> None:
+        seen.append(what["task"].id)
+
+    with shop.app.app_context(), task_submitted.connected_to(note):
+        shop.session.add(Order(id=1))
+        undone = shop.submit()
+        shop.session.rollback()
+        assert until(undone.cancelled)
+        shop.session.add(Order(id=1))
+        future = shop.submit()
+        shop.session.commit()
+        future.result(LIMIT)
+        until(lambda: seen)
+    assert seen == [future.task.id]
 
 
 def test_the_end_of_a_request_rolls_back(shop: Shop) -> None:

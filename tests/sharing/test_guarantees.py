@@ -113,12 +113,16 @@ def test_a_begin_whose_reply_was_lost(one: Process, away: Away) -> None:
     assert one.record(future).attempt == 1
 
 
-def test_a_begin_that_is_refused(one: Process, away: Away) -> None:
+def test_a_begin_that_is_refused(
+    one: Process, away: Away, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A task that was cancelled while it was held does not begin.
 
     The database may go away between the refusal and the look at its reason.
     """
     gate, ran = threading.Event(), []
+    # Otherwise it may be cancelled before it is to begin.
+    monkeypatch.setattr(one.node.holding, "stop_what_was_asked", lambda: None)
     fill = [one.executor.submit(reached, gate) for _ in range(2)]
     job = one.job(lambda: ran.append(1), guarantee="at_most_once")
     future = one.executor.submit(int) and held_by(one, job)
@@ -412,3 +416,21 @@ def test_signals_tell_of_one_submit(one: Process) -> None:
         future = one.job(work, retry=Retry(attempts=2, delay=0.01)).submit()
         future.result(LIMIT)
     assert seen == [future.task.id]
+
+
+def test_the_submitter_tells_of_what_others_run(one: Process, other: Process) -> None:
+    """A task that waits for its time as a row is submitted where that was, once."""
+    from flask_executor import task_submitted
+
+    seen = []
+
+    def note(sender: object, **what: t.Any) -> None:
+        seen.append((sender, what["task"].id))
+
+    one.job(lambda: None)
+    job = other.job(lambda: None)
+    with task_submitted.connected_to(note):
+        future = job.using(delay=0.01).submit()
+        assert seen == [(other.app, future.task.id)]
+        future.result(LIMIT)
+    assert len(seen) == 1

@@ -126,7 +126,7 @@ def test_a_future_that_nobody_holds_is_not_followed(
     """Nothing asks for the state of a task that nobody in this process holds."""
     one.executor.submit_stored("k", reached, gate)
     held = weakref.ref(other.futures["k"])
-    assert held() is None
+    until(lambda: held() is None)  # a thread may be looking at it just now
     assert not other.node.following.open()
 
 

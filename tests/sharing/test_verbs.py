@@ -48,6 +48,23 @@ def ended(process: Process, *futures: t.Any) -> None:
         until(lambda f=future: process.record(f).finished)
 
 
+def test_every_process_has_the_future_of_an_id(one: Process, other: Process) -> None:
+    """It ends with the task, wherever that runs; what is not saved is found in its own
+    process alone.
+    """
+    declare(one, abs)
+    future = declare(other, abs).submit(-7)
+    found = [process.executor.future(future.task.id) for process in (one, other)]
+    assert [it.result(LIMIT) for it in found if it is not None] == [7, 7]
+    gate = Gate()
+    unsaved = one.executor.submit(gate.wait, LIMIT)
+    assert unsaved.task is not None
+    assert one.executor.future(unsaved.task.id) is unsaved
+    assert other.executor.future(unsaved.task.id) is None
+    gate.set()
+    assert one.executor.future("nobody") is None
+
+
 def test_every_process_shows_the_same_record(one: Process, other: Process) -> None:
     """Names, times, meta, source: what was given at submit, and what became of it."""
     job = declare(other, lambda x: x, name="shop.pay")
@@ -132,6 +149,10 @@ def test_tasks_are_filtered_and_come_in_pages(one: Process, other: Process) -> N
     assert ids(one.executor.tasks(job=second)) == newest[:1]
     assert ids(tasks(state="succeeded", limit=1)) == newest[1:2]
     assert tasks(job="nobody knows it") == tasks(state="waiting") == []
+    count = other.executor.count
+    assert (count(), count(limit=3), count(state="succeeded")) == (5, 3, 4)
+    assert count(job="bad", error=ValueError) == count(name="x", state="failed") == 1
+    assert count(job="bad", state="waiting") == count(parent="nobody") == 0
     assert other.executor.counts() == one.executor.counts()
     assert other.executor.counts(limit=3)["succeeded"] == 3
     for where in ("before", "after"):
@@ -143,6 +164,8 @@ def test_a_state_that_does_not_exist_is_refused(one: Process) -> None:
     """A slip would look like an empty list."""
     with pytest.raises(ValueError, match=r"state = 'done' is not.*succeeded"):
         one.executor.tasks(state="done")
+    with pytest.raises(ValueError, match=r"state = 'done' is not.*succeeded"):
+        one.executor.count(state="done")
 
 
 def test_children_name_their_parent(one: Process, other: Process) -> None:
@@ -171,6 +194,8 @@ def test_members_of_a_group_are_found(one: Process, other: Process) -> None:
     assert ids(tasks(group=group, after=newest[2], limit=1)) == newest[1:2]
     assert tasks(group=group, state="failed") == []
     assert other.executor.tasks(group="no such group") == []
+    assert one.executor.count(group=group) == other.executor.count(group="import") == 3
+    assert other.executor.count(group="no such group") == 0
 
 
 def test_a_saved_group_is_found_by_its_name(one: Process) -> None:
@@ -207,7 +232,7 @@ def test_who_is_there_is_listed(
     reached(began)
     [worker] = other.executor.workers()
     assert worker.id == one.record(future).owner
-    assert (worker.type, worker.slots, worker.runs) == ("thread", 2, True)
+    assert (worker.pool, worker.slots, worker.runs) == ("thread", 2, True)
     assert worker.jobs == ("job",)
     [worker] = one.executor.workers()  # itself, as it is now
     assert worker.busy == 1

@@ -211,10 +211,10 @@ def test_older_tables_are_brought_up_to_date(
 ) -> None:
     """Until then they are refused, with the command that does it."""
     stores(url, prefix="old_executor_").setup()
-    monkeypatch.setattr(schema, "VERSION", 3)
+    monkeypatch.setattr(schema, "VERSION", 4)
     steps = {
-        1: ("ALTER TABLE {meta} ADD COLUMN a INTEGER",),
-        2: ("ALTER TABLE {meta} ADD COLUMN b INTEGER", "UPDATE {meta} SET b = a"),
+        2: ("ALTER TABLE {meta} ADD COLUMN a INTEGER",),
+        3: ("ALTER TABLE {meta} ADD COLUMN b INTEGER", "UPDATE {meta} SET b = a"),
     }
     monkeypatch.setattr(schema, "UPGRADES", steps)
     store = stores(url, prefix="old_executor_")
@@ -222,10 +222,27 @@ def test_older_tables_are_brought_up_to_date(
         SchemaMismatch, match="'flask executor store upgrade'"
     ) as raised:
         store.setup()
-    assert (raised.value.found, raised.value.known) == (1, 3)
+    assert (raised.value.found, raised.value.known) == (2, 4)
     assert store.upgrade() == 2
     assert store.upgrade() == 0
     store.setup()
+
+
+def test_tables_of_version_1_get_what_they_lack(url: str, stores: NewStore) -> None:
+    """Each step makes what the next version has; what is in the tables stays."""
+    store = stores(url, prefix="first_executor_")
+    store.setup()
+    [id] = insert(store, new())
+    drop = store.sql.text("ALTER TABLE {attempt} DROP COLUMN error_text")
+    store.database.write(lambda db: store.sql.run(db, drop))
+    set_version(store, 1)
+    later = stores(url, prefix="first_executor_")
+    with pytest.raises(SchemaMismatch, match="have version 1"):
+        later.get("id", id)
+    assert later.upgrade() == schema.VERSION - 1
+    assert later.check() == []
+    assert later.attempts(id) == []
+    assert later.get("id", id) is not None
 
 
 def test_newer_tables_are_refused(url: str, stores: NewStore) -> None:

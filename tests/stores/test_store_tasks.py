@@ -259,7 +259,8 @@ def test_an_attempt_that_failed_is_followed_by_another(
     """After the pause any worker may run it; the list of attempts tells the story."""
     join(store, "a", "b")
     fence = running(store, "a")
-    retry = RetryLater(fence=fence, pause=5.0, error_class="ValueError")
+    why = {"error_class": "ValueError", "error_text": "first"}
+    retry = RetryLater(fence=fence, pause=5.0, **why)
     assert done(store.retry_later(retry))
     assert not done(store.retry_later(retry))
     clock.advance(5)
@@ -268,9 +269,13 @@ def test_an_attempt_that_failed_is_followed_by_another(
     assert claimed.attempt == 1
     done(store.begin(claimed.fence, synced=False))
     clock.advance(1)
-    assert finish(store, claimed.fence, "failed", error_class="KeyError")
-    told = [(a.number, a.end, a.error_class) for a in store.attempts(fence.id)]
-    assert told == [(1, "failed", "ValueError"), (2, "failed", "KeyError")]
+    why = {"error_class": "KeyError", "error_text": "second"}
+    assert finish(store, claimed.fence, "failed", **why)
+    now = clock()
+    assert store.attempts(fence.id) == [
+        (1, now - 6, now - 6, "failed", "ValueError", "first"),
+        (2, now - 1, now, "failed", "KeyError", "second"),
+    ]
 
 
 def test_an_ephemeral_task_stays_with_its_owner(store: Store, clock: HandClock) -> None:

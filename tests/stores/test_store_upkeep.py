@@ -59,13 +59,24 @@ def test_a_group_counts_its_members(store: Store, clock: HandClock) -> None:
     assert progress_of(store, group) == (6, 5, 2)
 
 
-def test_a_group_is_found_by_its_name(store: Store) -> None:
+def test_a_group_is_found_by_its_name(store: Store, clock: HandClock) -> None:
     """The newest of a name; it can be closed."""
     store.open_group("g")
     second = store.open_group("g")
     store.close_group(second)
-    assert store.group_named("g") == (second, "g", 0, 0, 0, True)
+    assert store.group_named("g") == (second, "g", 0, 0, 0, True, clock())
     assert store.group_named("x") is store.group(99_999_999) is None
+
+
+def test_groups_come_in_pages(store: Store) -> None:
+    """Newest first; ``before`` is the next page."""
+    made = [store.open_group(name) for name in "abc"][::-1]
+    insert(store, new(group_id=made[0]))
+    first, second = store.groups(limit=2)
+    assert (first.name, first.total, first.closed) == ("c", 1, False)
+    assert [one.id for one in (first, second)] == made[:2]
+    assert [one.id for one in store.groups(before=second.id)] == made[2:]
+    assert first == store.group(made[0])
 
 
 def test_a_replaced_member_has_ended(store: Store) -> None:
@@ -194,6 +205,19 @@ def test_what_has_ended_long_ago_is_removed(store: SqlStore, clock: HandClock) -
     assert store.prune({"failed": 0.5, "succeeded": 0.5}) == 2
     assert [count(store, table) for table in ("task", "attempt")] == [1, 0]
     assert state_of(store, open_one.id) == "running"
+
+
+def test_what_ended_long_ago_is_counted(store: Store, clock: HandClock) -> None:
+    """By its state and its age, up to a limit."""
+    join(store, "me")
+    for _ in range(3):
+        finish(store, running(store, "me"), "failed")
+        clock.advance(10)
+    running(store, "me")
+    ages = [store.count_ended("failed", age) for age in (0, 15, 20, 31)]
+    assert ages == [3, 2, 2, 0]
+    assert store.count_ended("failed", 0, limit=2) == 2
+    assert store.count_ended("succeeded", 0) == 0
 
 
 def test_pruning_takes_few_at_a_time(store: SqlStore, clock: HandClock) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing as t
+from dataclasses import replace
 
 import pytest
 from stores import (
@@ -108,8 +109,9 @@ def test_what_the_dead_leave_by_guarantee(
     record = get(store, fence.id)
     assert (record.state, record.lost) == (state, lost)
     assert (record.finished is None) == (state == "waiting")
-    ends = [attempt.end for attempt in store.attempts(fence.id)]
-    assert ends == (["lost"] if begun else [])
+    told = [(one.end, one.error_text) for one in store.attempts(fence.id)]
+    lost_text = "Its worker died before the task had ended."
+    assert told == ([("lost", lost_text)] if begun else [])
     assert reap(store) == ([], [])
 
 
@@ -221,5 +223,11 @@ def test_a_worker_is_asked_and_answers(store: Store, other: Store) -> None:
     assert store.renew("me", lease=LEASE) == ("stacks",)
     store.answer("me", "stack of MainThread")
     assert store.renew("me", lease=LEASE) == (None,)
-    assert other.workers()[0].answer == "stack of MainThread"
+    found = other.worker("me")
+    assert found is not None
+    assert (found.answer, found.ask) == ("stack of MainThread", None)
+    assert other.workers() == [replace(found, answer=None)]
+    assert other.ask("me", "stacks")
+    assert store.worker("me") == replace(found, answer=None, ask="stacks")
+    assert store.worker("nobody") is None
     assert not other.ask("nobody", "stacks")

@@ -98,9 +98,10 @@ class Ends:
             " VALUES (:task_id, :format, :data, :signature)"
         )
         self._attempt = sql.text(
-            'INSERT INTO {attempt} (task_id, number, begun, ended, "end", error_class)'
-            " SELECT t.id, t.attempt, t.begun, {now}, :end, :error_class"
-            " FROM {task} AS t WHERE t.id = :task_id AND NOT EXISTS (SELECT 1"
+            'INSERT INTO {attempt} (task_id, number, begun, ended, "end", error_class,'
+            " error_text) SELECT t.id, t.attempt, t.begun, {now}, :end, :error_class,"
+            " COALESCE(:error_text, t.error_text) FROM {task} AS t"
+            " WHERE t.id = :task_id AND NOT EXISTS (SELECT 1"
             " FROM {attempt} AS a WHERE a.task_id = t.id AND a.number = t.attempt)"
         )
         self._counted = sql.text(
@@ -175,15 +176,24 @@ class Ends:
         return found
 
     def note_attempt(
-        self, db: Connection, row: t.Any, end: str, error_class: str | None
+        self,
+        db: Connection,
+        row: t.Any,
+        end: str,
+        error_class: str | None,
+        error_text: str | None = None,
     ) -> None:
-        """Write down the last attempt, which did not succeed, unless that was done."""
+        """Write down the last attempt, which did not succeed, unless that was done.
+
+        :param error_text: if it is not that of the task.
+        """
         self._sql.run(
             db,
             self._attempt,
             task_id=row.id,
             end=end,
             error_class=error_class,
+            error_text=error_text,
         )
 
     def ended(self, db: Connection, rows: t.Iterable[t.Any]) -> None:

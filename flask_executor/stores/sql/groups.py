@@ -9,6 +9,8 @@ from sqlalchemy import Connection
 from ..records import GroupRecord
 from .statements import Statements
 
+_ABOVE_ALL = 2**63 - 1
+
 
 class Groups:
     """The statements about groups."""
@@ -19,9 +21,11 @@ class Groups:
             "INSERT INTO {grp} (name, opened) VALUES (:name, {now}) RETURNING id"
         )
         self._close = sql.text("UPDATE {grp} SET closed = 1 WHERE id = :id")
-        select = "SELECT id, name, total, done, failed, closed FROM {grp} WHERE "
+        columns = "id, name, total, done, failed, closed, opened"
+        select = f"SELECT {columns} FROM {{grp}} WHERE "
         self._by_id = sql.text(f"{select} id = :value")
         self._by_name = sql.text(f"{select} name = :value ORDER BY id DESC LIMIT 1")
+        self._page = sql.text(f"{select} id < :before ORDER BY id DESC LIMIT :n")
 
     def open(self, db: Connection, names: t.Sequence[str]) -> list[int]:
         """Make groups; return their ids."""
@@ -37,6 +41,14 @@ class Groups:
         """Return a group by its id, or the newest of a name."""
         statement = self._by_name if isinstance(value, str) else self._by_id
         rows = self._sql.run(db, statement, value=value)
-        for id, name, total, done, failed, closed in rows:
-            return GroupRecord(id, name, total, done, failed, bool(closed))
-        return None
+        return _record(rows[0]) if rows else None
+
+    def page(self, db: Connection, before: int | None, limit: int) -> list[GroupRecord]:
+        """Return groups, newest first."""
+        values = {"before": _ABOVE_ALL if before is None else before, "n": limit}
+        return [*map(_record, self._sql.run(db, self._page, None, **values))]
+
+
+def _record(row: t.Any) -> GroupRecord:
+    found = GroupRecord(*row)
+    return found._replace(closed=bool(found.closed))

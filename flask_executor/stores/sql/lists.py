@@ -40,6 +40,16 @@ _COUNT = """
     SELECT '%s', (SELECT COUNT(*) FROM
         (SELECT 1 FROM {task} WHERE state = '%s' LIMIT :n) AS t)
 """
+# No index has the tasks in the order of their waits; who was submitted first has waited
+# longest, unless that one had a delay. So only the first of them are looked at.
+_WAITS = """
+    SELECT {now} - MIN(since) FROM (SELECT * FROM (%s) AS w UNION ALL
+        SELECT * FROM (%s) AS h) AS t
+"""
+_WAIT = """
+    SELECT CASE WHEN due > submitted THEN due ELSE submitted END AS since
+    FROM {task} {by_state} WHERE state = '%s' ORDER BY id LIMIT :n
+"""
 
 
 class Lists:
@@ -48,7 +58,6 @@ class Lists:
     def __init__(self, sql: Statements) -> None:
         self._sql = sql
         select = f"SELECT {COLUMNS} FROM {{task}} WHERE "
-        self._select = select
         self._one = {by: sql.text(f"{select}{by} = :value", _NAMES) for by in _BY}
         self._many = {
             by: sql.text(select + sql.among(by, "values", kind), _NAMES)
@@ -59,6 +68,11 @@ class Lists:
         each = (_COUNT % (state, state) for state in OPEN + ENDS)
         counts = " UNION ALL ".join(each)
         self._counts = sql.text(counts)
+        self._count_ended = sql.text(
+            "SELECT COUNT(*) FROM (SELECT 1 FROM {task} {index} WHERE state = :state"
+            " AND finished IS NOT NULL AND finished <= {now} - :older LIMIT :n) AS t",
+            index=sql.indexed_by("task_ended"),
+        )
         self._keys = sql.text("SELECT COUNT(*) FROM {task} WHERE key IS NOT NULL")
         self._ahead = sql.text(
             "SELECT COUNT(*) FROM (SELECT 1 FROM {task} {ready} WHERE state = 'waiting'"
@@ -66,8 +80,10 @@ class Lists:
             " LIMIT :n) AS t",
             ready=sql.indexed_by("task_ready"),
         )
+        waits = _WAITS % (_WAIT % "waiting", _WAIT % "held")
+        self._waits = sql.text(waits, by_state=sql.indexed_by("task_state"))
         self._attempts = sql.text(
-            'SELECT number, begun, ended, "end", error_class FROM {attempt}'
+            'SELECT number, begun, ended, "end", error_class, error_text FROM {attempt}'
             " WHERE task_id = :id ORDER BY number, ended"
         )
 
@@ -98,34 +114,55 @@ class Lists:
     ) -> list[Record]:
         """Return a page of tasks, newest first."""
         given = {name: value for name, value in filters.items() if value is not None}
+        order = "" if "after" in given and "before" not in given else " DESC"
+        text, values = self._pages(state, keyed, given, order, COLUMNS)
+        rows = self._sql.run(db, self._sql.text(text, _NAMES), limit=limit, **values)
+        found = [record(row) for row in rows]
+        return found if order else found[::-1]
+
+    def count(
+        self, db: Connection, state: str | None, limit: int, filters: dict[str, t.Any]
+    ) -> int:
+        """Return how many tasks a list would have, at most ``limit``."""
+        given = {name: value for name, value in filters.items() if value is not None}
+        text, values = self._pages(state, False, given, " DESC", "id")
+        statement = self._sql.text(f"SELECT COUNT(*) FROM ({text}) AS t")
+        return t.cast(int, self._sql.run(db, statement, limit=limit, **values)[0][0])
+
+    def _pages(
+        self,
+        state: str | None,
+        keyed: bool,
+        given: dict[str, t.Any],
+        order: str,
+        columns: str,
+    ) -> tuple[str, dict[str, t.Any]]:
+        """Return a statement for a page, and its values without the limit."""
         wanted = [_FILTERS[name] for name in given]
         wanted += ["key IS NOT NULL"] if keyed else []
         states = [] if state is None else _STATES.get(state, [state])
-        order = "" if "after" in given and "before" not in given else " DESC"
         # Each state by itself has its tasks in order; several would have to be sorted.
         pages = [
             self._page([*wanted, f"state = :state{number}"], set(given), one, order)
             for number, one in enumerate(states)
         ] or [self._page(wanted, set(), None, order)]
-        given |= {f"state{number}": one for number, one in enumerate(states)}
-        text = pages[0]
-        if len(pages) > 1:
-            both = " UNION ALL ".join(f"SELECT * FROM ({p}) AS p" for p in pages)
-            text = f"SELECT * FROM ({both}) AS t ORDER BY id{order} LIMIT :limit"
-        rows = self._sql.run(db, self._sql.text(text, _NAMES), limit=limit, **given)
-        found = [record(row) for row in rows]
-        return found if order else found[::-1]
+        pages = [f"SELECT {columns} {page}" for page in pages]
+        values = given | {f"state{number}": one for number, one in enumerate(states)}
+        if len(pages) == 1:
+            return pages[0], values
+        both = " UNION ALL ".join(f"SELECT * FROM ({p}) AS p" for p in pages)
+        text = f"SELECT * FROM ({both}) AS t ORDER BY id{order} LIMIT :limit"
+        return text, values
 
     def _page(
         self, wanted: list[str], given: set[str], state: str | None, order: str
     ) -> str:
-        """Return a statement for a page of one state, or of all."""
+        """Return what follows the columns, for a page of one state or of all."""
         index = _index(given, state)
         wanted = [*wanted, TROUBLED] if index == "task_troubled" else wanted
         hint = self._sql.indexed_by(index) if index else ""
         where = " AND ".join(wanted) or "true"
-        select = self._select.replace(" WHERE ", f" {hint} WHERE ")
-        return f"{select}{where} ORDER BY id{order} LIMIT :limit"
+        return f"FROM {{task}} {hint} WHERE {where} ORDER BY id{order} LIMIT :limit"
 
     def counts(self, db: Connection, limit: int) -> dict[str, int]:
         """Return the number of tasks per state, each at most ``limit``."""
@@ -133,6 +170,11 @@ class Lists:
         found: dict[str, int] = {row[0]: row[1] for row in rows}
         found["waiting"] = min(limit, found["waiting"] + found.pop("held"))
         return found
+
+    def count_ended(self, db: Connection, state: str, older: float, limit: int) -> int:
+        """Return how many tasks ended in a state so many seconds ago, or earlier."""
+        values = {"state": state, "older": older, "n": limit}
+        return t.cast(int, self._sql.run(db, self._count_ended, None, **values)[0][0])
 
     def count_keys(self, db: Connection) -> int:
         """Return how many tasks have a key."""
@@ -145,6 +187,11 @@ class Lists:
             return 0
         values = {"priority": task.priority, "id": id, "n": limit}
         return t.cast(int, self._sql.run(db, self._ahead, None, **values)[0][0])
+
+    def oldest_wait(self, db: Connection, limit: int) -> float | None:
+        """Return the seconds for which the task has waited that waits longest."""
+        found: float | None = self._sql.run(db, self._waits, n=limit)[0][0]
+        return None if found is None else max(0.0, found)
 
     def attempts(self, db: Connection, id: int) -> list[AttemptRecord]:
         """Return the attempts of a task that did not succeed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 
 from ..base import By, Lookups
-from ..records import AttemptRecord, Record, Sealed
+from ..records import AttemptRecord, Record, Sealed, State
 from .core import Core
 from .lists import Lists
 from .locks import Locks
@@ -52,6 +52,16 @@ class SqlLookups(Core, Lookups):
         """Return the number of tasks per state, each at most ``limit``."""
         return self._read(lambda db: self._lists.counts(db, limit))
 
+    def count(
+        self, *, state: str | None = None, limit: int = 10_000, **filters: t.Any
+    ) -> int:
+        """Return how many tasks :meth:`tasks` would find, at most ``limit``."""
+        return self._read(lambda db: self._lists.count(db, state, limit, filters))
+
+    def count_ended(self, state: State, older: float, limit: int = 10_000) -> int:
+        """Return how many tasks ended in a state so many seconds ago, or earlier."""
+        return self._read(lambda db: self._lists.count_ended(db, state, older, limit))
+
     def count_keys(self) -> int:
         """Return how many tasks have a key."""
         return self._read(self._lists.count_keys)
@@ -59,6 +69,10 @@ class SqlLookups(Core, Lookups):
     def ahead(self, id: int, limit: int = 10_000) -> int:
         """Return how many waiting tasks come before this one, at most ``limit``."""
         return self._read(lambda db: self._lists.ahead(db, id, limit))
+
+    def oldest_wait(self, limit: int = 1000) -> float | None:
+        """Return the seconds for which the task has waited that waits longest."""
+        return self._read(lambda db: self._lists.oldest_wait(db, limit))
 
     def attempts(self, id: int) -> list[AttemptRecord]:
         """Return the attempts of a task that did not succeed, in order."""

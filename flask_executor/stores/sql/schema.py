@@ -26,9 +26,11 @@ from sqlalchemy import (
 
 from ..errors import SchemaMismatch
 
-VERSION = 1
+VERSION = 2
 """The version of the tables that this code needs."""
-UPGRADES: dict[int, tuple[str, ...]] = {}
+UPGRADES: dict[int, tuple[str, ...]] = {
+    1: ("ALTER TABLE {attempt} ADD COLUMN error_text TEXT",),
+}
 """By version: the statements that lead from it to the next one. Words in braces are
 tables."""
 BUCKETS = 26
@@ -240,6 +242,7 @@ def _attempt(schema: Schema) -> None:
         _number("ended"),
         _text("end", null=False),
         _text("error_class"),
+        _text("error_text"),
     )
     schema.index("attempt_task", table.c.task_id, table.c.number)
 

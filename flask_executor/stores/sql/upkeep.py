@@ -37,6 +37,12 @@ class SqlUpkeep(SqlWork, Upkeep):
         """Return the newest group of this name."""
         return self._read(lambda db: self._groups.get(db, name))
 
+    def groups(
+        self, *, before: int | None = None, limit: int = 100
+    ) -> list[GroupRecord]:
+        """Return groups, newest first."""
+        return self._read(lambda db: self._groups.page(db, before, limit))
+
     def pause(self, job: str) -> None:
         """Let nobody claim tasks of this job."""
         self._write_here(lambda db: self._schedules.pause(db, job))

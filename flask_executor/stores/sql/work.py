@@ -96,8 +96,12 @@ class SqlWorkers(Core, Workers):
         self._write_here(lambda db: self._leases.answer(db, me, answer))
         self.announce()
 
+    def worker(self, id: str) -> WorkerRecord | None:
+        """Return one worker, with its answer, or None."""
+        return self._read(lambda db: self._leases.worker(db, id))
+
     def workers(self, *, alive: bool = True, limit: int = 1000) -> list[WorkerRecord]:
-        """Return the workers, newest first."""
+        """Return the workers, newest first, without their answers."""
         return self._read(lambda db: self._leases.workers(db, alive, limit))
 
 

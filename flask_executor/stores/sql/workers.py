@@ -107,6 +107,9 @@ class Leases:
             " WHERE id = :worker AND state = 'alive' RETURNING id"
         )
         columns = ", ".join(field.name for field in fields(WorkerRecord))
+        self._one = sql.text(f"SELECT {columns} FROM {{worker}} WHERE id = :id")
+        # An answer may be long, and a list is read often.
+        columns = columns.replace("answer", "NULL AS answer")
         listed = f"SELECT {columns} FROM {{worker}} %s ORDER BY started DESC LIMIT :n"
         self._alive = sql.text(listed % "WHERE state = 'alive'")
         self._all = sql.text(listed % "")
@@ -167,11 +170,15 @@ class Leases:
         """Answer."""
         self._sql.run(db, self._answer, me=me, answer=answer)
 
+    def worker(self, db: Connection, id: str) -> WorkerRecord | None:
+        """Return one worker, with its answer, or None."""
+        rows = self._sql.run(db, self._one, id=id)
+        return _worker(rows[0]) if rows else None
+
     def workers(self, db: Connection, alive: bool, limit: int) -> list[WorkerRecord]:
-        """Return the workers, newest first."""
+        """Return the workers, newest first, without their answers."""
         rows = self._sql.run(db, self._alive if alive else self._all, n=limit)
-        found = [WorkerRecord(**row._mapping) for row in rows]
-        return [replace(one, info=loaded(one.info)) for one in found]
+        return [*map(_worker, rows)]
 
     def _settle(
         self,
@@ -187,6 +194,11 @@ class Leases:
         rows = self._sql.run(db, statement, **values)
         for row in rows:
             if row.begun is not None:
-                self._ends.note_attempt(db, row, "lost", _WHY[0])
+                self._ends.note_attempt(db, row, "lost", *_WHY)
         self._ends.ended(db, [row for row in rows if row.finished is not None])
         return [Orphan(row.uid, row.name, row.key, row.state, row.lost) for row in rows]
+
+
+def _worker(row: t.Any) -> WorkerRecord:
+    found = WorkerRecord(**row._mapping)
+    return replace(found, info=loaded(found.info))

@@ -1,0 +1,1 @@
+"""The pages: each module turns facts into what its template shows."""
