@@ -309,6 +309,7 @@ def test_the_policy_of_talisman_is_kept(
         page.wait_for_function("window.htmx !== undefined")
         colour = "getComputedStyle(document.querySelector('.button, button')).cursor"
         assert page.evaluate(colour) == "pointer"
+        page.close()  # before the server, which it asks for news
 
 
 def test_a_form_works_in_a_real_browser(
