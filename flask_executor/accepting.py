@@ -90,18 +90,17 @@ def _submit_unique(
     found = dispatcher.uniques.register(dispatcher.register, future, call, options)
     if found is not future:
         return found
-    futures = executor.futures
 
     def store() -> None:
-        futures.reserve(key, future, instead_of=held_by)
-        futures.add(key, future)
+        executor.futures.reserve(key, future, instead_of=held_by)
+        executor.futures.add(key, future)
 
     try:
         store_if = None if key is NoKey else store
         task = t.cast(Task, future.task)
         _submit(dispatcher, executor, future, task, call, job, store_if)
     except BaseException:
-        futures.discard(key, future)
+        executor.futures.discard(key, future)
         raise
     return future
 

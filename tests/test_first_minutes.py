@@ -258,12 +258,15 @@ def files_of(folder: Path) -> set[str]:
     }
 
 
-def test_sdist_is_complete(tmp_path: Path) -> None:
-    """The sdist has all that its tests, docs and example need, and links."""
-    tree = tmp_path / "tree"
+def built(folder: Path, kind: str) -> tuple[set[str], Path]:
+    """Build an ``'sdist'`` or a ``'wheel'`` of a clean copy of this checkout.
+
+    :return: the files of the copy, and the archive.
+    """
+    tree = folder / "tree"
     shutil.copytree(ROOT, tree, ignore=BUILT)
-    wanted = files_of(tree)
-    build = "import setuptools.build_meta as backend; backend.build_sdist('dist')"
+    files = files_of(tree)
+    build = f"import setuptools.build_meta as backend; backend.build_{kind}('dist')"
     subprocess.run(
         [sys.executable, "-c", build],
         cwd=tree,
@@ -271,28 +274,24 @@ def test_sdist_is_complete(tmp_path: Path) -> None:
         capture_output=True,
         timeout=INSTALL_LIMIT,
     )
-    (archive,) = tree.glob("dist/*.tar.gz")
+    (archive,) = (tree / "dist").iterdir()
+    return files, archive
+
+
+def test_sdist_is_complete(tmp_path: Path) -> None:
+    """The sdist has all that its tests, docs and example need, and links."""
+    files, archive = built(tmp_path, "sdist")
     with tarfile.open(archive) as packed:
         packed.extractall(tmp_path / "sdist", filter="data")
     (folder,) = (tmp_path / "sdist").iterdir()
-    assert wanted - files_of(folder) == set()
+    assert files - files_of(folder) == set()
     assert "Project-URL: " in (folder / "PKG-INFO").read_text()
 
 
 def test_wheel_is_complete(tmp_path: Path) -> None:
     """The wheel has every file of the package: templates, styles and scripts too."""
-    tree = tmp_path / "tree"
-    shutil.copytree(ROOT, tree, ignore=BUILT)
-    wanted = {path for path in files_of(tree) if path.startswith("flask_executor/")}
-    build = "import setuptools.build_meta as backend; backend.build_wheel('dist')"
-    subprocess.run(
-        [sys.executable, "-c", build],
-        cwd=tree,
-        check=True,
-        capture_output=True,
-        timeout=INSTALL_LIMIT,
-    )
-    (archive,) = tree.glob("dist/*.whl")
+    files, archive = built(tmp_path, "wheel")
+    wanted = {path for path in files if path.startswith("flask_executor/")}
     with zipfile.ZipFile(archive) as packed:
         assert wanted - {*packed.namelist()} == set()
     assert "flask_executor/web/dashboard/templates/base.html" in wanted

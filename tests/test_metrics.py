@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import subprocess
-import sys
 import threading
 import typing as t
 from pathlib import Path
@@ -17,7 +15,7 @@ from limits import LIMIT
 from processes import Process, declare
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
-from scripts import environment
+from scripts import run_code
 from store_fixtures import empty_file, postgresql_url, server, sqlite_url
 from test_servers import Server, gunicorn
 
@@ -435,10 +433,7 @@ def test_under_gunicorn(
         freed: set[bytes] = set()
         until(lambda: freed.add(server.ask("/free", b"")) or len(freed) == 2)
         assert server.terminate() == 0
-    command = [sys.executable, "-c", TOTAL]
-    done = subprocess.run(
-        command, env=environment(), capture_output=True, text=True, timeout=LIMIT
-    )
+    done = run_code(TOTAL)
     assert done.returncode == 0, done.stderr
     found = numbers(done.stdout)
     assert found["flask_executor_tasks_ended_total", "work", "succeeded"] == count
@@ -460,10 +455,7 @@ def test_nothing_is_imported() -> None:
         "         'flask_executor.metrics', 'flask_executor.tracing')\n"
         "print([name for name in names if name in sys.modules])\n"
     )
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(
-        command, env=environment(), capture_output=True, text=True, timeout=LIMIT
-    )
+    done = run_code(code)
     assert done.stdout == "[]\n", done.stderr
 
 
@@ -482,10 +474,7 @@ def test_without_the_library() -> None:
         "try: import flask_executor.metrics\n"
         "except ImportError as error: print(type(error).__name__, error)\n"
     )
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(
-        command, env=environment(), capture_output=True, text=True, timeout=LIMIT
-    )
+    done = run_code(code)
     assert done.stdout == (
         "SurfaceNotInstalled flask_executor.metrics needs prometheus-client, which is"
         " not installed: run pip install 'Flask-Executor[metrics]'.\n"

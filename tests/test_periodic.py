@@ -21,7 +21,7 @@ from control import HandClock, until
 from flask import Flask, current_app, g, has_request_context
 from internals import Dispatcher, Timer
 from limits import LIMIT
-from scripts import environment, problems
+from scripts import environment, problems, run_code
 from test_servers import Server, gunicorn
 from werkzeug.test import create_environ, run_wsgi_app
 
@@ -689,13 +689,7 @@ def test_the_process_ends() -> None:
         "executor.every(3600)(lambda: None)\n"
         "executor.submit(print, 'ran')\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-    )
+    done = run_code(script)
     assert (done.returncode, done.stdout) == (0, "ran\n")
     assert not problems(done.stderr)
 

@@ -6,8 +6,6 @@ import datetime
 import json
 import logging
 import re
-import subprocess
-import sys
 import threading
 import time
 import typing as t
@@ -16,7 +14,7 @@ import pytest
 from flask import Blueprint, Flask, session
 from flask_wtf.csrf import CSRFProtect
 from limits import LIMIT
-from scripts import environment
+from scripts import run_code
 from status import (
     EVENTS,
     HTMX,
@@ -26,6 +24,7 @@ from status import (
     NoMoney,
     Short,
     events_in,
+    held,
     site,
     start,
 )
@@ -43,12 +42,7 @@ from flask_executor.web import StatusAPI
 from flask_executor.web.status import tokens as tokens_module
 from flask_executor.web.status.shown import _step_below
 
-
-@pytest.fixture
-def held() -> t.Iterator[Held]:
-    held = Held()
-    yield held
-    held.gate.set()
+__all__ = ["held"]
 
 
 def fail(error: BaseException) -> None:
@@ -1030,13 +1024,7 @@ try:
 except AttributeError as error:
     assert "has no attribute 'Nothing'" in str(error)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-    )
+    done = run_code(script)
     assert done.returncode == 0, done.stderr
 
 

@@ -14,11 +14,13 @@ import pytest
 from flask import Flask
 from limits import LIMIT
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from status import Held
+from status import Held, held
 from werkzeug.serving import make_server
 
 from flask_executor import Executor, current_task
 from flask_executor.web import StatusAPI
+
+__all__ = ["held"]
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
@@ -47,13 +49,6 @@ class Evil(Exception):
     """What a user may read of it is script."""
 
     public_message = SCRIPT
-
-
-@pytest.fixture
-def held() -> t.Iterator[Held]:
-    held = Held()
-    yield held
-    held.gate.set()
 
 
 @pytest.fixture

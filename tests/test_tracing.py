@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 import typing as t
 
 import pytest
@@ -16,7 +14,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from processes import Process, declare
-from scripts import environment
+from scripts import run_code
 from store_fixtures import empty_file, sqlite_url
 
 from flask_executor import Executor, Retry, current_task
@@ -323,10 +321,7 @@ def test_without_the_library() -> None:
         "try: import flask_executor.tracing\n"
         "except ImportError as error: print(type(error).__name__, error)\n"
     )
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(
-        command, env=environment(), capture_output=True, text=True, timeout=LIMIT
-    )
+    done = run_code(code)
     assert done.stdout == (
         "SurfaceNotInstalled flask_executor.tracing needs opentelemetry-api, which is"
         " not installed: run pip install 'Flask-Executor[tracing]'.\n"

@@ -74,8 +74,7 @@ def pause(executor: t.Any, out: Out, job: str) -> None:
     """Let no task of a job begin, in any process, until it is resumed."""
     _require_known(executor, job)
     executor.pause(job)
-    shown = escaped(job)
-    out.tell({"job": job, "paused": True}, f"The job {shown} is paused.")
+    _tell(out, job, paused=True)
 
 
 @click.command("resume")
@@ -85,8 +84,12 @@ def resume(executor: t.Any, out: Out, job: str) -> None:
     """Let tasks of a job begin again."""
     _require_known(executor, job)
     executor.resume(job)
-    shown = escaped(job)
-    out.tell({"job": job, "paused": False}, f"The job {shown} is resumed.")
+    _tell(out, job, paused=False)
+
+
+def _tell(out: Out, job: str, *, paused: bool) -> None:
+    what = "paused" if paused else "resumed"
+    out.tell({"job": job, "paused": paused}, f"The job {escaped(job)} is {what}.")
 
 
 def _require_known(executor: t.Any, job: str) -> None:

@@ -83,8 +83,9 @@ def submit(job: str) -> str:
 
     An ephemeral task may run while the database is away: the answer is empty then.
     """
-    future = JOBS[job].submit_stored(request.args["key"], float(request.args["s"]))
-    uid: str = future.task.id  # type: ignore[union-attr]
+    seconds = float(request.args["s"])
+    future: t.Any = JOBS[job].submit_stored(request.args["key"], seconds)
+    uid: str = future.task.id
     return uid if job != "brief" or is_saved(uid) else ""
 
 

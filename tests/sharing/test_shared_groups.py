@@ -105,7 +105,7 @@ def test_members_that_come_later(one: Process, other: Process, job: t.Any) -> No
     found, again = named(other), other.job(double)
     assert len(found) == 1
     with one.app.app_context():
-        one.executor.group_named("import").submit(job, 2).result(LIMIT)  # type: ignore[union-attr]
+        named(one).submit(job, 2).result(LIMIT)
     assert len(found) == 2
     with other.app.app_context():
         found.submit(again, 3)

@@ -15,22 +15,26 @@ from limits import LIMIT
 from processes import NewProcess, Process, declare, until
 from sqlalchemy import text
 from sqlalchemy.orm import Session
-from status import EVENTS, HTMX, PAGE, THREADS, Held, NoMoney, Short, events_in, site
+from status import (
+    EVENTS,
+    HTMX,
+    PAGE,
+    THREADS,
+    Held,
+    NoMoney,
+    Short,
+    events_in,
+    held,
+    site,
+)
 from test_store_away import Outage, outage
 
 from flask_executor.store_errors import StoreUnavailable
 from flask_executor.web.status import tokens
 
-__all__ = ["outage"]
+__all__ = ["held", "outage"]
 
 Both = tuple[Process, Process]
-
-
-@pytest.fixture
-def held() -> t.Iterator[Held]:
-    held = Held()
-    yield held
-    held.gate.set()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from limits import LIMIT
 
 SUPPORT = Path(__file__).parent
 ROOT = SUPPORT.parent.parent
@@ -57,6 +58,17 @@ def problems(errors: str) -> str:
     """
     lines = errors.splitlines(keepends=True)
     return "".join(line for line in lines if " to finish: " not in line)
+
+
+def run_code(code: str) -> subprocess.CompletedProcess[str]:
+    """Run code in another interpreter, and return what it has said."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
 
 
 def cannot_at_exit(what: str) -> pytest.MarkDecorator:

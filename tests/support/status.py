@@ -7,6 +7,7 @@ import re
 import threading
 import typing as t
 
+import pytest
 from flask import Flask
 from limits import LIMIT
 from werkzeug.test import TestResponse
@@ -38,6 +39,14 @@ class Held:
         self.began.set()
         while not self.gate.wait(0.01):
             current_task.raise_if_cancelled()
+
+
+@pytest.fixture
+def held() -> t.Iterator[Held]:
+    """A task that is let go at the end of the test."""
+    held = Held()
+    yield held
+    held.gate.set()
 
 
 class NoMoney(Exception):
