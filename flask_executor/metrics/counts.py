@@ -170,9 +170,8 @@ class TaskCounts:
         else:
             row = self._row_of(call.fn)
         task._note = row
-        self._came.append(
-            row
-        )  # without the lock, which takes longer than all else here
+        # Without the lock, which takes longer than all else here.
+        self._came.append(row)
         if len(self._came) > _MANY:
             self._count_came()
         if not self._is_told:

@@ -547,13 +547,13 @@ def test_an_answer_of_threads_is_kept_for_a_moment(
 ) -> None:
     """Who looks again soon does not ask again; later the answer is a new one."""
     declare(shop, lambda: None).submit().result(LIMIT)
-    [id] = [one.id for one in shop.executor.workers()]
-    visitor.text(f"/workers/{id}")
-    key = (stacks.id_of(shop.executor), id)
+    [worker] = [one.id for one in shop.executor.workers()]
+    visitor.text(f"/workers/{worker}")
+    key = (id(shop.executor), worker)
     first = stacks._questions[key]
-    visitor.text(f"/workers/{id}")
+    visitor.text(f"/workers/{worker}")
     assert stacks._questions[key] is first
     monkeypatch.setattr(stacks, "_FRESH", -1.0)
-    visitor.text(f"/workers/{id}")
+    visitor.text(f"/workers/{worker}")
     assert stacks._questions[key] is not first
     assert json.dumps([one.thread for one in first.answer[0]])

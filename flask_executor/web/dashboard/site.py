@@ -17,12 +17,10 @@ from .words import took
 DID = {
     "cancel": ("Cancelled or asked to stop: {}.", "Nothing was left to cancel."),
     "retry": ("Run again: {}.", "Nothing could be run again."),
-    "refused": ("Not run again, because nothing of it was saved: {}.", ""),
     "started": ("Started in the background, for up to {} tasks.", ""),
     "pause": ("Paused.", ""),
     "resume": ("Resumed.", ""),
     "run": ("Submitted.", ""),
-    "asked": ("Asked. The answer comes with the next heartbeat.", ""),
 }
 """What was done, by the code in the address of the page that follows it. The address
 holds a number and no text, so that nobody can send you a link that lies."""

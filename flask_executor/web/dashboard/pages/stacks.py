@@ -16,6 +16,7 @@ from werkzeug.wrappers import Response
 
 from ....errors import UnknownWorker
 from ....store_errors import NoAnswer
+from ....threads import start_thread
 from ....verbs.records import ThreadStack
 from ..rendering import page, refusal
 from ..site import Site, name_of
@@ -53,39 +54,29 @@ def view(site: Site, id: str) -> Response:
     return page(site, "stacks.html", name=named, threads=threads)
 
 
-def _ask(executor: t.Any, id: str) -> _Question:
+def _ask(executor: t.Any, worker: str) -> _Question:
     """Return the last question to a process, if it is fresh, or ask it."""
-    key, now = (id_of(executor), id), time.monotonic()
-    for old in [
-        key for key, one in _questions.copy().items() if one.asked < now - _FRESH
-    ]:
-        _questions.pop(old, None)
+    key, now = (id(executor), worker), time.monotonic()
+    for old, one in _questions.copy().items():
+        if one.asked < now - _FRESH:
+            _questions.pop(old, None)
     if (found := _questions.get(key)) is not None:
         return found
     question = _questions.setdefault(key, _Question(now, threading.Event(), []))
     app = t.cast(t.Any, current_app)._get_current_object()
-    threading.Thread(
-        target=_answer,
-        args=(app, executor, id, question),
-        name="executor_dashboard",
-        daemon=True,
-    ).start()
+    call = app, executor, worker, question
+    start_thread(_answer, *call, name="executor_dashboard", daemon=True)
     return question
 
 
-def _answer(app: t.Any, executor: t.Any, id: str, question: _Question) -> None:
+def _answer(app: t.Any, executor: t.Any, worker: str, question: _Question) -> None:
     """Wait for the answer; on a thread of its own."""
     try:
         with app.app_context():
-            question.answer.append(executor.stacks(id))
+            question.answer.append(executor.stacks(worker))
     except UnknownWorker as error:
         question.answer.append(error)
     except (NoAnswer, ConnectionError):
         pass  # the page that looks again asks again
     finally:
         question.done.set()
-
-
-def id_of(executor: t.Any) -> int:
-    """Return what tells executors of one process apart."""
-    return id(executor)
