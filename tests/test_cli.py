@@ -188,7 +188,7 @@ def test_nothing_can_control_the_terminal(
         (("run", "x"), 3),
         (("status",), 0),
         (("top",), 0),
-        (("stacks",), 0),
+        (("stacks", "--timeout", str(LIMIT)), 0),
         (("stacks", EVIL), 3),
         (("retry", "--name", EVIL), 1),
         (("list", "--json"), 0),

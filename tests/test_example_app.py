@@ -264,6 +264,8 @@ def test_progress_of_a_summary(
     """A summary reports the share of the bytes it has read, and how many lines."""
     key = upload(client, COUNTED)
     assert half_way[1].wait(LIMIT)
+    # That it runs, and how far it is, is written beside the run.
+    wait_until(lambda: status(client, key)["fraction"] is not None)
     found = status(client, key)
     gate.set()
     assert (found["state"], found["ended"]) == ("running", False)
