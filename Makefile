@@ -76,7 +76,7 @@ bench: $(VENV)/.installed-bench
 
 soak: $(VENV)/.installed-bench
 	$(BIN)/python bench/soak.py
-	$(BIN)/python bench/soak.py --graphs 3
+	$(BIN)/python -m bench.graphs 3
 
 crash: $(VENV)/.installed-tests
 	$(BIN)/python tests/crash/harness.py table 5 20
