@@ -16,10 +16,13 @@ from lanes import Kind
 
 from flask_executor import signals
 from flask_executor.errors import TaskTimeout, WorkerLost
+from flask_executor.store_errors import TaskInterrupted
 
 LIMIT = 180
 """Seconds after which a task that has not ended is lost."""
 ENDS = ("succeeded", "failed", "timed_out", "cancelled")
+ERRORS = {TaskTimeout: "timed_out", TaskInterrupted: "interrupted"}
+"""Ends that are no failures, by what their futures raise."""
 
 
 class Ledger:
@@ -109,7 +112,8 @@ class Ledger:
             give_up(f"{future.task!r} has not ended: {vars(future.task)}")
         if error is None:
             return "succeeded", None
-        return ("timed_out" if isinstance(error, TaskTimeout) else "failed"), error
+        named = (end for kind, end in ERRORS.items() if isinstance(error, kind))
+        return next(named, "failed"), error
 
     def check(self, lanes: t.Iterable[str]) -> dict[str, dict[str, int]]:
         """The counts of each pool; what does not add up is noted."""
@@ -159,6 +163,7 @@ class Log(logging.Handler):
         "Task %s has returned",
         "Executor %s is",
         "Executor %s waits",
+        "The process of task %s has died",
     )
 
     def __init__(self, ledger: Ledger) -> None:
@@ -183,3 +188,15 @@ def give_up(message: str) -> t.NoReturn:
     print(f"LOST: {message}", file=sys.stderr, flush=True)
     faulthandler.dump_traceback(all_threads=True)
     os._exit(1)
+
+
+def show(report: dict[str, t.Any]) -> str:
+    """The figures as a table."""
+    names = next(iter(report["pools"].values()))
+    lines = [f"{'':10}" + "".join(f"{name:>13}" for name in names)]
+    for pool, row in report["pools"].items():
+        lines.append(f"{pool:10}" + "".join(f"{number:13,}" for number in row.values()))
+    others = (name for name in report if name not in ("pools", "wrong"))
+    lines += [f"{name}: {report[name]}" for name in others]
+    verdict = f"{len(report['wrong'])} wrong" if report["wrong"] else "nothing is lost"
+    return "\n".join([*lines, verdict])

@@ -12,6 +12,7 @@ import time
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
+from ledger import Ledger
 from machine import resident
 
 
@@ -80,11 +81,16 @@ def give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+GROWTH = 1.05
+"""How much memory may grow in a whole soak: a short one is over before all pools have
+seen their worst."""
+
+
 class Gauges:
     """What the process holds after each tenth."""
 
     def __init__(self) -> None:
-        self.memory: list[int] = []
+        self._memory: list[int] = []
         self._blocks: list[int] = []
         self._files: list[int] = []
 
@@ -92,17 +98,23 @@ class Gauges:
         """Read all of them."""
         time.sleep(0.1)  # for the runs that go on after their timeout
         give_back()
-        self.memory.append(resident() or 0)
+        self._memory.append(resident() or 0)
         self._blocks.append(sys.getallocatedblocks())
         self._files.append(files())
 
     def __str__(self) -> str:
-        return f"{self.memory[-1] / 2**20:6.1f} MiB, {self._files[-1]} files"
+        return f"{self._memory[-1] / 2**20:6.1f} MiB, {self._files[-1]} files"
+
+    def check(self, ledger: Ledger) -> None:
+        """Note if memory has grown since the first tenth."""
+        first, *_, last = self._memory
+        if last > first * GROWTH:
+            ledger.note(f"memory has grown from {first} bytes to {last}")
 
     def report(self) -> dict[str, list[float]]:
         """Return the memory of each tenth, and the first and the last of the others."""
         return {
-            "memory": [round(size / 2**20, 1) for size in self.memory],
+            "memory": [round(size / 2**20, 1) for size in self._memory],
             "blocks": [self._blocks[0], self._blocks[-1]],
             "files": [self._files[0], self._files[-1]],
         }

@@ -126,7 +126,7 @@ class Runner:
         self._ledger.judge(self._name, kind, number, future)
         if kind.how == "stored":
             popped = self._executor.futures.pop(("soak", number))
-            if popped is not future:
+            if popped is None or popped.task.id != future.task.id:
                 self._ledger.note(f"{popped!r} was stored in place of {future!r}")
 
     def drain(self, app: Flask) -> None:

@@ -28,7 +28,7 @@ import chores
 from flask import Flask
 from killer import Killer
 from lanes import LANES
-from ledger import LIMIT, Ledger, Log
+from ledger import LIMIT, Ledger, Log, show
 from leftovers import Gauges, left_over, start_again_frugally, workers
 from machine import facts
 from runner import Asker, Runner
@@ -38,9 +38,6 @@ from flask_executor import Executor
 SOAK = Path(__file__).resolve().parent.parent / "docs" / "soak.json"
 TENTHS = 10
 WHOLE = 1_000_000
-GROWTH = 1.05
-"""How much memory may grow in a whole soak: a short one is over before all pools have
-seen their worst."""
 
 
 class Soak:
@@ -131,9 +128,8 @@ class Soak:
 
     def _report(self, seconds: float, left: dict[str, int]) -> dict[str, t.Any]:
         table = self.ledger.check(self._runners)
-        first, *_, last = self._gauges.memory
-        if self._tasks >= WHOLE and last > first * GROWTH:
-            self.ledger.note(f"memory has grown from {first} bytes to {last}")
+        if self._tasks >= WHOLE:
+            self._gauges.check(self.ledger)
         if any(left.values()):
             self.ledger.note(f"left behind: {left}")
         return {
@@ -144,18 +140,6 @@ class Soak:
             "left": left,
             "wrong": self.ledger.wrong,
         }
-
-
-def show(report: dict[str, t.Any]) -> str:
-    """The figures as a table."""
-    names = next(iter(report["pools"].values()))
-    lines = [f"{'':8}" + "".join(f"{name:>13}" for name in names)]
-    for pool, row in report["pools"].items():
-        lines.append(f"{pool:8}" + "".join(f"{number:13,}" for number in row.values()))
-    for name in ("machine", "killed", "memory", "blocks", "files", "left"):
-        lines.append(f"{name}: {report[name]}")
-    verdict = f"{len(report['wrong'])} wrong" if report["wrong"] else "nothing is lost"
-    return "\n".join([*lines, verdict])
 
 
 def pools_here() -> list[str]:
