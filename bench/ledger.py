@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import sys
+import traceback
 import typing as t
 from collections import defaultdict
 from concurrent.futures import CancelledError
@@ -53,6 +54,11 @@ class Ledger:
         self.wrong.append(message)
         if len(self.wrong) <= 20:
             print(f"WRONG: {message}", file=sys.stderr, flush=True)
+
+    def note_uncaught(self, args: t.Any) -> None:
+        """A thread has ended with an exception; see :data:`threading.excepthook`."""
+        traceback.print_exception(args.exc_value)
+        self.note(f"{args.thread!r} ended with {args.exc_value!r}")
 
     def listen(self) -> None:
         """Count what is announced."""

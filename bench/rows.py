@@ -154,7 +154,7 @@ SURFACES = [
     ),
     *on_each(
         "durable submit, {}, ten dashboards open",
-        *("watched", "-ten", "-none", 1.05, 1.0, 12, 3),
+        *("watched", "-ten", "-none", 1.05, 1.0, 24, 3),
     ),
 ]
 

@@ -19,7 +19,6 @@ import random
 import sys
 import threading
 import time
-import traceback
 import typing as t
 from importlib.util import find_spec
 from pathlib import Path
@@ -69,12 +68,8 @@ class Soak:
         app.logger.propagate = False
         app.logger.setLevel(logging.INFO)
         logging.getLogger().addHandler(Log(self.ledger))
-        threading.excepthook = self._note_uncaught
+        threading.excepthook = self.ledger.note_uncaught
         return app
-
-    def _note_uncaught(self, args: t.Any) -> None:
-        traceback.print_exception(args.exc_value)
-        self.ledger.note(f"{args.thread!r} ended with {args.exc_value!r}")
 
     def _runner(self, name: str) -> Runner:
         executor = Executor(self._app, name=name)

@@ -142,6 +142,7 @@ class StoreSoak:
         self._app.config["EXECUTOR_STORE_RUN"] = False  # the others are killed
         self._app.logger.handlers = [Log(self._ledger)]
         self._app.logger.propagate = False
+        threading.excepthook = ledger.note_uncaught
         self._fleet = Fleet(folder / "log", self._ledger)
         self._asker = Asker()
         numbers = itertools.count()
@@ -210,7 +211,8 @@ class StoreSoak:
             row["children"] += record.parent is not None
             row["elsewhere"] += any(process != here for process in ran)
             row["orphaned"] += record.lost > 0
-        if stored != {end: row[end] for end in ENDS if row[end]}:
+        futures = Counter({end: row[end] for end in ENDS})
+        if stored != futures or futures.total() != row["submitted"]:
             self._ledger.note(f"futures ended as {row}, the store has {stored}")
         return row
 
