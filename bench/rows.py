@@ -116,6 +116,14 @@ STORE = [
         *("durable", "-million", "-ours", 1.2, 1.0, 9),
     ),
     *on_each(
+        "a million ended: from 32 threads, {}",
+        *("durable_32", "-million", "-many", 1.2, 1.0, 7),
+    ),
+    *on_each(
+        "a million ended: start elsewhere, {}",
+        *("started", "-million", "-ours", 1.2, 1.0, 7),
+    ),
+    *on_each(
         "a million ended: status by key, {}",
         *("durable_read", "-million", "-ours", 1.2, 1.0, 9),
     ),

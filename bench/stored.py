@@ -62,6 +62,7 @@ class Stored:
     def __init__(self, url: str, *, runs: bool = False) -> None:
         from flask_executor import Executor
 
+        self.url = url
         self.app = Flask("bench")
         self.app.secret_key = "bench"
         self.app.config["EXECUTOR_STORE"] = url
@@ -78,10 +79,11 @@ class Stored:
             return self.job.submit()
 
     def lookup(self) -> t.Callable[[], object]:
-        """What tells the state of a task by its key."""
+        """What tells the state of a task of another process by its key."""
         with self.app.app_context():
             self.job.submit_stored("wanted")
-        futures = self.executor._state().futures
+        other = Stored(self.url)  # which knows no more of it than another process
+        futures = other.executor._state().futures
         return lambda: futures._state("wanted")
 
 
@@ -205,17 +207,17 @@ def ends(one: Stored) -> Round:
     return measured
 
 
-def starts(kind: str, who: str) -> Round:
+def starts(name: str) -> Round:
     """Seconds from a submit until another process begins the task; the median."""
+    kind, _, who = name.partition("-")
     if who == "bar":
         return lambda: BARS[kind]
-    url = databases.url_of(kind)
-    one = Stored(url)
+    one = side(name)
     words = ["--app", "stored:worker_app", "executor", "worker"]
     worker = subprocess.Popen(
         [sys.executable, "-m", "flask", *words],
         cwd=Path(__file__).parent,
-        env=os.environ | {"BENCH_STORE": url},
+        env=os.environ | {"BENCH_STORE": one.url},
         stdout=subprocess.DEVNULL,
     )
     atexit.register(worker.kill)
