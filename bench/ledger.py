@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import itertools
 import logging
 import os
+import signal
 import sys
 import traceback
 import typing as t
@@ -14,6 +16,7 @@ from concurrent.futures import CancelledError
 
 from flask import Flask
 from lanes import Kind
+from leftovers import workers
 
 from flask_executor import signals
 from flask_executor.errors import TaskTimeout, WorkerLost
@@ -190,9 +193,15 @@ class Log(logging.Handler):
 
 
 def give_up(message: str) -> t.NoReturn:
-    """A task is lost: tell where every thread stands, and wait for nothing more."""
+    """A task is lost: tell where every thread stands, and wait for nothing more.
+
+    Processes that are no children of a pool would go on for ever.
+    """
     print(f"LOST: {message}", file=sys.stderr, flush=True)
     faulthandler.dump_traceback(all_threads=True)
+    for pid in workers():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     os._exit(1)
 
 

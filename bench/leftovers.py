@@ -9,11 +9,14 @@ import os
 import sys
 import threading
 import time
+import typing as t
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
-from ledger import Ledger
 from machine import resident
+
+if t.TYPE_CHECKING:
+    from ledger import Ledger
 
 
 def descendants() -> dict[int, int]:

@@ -28,6 +28,10 @@ class Row(t.NamedTuple):
     rounds: int = ROUNDS
     pairs: int = 1
 
+    def has(self, side: str) -> bool:
+        """Return True if a side has this name, or one that begins with it."""
+        return self.ours.startswith(side) or self.peer.startswith(side)
+
 
 CONTRACT = [
     Row("submit, against a bare thread pool", "submit", "ours", "bare", 3.5, 2.0),

@@ -24,6 +24,7 @@ import sys
 import time
 import typing as t
 
+import databases
 from chart import chart, holds
 from machine import facts
 from peers import (
@@ -109,15 +110,15 @@ def show(result: dict[str, t.Any]) -> str:
     )
 
 
-def measure(rows: list[Row], left_out: dict[str, str]) -> list[dict[str, t.Any]]:
+def measure(rows: list[Row], missing: dict[str, str]) -> list[dict[str, t.Any]]:
     """The results of some rows, each printed when it is there.
 
-    :param left_out: why there are no figures, by side.
+    :param missing: why there are no figures, by how the names of sides begin.
     """
     results = []
     for row in rows:
-        if row.peer in left_out:
-            print(f"{row.title:49} NOT MEASURED: {left_out[row.peer]}", flush=True)
+        if found := [why for side, why in missing.items() if row.has(side)]:
+            print(f"{row.title:49} NOT MEASURED: {found[0]}", flush=True)
             continue
         results.append(compare(row))
         print(show(results[-1]), flush=True)
@@ -132,18 +133,25 @@ def write(tables: dict[str, list[dict[str, t.Any]]], seconds: float) -> None:
     (DOCS / "_static" / "bench.svg").write_text(chart(tables["contract"]))
 
 
+def find_missing() -> dict[str, str]:
+    """What cannot be measured here, and why."""
+    missing = {"before": unpack_before()}
+    if not databases.is_there("postgresql"):
+        missing["postgresql"] = "PostgreSQL is not installed"
+    return {side: why for side, why in missing.items() if why is not None}
+
+
 def main(only: str | None) -> int:
     """All tables, or the rows with a word in their title; 1 where a bar is missed."""
     start = time.monotonic()
     install_one()
     install_rivals()
-    missing = unpack_before()
-    left_out = {} if missing is None else {"before": missing}
+    missing = find_missing()
     tables = {}
     for name, rows in TABLES.items():
         print(f"{name:49} {'ours':>12} {'peer':>12} {'a sync':>12} {'ratio':>7}")
         wanted = [row for row in rows if only is None or only in row.title]
-        tables[name] = measure(wanted, left_out)
+        tables[name] = measure(wanted, missing)
     if only is None:
         write(tables, time.monotonic() - start)
     return int(not all(holds(result) for rows in tables.values() for result in rows))

@@ -16,6 +16,7 @@ a traceback; or where a thread or a process is left.
 from __future__ import annotations
 
 import argparse
+import atexit
 import faulthandler
 import itertools
 import json
@@ -84,6 +85,7 @@ class Fleet:
         self._log = log
         self._ledger = ledger
         self._workers = [self._new() for _ in range(WORKERS)]
+        atexit.register(self._kill)
 
     def _new(self) -> subprocess.Popen[bytes]:
         words = ["--app", "soak_app:make_app", "executor", "worker"]
@@ -114,6 +116,11 @@ class Fleet:
         said = self._log.read_text()
         if "Traceback" in said:
             self._ledger.note(f"logged: {said[said.index('Traceback') :][:4000]}")
+
+    def _kill(self) -> None:
+        """Leave none behind where the soak has ended half-way."""
+        for worker in self._workers:
+            worker.kill()
 
     def _check(self, worker: subprocess.Popen[bytes], expected: int) -> None:
         if worker.returncode != expected:
