@@ -11,7 +11,7 @@ TOP, STEP = 44, 34
 
 
 def holds(result: dict[str, t.Any]) -> bool:
-    """Whether there is no bar, or it is kept."""
+    """Return True if there is no bar, or it is kept."""
     return result["bar"] is None or result["ratio"] <= result["bar"]
 
 

@@ -30,7 +30,7 @@ def url_of(kind: str) -> str:
 
 
 def is_there(kind: str) -> bool:
-    """Whether that database can be started on this machine."""
+    """Return True if that database can be started on this machine."""
     return kind == "sqlite" or _binaries() is not None
 
 

@@ -67,7 +67,7 @@ TUNABLES = "glibc.malloc.arena_max=2:glibc.malloc.tcache_count=0"
 
 
 def start_again_frugally() -> None:
-    """Have glibc keep little of what is freed, which it can be told only at its start.
+    """Let glibc keep little of what is freed, which it can be told only at its start.
 
     What each thread keeps for itself, by default, grows for a million tasks on end and
     counts as in use, so it would pass for a leak of ours.

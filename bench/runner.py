@@ -34,7 +34,7 @@ class Asker:
         self._thread.start()
 
     def ask(self, future: Future[t.Any]) -> None:
-        """Have a task asked soon."""
+        """Ask a task to stop soon."""
         self._asked.put((time.monotonic() + self.PAUSE, future))
 
     def stop(self) -> None:
@@ -51,7 +51,7 @@ class Asker:
 
 
 class Runner:
-    """Has one pool do its share, from a thread of its own.
+    """Submits the tasks of one pool, on a thread of its own, and sees each to its end.
 
     :param name: of its lane.
     :param executor: submits to the pool.

@@ -1,8 +1,8 @@
 """Thousands of saved tasks in several processes, some of which are killed.
 
 ``make soak`` takes some minutes for it, prints its figures and writes
-``docs/soak_store.json``. For each database there is this process, which submits and
-runs tasks as a server does, and some ``flask executor worker`` that are killed and
+``docs/soak_store.json``. For each database there is this process, which submits tasks
+as a server does, and some ``flask executor worker``, which run them, and are killed and
 replaced. The tasks succeed, fail, are tried again, run into timeouts, are cancelled
 while they wait and while they run, report progress, and submit others and wait for
 them.

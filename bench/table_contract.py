@@ -129,7 +129,7 @@ def _visits(
 
 @measure
 def lookup(side: str) -> Round:
-    """Whether a future is stored."""
+    """If a future is stored."""
     from flask_executor import FutureCollection
 
     collection = FutureCollection()
