@@ -24,10 +24,15 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 def test_each_row_of_the_bench_names_a_measure_that_there_is() -> None:
     """A row that is renamed on one side only would end ``make bench`` half-way."""
     script = (
-        "import contenders, rows\n"
+        "import contenders, peers, rivals, rows\n"
         "rows = [row for table in rows.TABLES.values() for row in table]\n"
-        "unknown = {row.measure for row in rows} - set(contenders.MEASURES)\n"
+        "wanted = {row.measure for row in rows} | {'synced'}\n"
+        "unknown = wanted - set(contenders.MEASURES)\n"
         "assert rows and not unknown, unknown\n"
+        "there = {row.peer for row in rows} & set(peers.RIVALS)\n"
+        "assert there == set(peers.RIVALS) == set(rivals.SIDES), there\n"
+        "queues = {row.measure for row in rows if row.peer in peers.RIVALS}\n"
+        "assert queues <= set(rivals.MEASURES), queues\n"
     )
     done = run("-c", script)
     assert done.returncode == 0, done.stderr
