@@ -3,7 +3,7 @@
 # make test-flask32   the tests of contexts, all, in the shape of the coming Flask 3.2
 # make lint   ruff, mypy, pyright
 # make docs   the documentation, warnings are errors
-# make bench  the contract's numbers, a quarter of an hour
+# make bench  the contract's numbers, twenty minutes
 # make soak   a million tasks over all pools, thousands in a store, ten minutes: nothing
 #             may be lost
 # make crash  servers that are killed a hundred times, on two databases, half an hour

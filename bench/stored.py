@@ -39,6 +39,8 @@ SUBMITS = 100
 READS = 2_000
 ENDS = 300
 STARTS = 10
+PATIENCE = 60
+"""Seconds that a task may take to begin, before it counts as lost."""
 BARS = {"sqlite": 0.020, "postgresql": 0.010}
 """Seconds that a task may take to begin in another process."""
 
@@ -219,6 +221,7 @@ def starts(name: str) -> Round:
         cwd=Path(__file__).parent,
         env=os.environ | {"BENCH_STORE": one.url},
         stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,  # what it says of itself
     )
     atexit.register(worker.kill)
 
@@ -232,7 +235,7 @@ def _start_of(one: Stored) -> float:
     time.sleep(0.2)  # most often a worker has nothing to do
     with one.app.app_context():
         before = time.time()
-        return t.cast(float, one.now.submit().result()) - before
+        return t.cast(float, one.now.submit().result(PATIENCE)) - before
 
 
 def _repeat(fn: t.Callable[[], object], count: int) -> None:
