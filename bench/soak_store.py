@@ -29,7 +29,6 @@ import threading
 import time
 import typing as t
 from collections import Counter
-from concurrent.futures import wait
 from pathlib import Path
 
 import databases
@@ -66,13 +65,6 @@ class Saver(Runner):
         if kind.how == "stored":
             return lambda number: job.submit_stored(("soak", number), number)
         return lambda number: job.submit(number)
-
-    def _act(self, kind: Kind, future: t.Any) -> None:
-        if kind.act != "cancel":
-            super()._act(kind, future)
-        # Its end is written before the future has it.
-        elif future.cancel() and wait([future], LIMIT) and not future.cancelled():
-            self._ledger.note(f"{future.task!r} said that it was cancelled")
 
 
 class Fleet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing as t
 import weakref
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from concurrent.futures._base import (
     CANCELLED_AND_NOTIFIED,
     FINISHED,
@@ -23,6 +23,8 @@ from ..stores.records import ENDS, Record
 
 T = t.TypeVar("T")
 _ABSENT = object()
+_PATIENCE = 5.0
+"""Seconds that a cancellation waits for the database."""
 
 
 class _Callbacks(list[t.Any]):
@@ -56,6 +58,19 @@ class StoredFuture(TaskFuture[T]):
     def __init__(self, app: Flask, key: t.Hashable | None = None) -> None:
         super().__init__(app, key)
         self._done_callbacks = _Callbacks(self)
+
+    def cancel(self) -> bool:
+        """Cancel the task if it waits, and return once that is in the database.
+
+        If the database does not answer within five seconds, that is written later.
+
+        :return: True if it is cancelled.
+        """
+        if not super().cancel():
+            return False
+        wait([self], _PATIENCE)
+        # Another process may have declared this one dead, and run the task.
+        return self.cancelled() or not self.done()
 
     def keep(self) -> None:
         """Stay until the end if there are callbacks."""

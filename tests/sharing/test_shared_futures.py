@@ -207,6 +207,23 @@ def test_a_result_that_cannot_be_saved(one: Process, other: Process) -> None:
         job.submit().result(LIMIT)
 
 
+def test_what_is_cancelled_is_cancelled_now(
+    one: Process, gate: threading.Event
+) -> None:
+    """As soon as cancel returns True, its future and its row say so."""
+    blocking = [one.executor.submit(reached, gate) for _ in range(2)]
+    for guarantee in ("ephemeral", "at_most_once", "at_least_once"):
+        job = one.executor.job(guarantee=guarantee, name=guarantee)(abs)
+        future = job.submit_stored(guarantee, -1)
+        assert future.cancel()
+        assert (future.cancelled(), future.done()) == (True, True)
+        assert one.record(future).state == "cancelled"
+        with pytest.raises(CancelledError):
+            future.result(0)
+    gate.set()
+    assert [future.result(LIMIT) for future in blocking] == [None] * 2
+
+
 def test_cancel_from_elsewhere(
     one: Process, other: Process, gate: threading.Event
 ) -> None:
