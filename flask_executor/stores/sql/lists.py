@@ -24,14 +24,18 @@ COLUMNS = ", ".join(_NAMES)
 _IN_TROUBLE = frozenset(ENDS) - {"succeeded"}
 _STATES = {"waiting": ["waiting", "held"]}
 """Users see what is held as waiting."""
-_SELECTIVE = frozenset({"error", "group", "parent"})
+_FEW = ("retried_from", "request")
 """Filters that leave few tasks, whatever their states."""
+_SELECTIVE = ("parent", "group", "error")
+"""Filters that leave fewer tasks than have succeeded."""
 _FILTERS = {
     "job": "job = :job",
     "name": "name = :name",
     "error": "error_class = :error AND error_class IS NOT NULL",
     "group": "group_id = :group AND group_id IS NOT NULL",
     "parent": "parent = :parent AND parent IS NOT NULL",
+    "request": "request = :request AND request IS NOT NULL",
+    "retried_from": "retried_from = :retried_from AND retried_from IS NOT NULL",
     "before": "id < :before",
     "after": "id > :after",
 }
@@ -145,7 +149,7 @@ class Lists:
         pages = [
             self._page([*wanted, f"state = :state{number}"], set(given), one, order)
             for number, one in enumerate(states)
-        ] or [self._page(wanted, set(), None, order)]
+        ] or [self._page(wanted, set(given), None, order)]
         pages = [f"SELECT {columns} {page}" for page in pages]
         values = given | {f"state{number}": one for number, one in enumerate(states)}
         if len(pages) == 1:
@@ -203,8 +207,13 @@ def _index(given: set[str], state: str | None) -> str | None:
 
     Most tasks have succeeded, and few have any other state.
     """
-    if state is None or given & _SELECTIVE:
+    if few := [name for name in _FEW if name in given]:
+        return f"task_{few[0]}"
+    selective = [name for name in _SELECTIVE if name in given]
+    if state is None or (selective and state != "succeeded"):
         return None
+    if selective:
+        return f"task_{selective[0]}"
     if state != "succeeded":
         is_troubled = state in _IN_TROUBLE and "job" in given
         return "task_troubled" if is_troubled else "task_state"
