@@ -342,9 +342,7 @@ def test_postgresql_reads_no_table_from_end_to_end(
             assert big == [], (statement, plan)
 
 
-@pytest.mark.parametrize(
-    "index", ["task_job", "task_ended", "task_key", "task_parent"]
-)
+@pytest.mark.parametrize("index", ["task_job", "task_ended", "task_key", "task_parent"])
 def test_a_missing_index_would_be_noticed(
     stores: t.Callable[..., SqlStore], sqlite_url: str, clock: HandClock, index: str
 ) -> None:

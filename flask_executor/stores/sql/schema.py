@@ -32,8 +32,7 @@ UPGRADES: dict[int, tuple[str, ...]] = {
     1: ("ALTER TABLE {attempt} ADD COLUMN error_text TEXT",),
     2: (
         "ALTER TABLE {task} ADD COLUMN request TEXT",
-        "CREATE INDEX {task}_request ON {task} (request, id)"
-        " WHERE request IS NOT NULL",
+        "CREATE INDEX {task}_request ON {task} (request, id) WHERE request IS NOT NULL",
         "CREATE INDEX {task}_retried_from ON {task} (retried_from, id)"
         " WHERE retried_from IS NOT NULL",
     ),
