@@ -26,6 +26,7 @@ def fill(one: t.Any) -> None:
     columns = [one["name"] for one in inspect(database.engine).get_columns(TABLE)]
     columns.remove("id")
     own = {"uid": "'copy ' || i", "state": "'succeeded'"}
+    own["request"] = f"'{REQUEST}' || (i / 500)"
     values = [own.get(column, column) for column in columns]
     copy = _COPY.format(columns=", ".join(columns), values=", ".join(values))
     with database.engine.begin() as db:
@@ -34,3 +35,5 @@ def fill(one: t.Any) -> None:
 
 
 TABLE = "executor_task"
+REQUEST = "request-"
+"""How the ids of requests begin; each has started 500 tasks."""

@@ -257,15 +257,32 @@ def test_a_request_shows_all_that_it_started(
     assert "Has started 3 tasks" in words(html)
     assert "POST /orders" in words(html)
     assert "other" not in words(html)
-    failed = re.search(
-        r'href="/executor(/tasks[^"]+)"><span class="state failed"', html
-    )
+    failed = re.search(r'"/executor(/tasks[^"]+)"><span class="state failed"', html)
     assert failed is not None
     listed = visitor.text(failed[1].replace("&amp;", "&"))
     assert listed.count('id="task-') == 1
     allowed.remove("details")
     assert "/orders" not in visitor.text(found[1])
     assert visitor.get("/requests/nobody").status_code == 404
+
+
+def test_a_task_that_sees_no_request_still_belongs_to_one(
+    shop: Process, visitor: Visitor
+) -> None:
+    """What a task with ``request='none'`` submits leads to the request, which is named
+    there as far as another task knows it.
+    """
+    made: list[t.Any] = []
+    child = declare(shop, int, name="child")
+    work = declare(shop, lambda: made.append(child.submit()), request="none")
+    with shop.app.test_request_context("/orders"):
+        parent = work.submit()
+    ended(shop, parent)
+    ended(shop, *made)
+    html = visitor.text(f"/tasks/{made[0].task.id}")
+    found = re.search(r'href="/executor(/requests/\w+)">\s*a request', html)
+    assert found is not None
+    assert "GET /orders" in words(visitor.text(found[1]))
 
 
 def test_a_request_comes_in_pages(
