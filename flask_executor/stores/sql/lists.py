@@ -25,7 +25,9 @@ _IN_TROUBLE = frozenset(ENDS) - {"succeeded"}
 _STATES = {"waiting": ["waiting", "held"]}
 """Users see what is held as waiting."""
 _FEW = ("retried_from", "request")
-"""Filters that leave few tasks, whatever their states."""
+"""Filters that leave few tasks, whatever their states: nearly always."""
+_MANY = 1000
+"""So many are not few: then it depends on the state which index is the best."""
 _SELECTIVE = ("parent", "group", "error")
 """Filters that leave fewer tasks than have succeeded."""
 _FILTERS = {
@@ -119,7 +121,8 @@ class Lists:
         """Return a page of tasks, newest first."""
         given = {name: value for name, value in filters.items() if value is not None}
         order = "" if "after" in given and "before" not in given else " DESC"
-        text, values = self._pages(state, keyed, given, order, COLUMNS)
+        hints = self._hints(db, state, given)
+        text, values = self._pages(state, keyed, given, hints, order, COLUMNS)
         rows = self._sql.run(db, self._sql.text(text, _NAMES), limit=limit, **values)
         found = [record(row) for row in rows]
         return found if order else found[::-1]
@@ -129,15 +132,29 @@ class Lists:
     ) -> int:
         """Return how many tasks a list would have, at most ``limit``."""
         given = {name: value for name, value in filters.items() if value is not None}
-        text, values = self._pages(state, False, given, " DESC", "id")
+        hints = self._hints(db, state, given)
+        text, values = self._pages(state, False, given, hints, " DESC", "id")
         statement = self._sql.text(f"SELECT COUNT(*) FROM ({text}) AS t")
         return t.cast(int, self._sql.run(db, statement, limit=limit, **values)[0][0])
+
+    def _hints(
+        self, db: Connection, state: str | None, given: dict[str, t.Any]
+    ) -> set[str]:
+        """Return the filters whose indexes may be used."""
+        names = set(given)
+        if state in (None, "succeeded") or not self._sql.is_sqlite:
+            return names
+        for name in names.intersection(_FEW):
+            if self.count(db, None, _MANY, {name: given[name]}) >= _MANY:
+                names.remove(name)
+        return names
 
     def _pages(
         self,
         state: str | None,
         keyed: bool,
         given: dict[str, t.Any],
+        hints: set[str],
         order: str,
         columns: str,
     ) -> tuple[str, dict[str, t.Any]]:
@@ -147,9 +164,9 @@ class Lists:
         states = [] if state is None else _STATES.get(state, [state])
         # Each state by itself has its tasks in order; several would have to be sorted.
         pages = [
-            self._page([*wanted, f"state = :state{number}"], set(given), one, order)
+            self._page([*wanted, f"state = :state{number}"], hints, one, order)
             for number, one in enumerate(states)
-        ] or [self._page(wanted, set(given), None, order)]
+        ] or [self._page(wanted, hints, None, order)]
         pages = [f"SELECT {columns} {page}" for page in pages]
         values = given | {f"state{number}": one for number, one in enumerate(states)}
         if len(pages) == 1:
@@ -159,10 +176,10 @@ class Lists:
         return text, values
 
     def _page(
-        self, wanted: list[str], given: set[str], state: str | None, order: str
+        self, wanted: list[str], hints: set[str], state: str | None, order: str
     ) -> str:
         """Return what follows the columns, for a page of one state or of all."""
-        index = _index(given, state)
+        index = _index(hints, state)
         wanted = [*wanted, TROUBLED] if index == "task_troubled" else wanted
         hint = self._sql.indexed_by(index) if index else ""
         where = " AND ".join(wanted) or "true"
