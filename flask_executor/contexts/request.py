@@ -61,7 +61,9 @@ def give_id(request: Request) -> None:
     if _ID not in attributes:
         # It begins with the time, so that an index gets new ones at its end. What a
         # client or a proxy calls the request is not used: they may lie, or repeat it.
-        attributes[_ID] = f"{time.time_ns():016x}{os.urandom(8).hex()}"
+        # Of two threads of a view that are here at once, both get the first.
+        made = f"{time.time_ns():016x}{os.urandom(8).hex()}"
+        attributes.setdefault(_ID, made)
 
 
 class RequestCopy:

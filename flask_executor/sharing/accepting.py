@@ -130,9 +130,12 @@ class Accepting:
         )
         uid = os.urandom(16).hex()
         one = Submission(uid, call, options, key, job, callbacks, snapshot, future)
-        if (origin := snapshot.origin) is not None:
-            one.source = origin.source
-        one.request = _request_of_parent() if origin is None else origin.id
+        if (origin := snapshot.origin) is None:
+            one.request = _request_of_parent()
+        else:
+            one.request, one.source = origin
+            if (options.request or node.dispatcher.settings.store_request) == "none":
+                del one.source["path"]  # a secret may be in it
         name = options.name or name_of(call.fn)
         node.dispatcher.events.saving(uid, name, one.source)
         call.snapshot = snapshot

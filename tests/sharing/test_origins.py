@@ -106,6 +106,24 @@ def test_what_tasks_submit_belongs_to_their_request(
     assert request_of(one, again) == request_of(one, future)
 
 
+def test_a_path_may_be_kept_out(process: NewProcess, one: Process) -> None:
+    """As the link of a password reset: with ``request='none'``, an option or the
+    config, it is not even shown in lists.
+    """
+    never = process(EXECUTOR_STORE_REQUEST="none")
+    made = []
+    for app, job in (
+        (one.app, declare(one, abs, request="none")),
+        (one.app, declare(one, abs)),
+        (never.app, declare(never, abs)),
+    ):
+        with app.test_request_context("/reset/secret"):
+            made.append(job.submit_stored(len(made), 1))
+    none = {"method": "GET", "endpoint": ""}
+    wanted = [none, none | {"path": "/reset/secret"}, none]
+    assert [record(one, future).source for future in made] == wanted
+
+
 def test_tasks_that_are_not_saved_pass_it_on(one: Process) -> None:
     """A view submits a plain task, and that a saved one."""
     job, made = declare(one, abs), []
