@@ -82,7 +82,6 @@ def test_what_tasks_submit_belongs_to_their_request(
     even have it; a repetition of one belongs to it as well.
     """
     other = process(EXECUTOR_STORE_RUN=False, EXECUTOR_STORE_REQUEST=saved)
-    one.app.config["EXECUTOR_STORE_REQUEST"] = saved
     made: list[t.Any] = []
     done = threading.Event()
     child = declare(one, lambda: done.set(), name="child")
