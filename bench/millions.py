@@ -9,6 +9,8 @@ COUNT = 1_000_000
 STEP = 50_000
 """How many are added in one transaction: the leases of workers must be renewed."""
 TABLE = "executor_task"
+REQUEST = "request-"
+"""How the ids of requests begin; each has started 500 tasks."""
 _COPY = """
     WITH RECURSIVE number(i) AS
         (SELECT 1 UNION ALL SELECT i + 1 FROM number WHERE i < :step)
@@ -43,5 +45,6 @@ def _copy_of(engine: t.Any) -> str:
     columns = [one["name"] for one in inspect(engine).get_columns(TABLE)]
     columns.remove("id")
     own = {"uid": "'copy ' || (i + :there)", "state": "'succeeded'"}
+    own["request"] = f"'{REQUEST}' || ((i + :there) / 500)"
     values = [own.get(column, column) for column in columns]
     return _COPY.format(columns=", ".join(columns), values=", ".join(values))

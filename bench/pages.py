@@ -18,6 +18,7 @@ PAGES = (
         "/tasks?state=failed",
         "/tasks?job=none",
     ),
+    *("/requests/request-7", "/tasks?request=request-7&state=succeeded"),
     *("/failures", "/jobs", "/groups", "/periodic", "/workers"),
     *("/matching?do=retry", "/matching?do=cancel&state=waiting"),
 )

@@ -51,6 +51,8 @@ class Lookups(ABC):
         error: str | None = None,
         group: int | None = None,
         parent: str | None = None,
+        request: str | None = None,
+        retried_from: str | None = None,
         keyed: bool = False,
         before: int | None = None,
         after: int | None = None,
@@ -59,6 +61,8 @@ class Lookups(ABC):
         """Return tasks, newest first.
 
         :param error: the class of the error.
+        :param request: the id of the request that they come from.
+        :param retried_from: the ``uid`` of the task that they repeat.
         :param keyed: only tasks that have a key.
         :param before: only ids below this one: the next page.
         :param after: only ids above this one. The page is then that next to it.
@@ -78,6 +82,8 @@ class Lookups(ABC):
         error: str | None = None,
         group: int | None = None,
         parent: str | None = None,
+        request: str | None = None,
+        retried_from: str | None = None,
         limit: int = 10_000,
     ) -> int:
         """Return how many tasks :meth:`tasks` would find, at most ``limit``."""

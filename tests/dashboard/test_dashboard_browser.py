@@ -179,13 +179,16 @@ def test_hostile_texts_are_shown_as_they_are(
     tab = new_tab(site)
     page = tab.open("tasks")
     expect(page.get_by_role("link", name=words[0]).first).to_be_visible()
-    for path in (*PAGES, *(f"tasks/{id}" for id in ids)):
+    requests = {record.request for record in shop.executor.tasks() if record.request}
+    more = [f"tasks/{id}" for id in ids] + [f"requests/{id}" for id in requests]
+    for path in (*PAGES, *more):
         tab.open(path)
         page.wait_for_function("window.htmx !== undefined")
         assert page.locator("main img, main script, main svg svg").count() == 0
         assert page.locator("main [hx-get]").count() == 0
     for word in HOSTILE:
-        for name in ("open", "state", "job", "name", "error", "group", "before", "did"):
+        names = ("open", "state", "job", "name", "error", "group", "before", "did")
+        for name in (*names, "parent", "request", "retried_from"):
             query = page.evaluate(
                 "(v) => encodeURIComponent(v)", word.replace("\ud7ff", "")
             )
@@ -421,10 +424,16 @@ def test_accessibility_and_phones(
     """
     axe = from_npm(AXE, "axe.min.js").decode()
     word = "a_very_long_name_without_any_place_to_break_it_" * 3
+    below = declare(shop, int, name=word)
+    with shop.app.test_request_context(f"/{word}"):
+        above = declare(shop, lambda: below.submit() and None, name="above").submit()
+    until(above.done)
     ids = fill(shop, gate, [word, "short"])
     [worker] = [one.id for one in shop.executor.workers()]
     more = [f"tasks/{ids[0]}", f"tasks/{ids[-1]}", f"workers/{worker}"]
     more += ["matching?do=cancel", "matching?do=retry", "tasks/nothing"]
+    shop.executor.retry(ids[0])
+    more += [f"requests/{shop.record(above).request}", f"tasks/{above.task.id}"]
     wide = new_tab(site, bypass_csp=True)
     found: dict[str, str] = {}
     for path in (*PAGES, *more):
