@@ -50,8 +50,6 @@ def visit(
     browser: Browser, url: str, width: int = 1280, **options: t.Any
 ) -> t.Iterator[Page]:
     """The page in a new profile, which asks nothing of any other host."""
-    # Without a GPU a pulse that never ends takes as much time as all else.
-    options |= {"reduced_motion": "reduce"}
     context = browser.new_context(viewport={"width": width, "height": 844}, **options)
     page = context.new_page()
     page.set_default_timeout(LIMIT * 1000)
