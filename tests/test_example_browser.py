@@ -16,6 +16,7 @@ from browsers import (
     AXE,
     CHROMIUM,
     OPTIONS,
+    VIOLATIONS,
     browser,
     from_npm,
     need_chromium,
@@ -587,8 +588,7 @@ def test_accessibility(
             for width in (1280, 390):
                 page.emulate_media(color_scheme=t.cast(t.Any, theme))
                 page.set_viewport_size({"width": width, "height": 844})
-                found = page.evaluate("async () => (await axe.run()).violations")
-                for one in found:
+                for one in page.evaluate(VIOLATIONS):
                     targets = [node["target"] for node in one["nodes"]]
                     name = f"{where}, {theme}, {width}: {one['id']}"
                     violations[name] = targets

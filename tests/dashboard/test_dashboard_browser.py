@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from browsers import AXE, browser, from_npm, need_chromium, playwright
+from browsers import AXE, VIOLATIONS, browser, from_npm, need_chromium, playwright
 from dashboards import everything
 from flask import Flask
 from flask_talisman import Talisman
@@ -401,10 +401,10 @@ def test_accessibility_and_phones(
             for width in (1280, 360):
                 page.emulate_media(color_scheme=t.cast(t.Any, theme))
                 page.set_viewport_size({"width": width, "height": 844})
-                bad = page.evaluate(
-                    "async () => (await axe.run()).violations.map("
-                    " v => [v.id, v.nodes.map(n => n.html + n.failureSummary)])"
-                )
+                bad = [
+                    (one["id"], [n["html"] + n["failureSummary"] for n in one["nodes"]])
+                    for one in page.evaluate(VIOLATIONS)
+                ]
                 bad += [] if wide.is_not_wider_than_its_window() else ["too wide"]
                 bad += page.evaluate(SMALL)
                 found |= {str(one): f"{path} {theme} {width}" for one in bad}

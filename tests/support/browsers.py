@@ -21,6 +21,9 @@ BINARIES = ("chromium-headless-shell", "chromium", "chromium-browser")
 CHROMIUM = next(filter(None, map(shutil.which, BINARIES)), None)
 OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
 AXE = "axe-core@4.10.3"
+VIOLATIONS = """async () => (
+  await axe.run({resultTypes: ["violations"]})  // what is right is not described
+).violations"""
 
 expect.set_options(timeout=LIMIT * 1000)
 
