@@ -286,7 +286,8 @@ class Accepting:
             future.add_callback_in(one.snapshot, callback)
         node.following.follow(future, self._like(one))
         node.dispatcher.events.submitted(t.cast(Task, future.task))
-        node.feeding.wake()
+        if node.runs:
+            node.feeding.wake()
         return future
 
     def _like(self, one: Submission) -> Task:

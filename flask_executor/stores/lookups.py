@@ -26,6 +26,10 @@ class Lookups(ABC):
         """Return one task, or None."""
 
     @abstractmethod
+    def state_of(self, key: str) -> tuple[str, State] | None:
+        """Return the public id and the state of the task with that key, or None."""
+
+    @abstractmethod
     def get_many(self, by: By, values: t.Collection[int | str]) -> list[Record]:
         """Return those of these tasks that are there, in no order."""
 

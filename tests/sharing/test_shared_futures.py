@@ -62,6 +62,32 @@ def test_a_key_is_known_everywhere(
     assert found not in other.futures
 
 
+def test_the_state_is_told_without_a_future(
+    one: Process, other: Process, gate: threading.Event
+) -> None:
+    """What is asked by key is what the future would say, in every state."""
+    keys = "running", "running too", "queued"
+    submitted = [one.executor.submit_stored(key, reached, gate) for key in keys]
+    one.executor.submit_stored("cancelled", abs, -1).cancel()
+    until(lambda: other.futures._state("running") == "RUNNING")
+    asked = "_state", "done", "running", "cancelled"
+
+    def told(key: str) -> list[object]:
+        return [getattr(other.futures, name)(key) for name in asked]
+
+    before = {key: told(key) for key in (*keys, "cancelled")}
+    assert not other.node.following._futures
+    for key, answers in before.items():
+        future = other.futures[key]
+        assert answers == [future._state, *(getattr(future, n)() for n in asked[1:])]
+    assert before["queued"] == ["PENDING", False, False, False]
+    gate.set()
+    one.executor.submit_stored("failed", abs, "x").exception(LIMIT)
+    assert {future.result(LIMIT) for future in submitted} == {None}
+    assert told("failed") == ["FINISHED", True, False, False]
+    assert told("no such key") == [None] * 4
+
+
 def test_a_saved_task_runs_elsewhere(one: Process, other: Process) -> None:
     """What its submitter does not run, a process that serves runs."""
     ran_in = []

@@ -48,6 +48,8 @@ def test_one_task_is_found_by_what_identifies_it(store: Store) -> None:
         found = store.get_many(t.cast(t.Any, by), [*values, 99 if by == "id" else "x"])
         assert sorted(ids(found)) == [one, two]
     assert store.get_many("uid", []) == []
+    assert store.state_of("k1") == ("u1", "waiting")
+    assert store.state_of("x") is None
 
 
 def test_what_is_held_is_waiting_for_users(store: Store) -> None:

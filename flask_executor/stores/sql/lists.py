@@ -12,7 +12,7 @@ from dataclasses import fields
 
 from sqlalchemy import Connection
 
-from ..records import ENDS, OPEN, AttemptRecord, Record, Sealed
+from ..records import ENDS, OPEN, AttemptRecord, Record, Sealed, State
 from .claims import loaded, sealed
 from .schema import TROUBLED
 from .statements import Statements
@@ -59,6 +59,9 @@ class Lists:
         self._sql = sql
         select = f"SELECT {COLUMNS} FROM {{task}} WHERE "
         self._one = {by: sql.text(f"{select}{by} = :value", _NAMES) for by in _BY}
+        self._state = sql.text(
+            "SELECT uid, state FROM {task} WHERE key = :value", ("uid", "state")
+        )
         self._many = {
             by: sql.text(select + sql.among(by, "values", kind), _NAMES)
             for by, kind in _BY.items()
@@ -91,6 +94,11 @@ class Lists:
         """Return one task, or None."""
         rows = self._sql.run(db, self._one[by], value=value)
         return record(rows[0]) if rows else None
+
+    def state_of(self, db: Connection, key: str) -> tuple[str, State] | None:
+        """Return the public id and the state of the task with that key, or None."""
+        rows = self._sql.run(db, self._state, value=key)
+        return (rows[0].uid, rows[0].state) if rows else None
 
     def get_many(
         self, db: Connection, by: str, values: t.Collection[t.Any]
