@@ -10,6 +10,7 @@ import threading
 import typing as t
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from browsers import AXE, VIOLATIONS, browser, from_npm, need_chromium, playwright
@@ -169,13 +170,11 @@ def test_hostile_texts_are_shown_as_they_are(
         page.wait_for_function("window.htmx !== undefined")
         assert page.locator("main img, main script, main svg svg").count() == 0
         assert page.locator("main [hx-get]").count() == 0
-    for word in HOSTILE:
-        for name in ("open", "state", "job", "name", "error", "group", "before", "did"):
-            query = page.evaluate(
-                "(v) => encodeURIComponent(v)", word.replace("\ud7ff", "")
-            )
-            tab.open(f"tasks?{name}={query}")
-            tab.open(f"matching?do=cancel&{name}={query}")
+    # Together in one value: each of them ends whatever it stands in.
+    query = quote("".join(HOSTILE).replace("\ud7ff", ""))
+    for name in ("open", "state", "job", "name", "error", "group", "before", "did"):
+        tab.open(f"tasks?{name}={query}")
+        tab.open(f"matching?do=cancel&{name}={query}")
 
 
 def test_an_open_page_shows_what_is_new(
