@@ -47,6 +47,8 @@ demo: $(VENV)/.installed-example
 # counts as failed if it also fails alone.
 test: MEASURED = COVERAGE_FILE=$(CURDIR)/.coverage-parts/.coverage \
                  $(BIN)/coverage run -m pytest
+# Hundreds of processes import the package: they find it compiled, and pytest its tests.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.installed-tests
 	rm -rf .coverage .coverage-parts && mkdir .coverage-parts
 	$(MEASURED) -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) || \

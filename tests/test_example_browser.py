@@ -5,11 +5,7 @@ Skipped where there is no Chromium or npm; in CI that is a failure.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
-import tarfile
 import time
 import typing as t
 from contextlib import contextmanager, suppress
@@ -17,6 +13,16 @@ from pathlib import Path
 from urllib.parse import urljoin
 
 import pytest
+from browsers import (
+    AXE,
+    CHROMIUM,
+    OPTIONS,
+    VIOLATIONS,
+    browser,
+    from_npm,
+    need_chromium,
+    playwright,
+)
 from example_server import SCRIPT, Server, server
 from limits import LIMIT
 from playwright.sync_api import (
@@ -28,36 +34,17 @@ from playwright.sync_api import (
     Playwright,
     Route,
     expect,
-    sync_playwright,
 )
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
-AXE = "axe-core@4.10.3"
+__all__ = ["browser", "from_npm", "playwright"]
 
-if not (CHROMIUM and shutil.which("npm")) and not os.environ.get("CI"):
-    pytest.skip("There is no Chromium or no npm here", allow_module_level=True)
-
-expect.set_options(timeout=LIMIT * 1000)
+need_chromium("npm")
 
 
 @pytest.fixture(scope="module")
 def site() -> t.Iterator[Server]:
     with server(str(SCRIPT), "--port", "0") as site:
         yield site
-
-
-@pytest.fixture(scope="module")
-def playwright() -> t.Iterator[Playwright]:
-    with sync_playwright() as playwright:
-        yield playwright
-
-
-@pytest.fixture(scope="module")
-def browser(playwright: Playwright) -> t.Iterator[Browser]:
-    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(OPTIONS))
-    yield browser
-    browser.close()
 
 
 @contextmanager
@@ -611,23 +598,9 @@ def test_phone_needs_no_long_scroll(browser: Browser, site: Server) -> None:
         expect(numbers(page).locator(".task").nth(5)).to_be_visible()
 
 
-@pytest.fixture(scope="module")
-def axe(
-    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> str:
-    """The source of axe-core, from npm's registry, once."""
-    directory = request.config.cache.mkdir("axe-core")
-    archive = directory / f"{AXE.replace('@', '-')}.tgz"
-    if not archive.exists():
-        command = ["npm", "pack", AXE, "--silent", "--pack-destination", "."]
-        subprocess.run(command, cwd=directory, check=True, timeout=LIMIT * 4)
-    with tarfile.open(archive) as package:
-        source = package.extractfile("package/axe.min.js")
-        assert source is not None
-        return source.read().decode()
-
-
-def test_accessibility(page: Page, site: Server, axe: str) -> None:
+def test_accessibility(
+    page: Page, site: Server, from_npm: t.Callable[[str, str], bytes]
+) -> None:
     """axe-core finds nothing in any state of the page, in both themes and at both
     widths; what can be touched is 44 pixels high.
     """
@@ -638,14 +611,13 @@ def test_accessibility(page: Page, site: Server, axe: str) -> None:
             for width in (1280, 390):
                 page.emulate_media(color_scheme=t.cast(t.Any, theme))
                 page.set_viewport_size({"width": width, "height": 844})
-                found = page.evaluate("async () => (await axe.run()).violations")
-                for one in found:
+                for one in page.evaluate(VIOLATIONS):
                     targets = [node["target"] for node in one["nodes"]]
                     name = f"{where}, {theme}, {width}: {one['id']}"
                     violations[name] = targets
 
     page.emulate_media(reduced_motion="reduce")
-    page.evaluate(axe)
+    page.evaluate(from_npm(AXE, "axe.min.js").decode())
     check("empty")
     summarise_for_long(page)
     expect(table(page).locator(".meter")).to_be_visible()

@@ -190,7 +190,7 @@ def test_a_task_shows_its_attempts(shop: Process, visitor: Visitor) -> None:
 
 def test_a_task_says_why_it_waits(shop: Process, visitor: Visitor) -> None:
     """The sentence of ``executor.why``."""
-    future = declare(shop, lambda: None).using(delay=7200).submit()
+    future = declare(shop, lambda: None).using(delay=8000).submit()
     assert "It is not due: that is in 2 hours." in page_of(visitor, future)
 
 
