@@ -168,8 +168,8 @@ class Feeding:
         node = self._node
         if self._is_due("promote", _PROMOTE) and (self._claims or self._open):
             due = node.store.next_due()
-            if due is not None and due <= 0:
-                node.store.promote()
+            if due is not None and due <= 0 and node.store.promote():
+                self._may_find = True
         node.know_pauses()
         node.holding.stop_what_was_asked()
         if node.dispatcher.table.closed:
