@@ -3,8 +3,9 @@
 # make test-flask32   the tests of contexts, all, in the shape of the coming Flask 3.2
 # make lint   ruff, mypy, pyright
 # make docs   the documentation, warnings are errors
-# make bench  the contract's numbers, some minutes
-# make soak   a million tasks over all pools, some minutes: nothing may be lost
+# make bench  the contract's numbers, twenty minutes
+# make soak   a million tasks over all pools, thousands in a store, ten minutes: nothing
+#             may be lost
 # make crash  servers that are killed a hundred times, on two databases, half an hour
 # make clean  drop all of what the above made
 #
@@ -46,6 +47,8 @@ demo: $(VENV)/.installed-example
 # counts as failed if it also fails alone.
 test: MEASURED = COVERAGE_FILE=$(CURDIR)/.coverage-parts/.coverage \
                  $(BIN)/coverage run -m pytest
+# Hundreds of processes import the package: they find it compiled, and pytest its tests.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.installed-tests
 	rm -rf .coverage .coverage-parts && mkdir .coverage-parts
 	$(MEASURED) -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) || \
@@ -76,7 +79,8 @@ bench: $(VENV)/.installed-bench
 
 soak: $(VENV)/.installed-bench
 	$(BIN)/python bench/soak.py
-	$(BIN)/python bench/soak.py --graphs 3
+	$(BIN)/python -m bench.graphs 3
+	$(BIN)/python bench/soak_store.py
 
 crash: $(VENV)/.installed-tests
 	$(BIN)/python tests/crash/harness.py table 5 20

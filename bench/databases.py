@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import pwd
 import shutil
@@ -14,6 +15,14 @@ import time
 import typing as t
 from pathlib import Path
 
+PARENTS = {
+    "sqlite": Path(__file__).resolve().parent.parent / ".bench",
+    "postgresql": Path("/var/tmp"),
+}
+"""Where the databases lie: not where /tmp lies in memory, where nothing is synced."""
+_closing = contextlib.ExitStack()
+atexit.register(_closing.close)
+
 
 def url_of(kind: str) -> str:
     """The URL of a new, empty database, which goes with this process."""
@@ -21,15 +30,25 @@ def url_of(kind: str) -> str:
 
 
 def is_there(kind: str) -> bool:
-    """Whether that database can be started on this machine."""
+    """Return True if that database can be started on this machine."""
     return kind == "sqlite" or _binaries() is not None
 
 
+def new_folder(kind: str) -> Path:
+    """A folder on the disk of such a database, which goes with this process."""
+    PARENTS[kind].mkdir(exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=PARENTS[kind]))
+    _closing.callback(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def close() -> None:
+    """Stop and remove them all now."""
+    _closing.close()
+
+
 def _sqlite() -> str:
-    # Not where /tmp lies in memory: there nothing is synced.
-    folder = tempfile.mkdtemp(dir=Path(__file__).parent.parent / ".bench")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return f"sqlite:///{folder}/tasks.db"
+    return f"sqlite:///{new_folder('sqlite')}/tasks.db"
 
 
 def _binaries() -> Path | None:
@@ -41,8 +60,7 @@ def _postgresql() -> str:
     binaries = _binaries()
     if binaries is None:
         raise SystemExit("PostgreSQL is not installed")
-    folder = Path(tempfile.mkdtemp(dir="/var/tmp"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = new_folder("postgresql")
     options: dict[str, t.Any] = {"cwd": "/", "stdout": subprocess.DEVNULL}
     if os.geteuid() == 0:  # which it refuses
         user = pwd.getpwnam("postgres")
@@ -58,7 +76,8 @@ def _postgresql() -> str:
         stderr=subprocess.DEVNULL,
         **options,
     )
-    atexit.register(server.send_signal, signal.SIGQUIT)
+    _closing.callback(server.wait)
+    _closing.callback(server.send_signal, signal.SIGQUIT)
     _wait_for(port)
     return f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
 

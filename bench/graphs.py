@@ -2,8 +2,8 @@
 
 A graph is made of a seed. Each of its tasks waits for some of those with higher
 numbers, so there is no circle: whatever the size of the pool and the limits of the
-jobs, all must end. The tests run some for seconds, ``bench/soak.py --graphs`` for
-minutes.
+jobs, all must end. The tests run some for seconds, ``make soak`` for minutes:
+``python -m bench.graphs MINUTES [SEED]``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import faulthandler
+import logging
 import random
+import sys
 import threading
 import time
 import typing as t
@@ -19,17 +22,14 @@ from concurrent.futures import CancelledError
 
 from flask import Flask
 
-from flask_executor import Executor, Retry, TaskFuture, current_task
+from bench.ways import COROUTINE_WAYS, THREAD_WAYS, Disturbed, Future
+from flask_executor import Executor, Retry, current_task
 from flask_executor.errors import TaskTimeout
 
-Future = TaskFuture[t.Any]
-
+LIMIT = 180
+"""Seconds after which a task that has not ended is lost."""
 TIDY = ("live", "pending", "running", "late", "reserved")
 """What the table of tasks has, and is empty in the end."""
-
-
-class Disturbed(Exception):
-    """A task fails on purpose."""
 
 
 class Node(t.NamedTuple):
@@ -252,155 +252,23 @@ def tolerant() -> t.Iterator[None]:
         current_task.raise_if_cancelled()
 
 
-# How threads wait
+def main(minutes: float, seed: int = 1) -> int:
+    """Run graphs for so long; return 1 if anything was wrong."""
+    faulthandler.enable()
+    logging.getLogger("asyncio").disabled = True  # results that nobody asks for
+    sys.setswitchinterval(1e-6)
+    end, number, wrong = time.monotonic() + 60 * minutes, seed, 0
+    while time.monotonic() < end:
+        faulthandler.dump_traceback_later(2 * LIMIT, exit=True)
+        for message in Graph(number).run(LIMIT):
+            print(f"WRONG: {message}", file=sys.stderr, flush=True)
+            wrong += 1
+        number += 1
+    faulthandler.cancel_dump_traceback_later()
+    print(f"{number - seed} graphs from seed {seed}, {wrong} wrong", flush=True)
+    return int(bool(wrong))
 
 
-def _results(executor: Executor, futures: list[Future]) -> None:
-    for future in futures:
-        future.result()
-
-
-def _exceptions(executor: Executor, futures: list[Future]) -> None:
-    for future in futures:
-        future.exception()
-
-
-def _briefly(executor: Executor, futures: list[Future]) -> None:
-    for future in futures:
-        future.result(timeout=0.002)
-
-
-def _wait(executor: Executor, futures: list[Future]) -> None:
-    concurrent.futures.wait(futures)
-
-
-def _wait_for_first(executor: Executor, futures: list[Future]) -> None:
-    concurrent.futures.wait(futures, return_when="FIRST_COMPLETED")
-
-
-def _as_completed(executor: Executor, futures: list[Future]) -> None:
-    for _ in concurrent.futures.as_completed(futures):
-        pass
-
-
-def _group(executor: Executor, futures: list[Future]) -> None:
-    _grouped(executor, futures).wait()
-
-
-def _group_as_completed(executor: Executor, futures: list[Future]) -> None:
-    for _ in _grouped(executor, futures).as_completed():
-        pass
-
-
-def _block(executor: Executor, futures: list[Future]) -> None:
-    with executor.group() as group:
-        for future in futures:
-            group.add(future)
-
-
-def _own_loop(executor: Executor, futures: list[Future]) -> None:
-    async def all_of_them() -> None:
-        await asyncio.gather(*futures, return_exceptions=True)
-
-    asyncio.run(all_of_them())
-
-
-def _grouped(executor: Executor, futures: list[Future]) -> t.Any:
-    group = executor.group()
-    for future in futures:
-        group.add(future)
-    return group
-
-
-# How coroutines wait
-
-
-async def _awaits(executor: Executor, futures: list[Future]) -> None:
-    for future in futures:
-        await future
-
-
-async def _gather(executor: Executor, futures: list[Future]) -> None:
-    await asyncio.gather(*futures, return_exceptions=True)
-
-
-async def _tasks(executor: Executor, futures: list[Future]) -> None:
-    async def of(future: Future) -> t.Any:
-        return await future
-
-    async with asyncio.TaskGroup() as group:
-        for future in futures:
-            group.create_task(of(future))
-
-
-async def _wrapped(executor: Executor, futures: list[Future]) -> None:
-    wrapped = [asyncio.wrap_future(future) for future in futures]
-    await asyncio.wait(wrapped)
-    await asyncio.gather(*wrapped, return_exceptions=True)
-
-
-async def _as_they_come(executor: Executor, futures: list[Future]) -> None:
-    # To the last one: a task counts as waiting for as long as one of its asyncio tasks
-    # does.
-    for each in asyncio.as_completed(futures):
-        with contextlib.suppress(Disturbed, TimeoutError, asyncio.CancelledError):
-            await each
-
-
-async def _await_briefly(executor: Executor, futures: list[Future]) -> None:
-    for future in futures:
-        await asyncio.wait_for(future, 0.002)
-
-
-async def _on_a_thread(executor: Executor, futures: list[Future]) -> None:
-    for future in futures:
-        await asyncio.to_thread(future.exception)
-
-
-async def _await_group(executor: Executor, futures: list[Future]) -> None:
-    await _grouped(executor, futures)
-
-
-async def _async_for(executor: Executor, futures: list[Future]) -> None:
-    async for _ in _grouped(executor, futures):
-        pass
-
-
-async def _async_block(executor: Executor, futures: list[Future]) -> None:
-    async with executor.group() as group:
-        for future in futures:
-            group.add(future)
-
-
-THREAD_WAYS: dict[str, t.Callable[[Executor, list[Future]], None]] = {
-    fn.__name__: fn
-    for fn in (
-        _results,
-        _exceptions,
-        _briefly,
-        _wait,
-        _wait_for_first,
-        _as_completed,
-        _group,
-        _group_as_completed,
-        _block,
-        _own_loop,
-    )
-}
-COROUTINE_WAYS: dict[
-    str, t.Callable[[Executor, list[Future]], t.Coroutine[t.Any, t.Any, None]]
-] = {
-    fn.__name__: fn
-    for fn in (
-        _awaits,
-        _gather,
-        _tasks,
-        _wrapped,
-        _as_they_come,
-        _await_briefly,
-        _on_a_thread,
-        _await_group,
-        _async_for,
-        _async_block,
-    )
-}
+if __name__ == "__main__":
+    minutes, *seed = sys.argv[1:]
+    sys.exit(main(float(minutes), *map(int, seed)))

@@ -101,8 +101,8 @@ def FAMILY(number: int) -> int:
 
 OVERRUN = Kind(chores.stay, "timed_out succeeded", 1, {"timeout": 0.005})
 NEVER = {"timeout": 0.1}
-AGAIN = {"timeout": 1, "retry": Retry(attempts=2, delay=0.0, on=(TaskTimeout,))}
-AGAIN_SOON = {**AGAIN, "timeout": 0.05}
+SECOND_RUN = {"timeout": 1, "retry": Retry(attempts=2, delay=0.0, on=(TaskTimeout,))}
+SECOND_SOON = {**SECOND_RUN, "timeout": 0.05}
 SECOND = "succeeded timed_out"
 
 
@@ -145,7 +145,7 @@ LANES = {
             *waiting(Coroutines),
             *crowds(chores.a_echo, chores.a_recover),
             Kind(chores.a_nap, "succeeded", 100),
-            Kind(chores.a_second_time, SECOND, 2, AGAIN_SOON, how="job"),
+            Kind(chores.a_second_time, SECOND, 2, SECOND_SOON, how="job"),
         ],
     ),
     "process": Lane(
@@ -173,7 +173,7 @@ LANES = {
             *on_workers(),
             Kind(chores.sleep_on, "timed_out", 1, NEVER),
             Kind(chores.sleep_on, "cancelled", 1, act="ask"),
-            Kind(chores.stay_once, SECOND, 0.5, AGAIN),
+            Kind(chores.stay_once, SECOND, 0.5, SECOND_RUN),
         ],
     ),
     "sync": Lane(
@@ -184,3 +184,33 @@ LANES = {
         [*common(chores), Kind(chores.a_echo, "succeeded", 5), OVERRUN],
     ),
 }
+
+AGAIN = {"guarantee": "at_least_once"}
+ONCE = {"guarantee": "at_most_once"}
+MAYBE = "succeeded interrupted"
+LATE = {**AGAIN, "delay": 3600}
+SAVED = [
+    Kind(chores.echo, "succeeded", 300, AGAIN),
+    Kind(chores.echo, MAYBE, 100, ONCE),
+    Kind(chores.echo, "succeeded", 30, AGAIN, how="stored"),
+    Kind(chores.echo, "succeeded", 30, how="stored"),
+    Kind(chores.see_request, "succeeded", 30, AGAIN),
+    Kind(chores.a_nap, "succeeded", 50, AGAIN),
+    Kind(chores.stay, "succeeded", 100, AGAIN),
+    Kind(chores.stay, MAYBE, 50, ONCE),
+    Kind(chores.fail, "failed", 40, AGAIN),
+    Kind(chores.fail, "failed interrupted", 10, ONCE),
+    Kind(chores.fail, "failed", 10, {**AGAIN, "retry": TWICE}),
+    Kind(chores.recover, "succeeded", 30, {**AGAIN, "retry": SOON}),
+    Kind(chores.count_up, "succeeded", 20, AGAIN),
+    Kind(chores.echo, "succeeded", 20, {**AGAIN, "priority": 50}),
+    Kind(chores.echo, "succeeded", 20, {**AGAIN, "priority": -50}),
+    Kind(chores.echo, "succeeded", 20, {**AGAIN, "delay": 0.05}),
+    Kind(chores.echo, "succeeded cancelled", 20, AGAIN, act="cancel"),
+    Kind(chores.echo, "cancelled", 5, LATE, act="cancel"),
+    Kind(chores.echo, "cancelled", 5, LATE, act="ask"),
+    Kind(chores.go_on, "cancelled", 5, AGAIN, act="ask"),
+    Kind(chores.go_on, "timed_out", 5, {**AGAIN, "timeout": 0.05}),
+    Kind(FAMILY, "succeeded", 10, AGAIN),
+]
+"""What is saved in a store, and runs in any of several processes."""

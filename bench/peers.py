@@ -24,8 +24,9 @@ BEFORE = FOLDER / f"before-{BEFORE_COMMIT}"
 RIVALS = {
     "procrastinate": ("procrastinate>=3.10", "psycopg[binary]>=3.1"),
     "django-tasks-db": ("django-tasks-db>=0.13", "django-tasks>=0.12"),
+    "huey-sqlite": ("huey>=2.5",),
 }
-"""What is installed for each queue that has a venv of its own."""
+"""What is installed for each queue that has a venv of its own, by its side."""
 
 
 def command_of(measure: str, side: str) -> list[str]:
@@ -33,7 +34,7 @@ def command_of(measure: str, side: str) -> list[str]:
     scripts = Path(__file__).parent
     if side in RIVALS:
         python = FOLDER / side / "bin" / "python"
-        return [str(python), str(scripts / "rivals.py"), side]
+        return [str(python), str(scripts / "rivals.py"), measure, side]
     return [sys.executable, str(scripts / "contenders.py"), measure, side]
 
 

@@ -1,24 +1,35 @@
 """Task queues of others on a database, each in a venv of its own: see ``peers.py``.
 
-``python rivals.py SIDE`` makes ready, says so, and then measures one round for each
-line that it reads: seconds for each of many empty tasks, from the first submit to the
-last end.
+``python rivals.py MEASURE SIDE`` makes ready, says so, and then measures one round for
+each line that it reads: seconds for each of many empty tasks, for its submit
+(``durable``) or from the first submit to the last end (``ended``).
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import sys
 import time
 import typing as t
 
 import databases
 
+SUBMITS = 100
 TASKS = 300
 Round = t.Callable[[], float]
 
 
-def procrastinate() -> Round:
+class Rival(t.NamedTuple):
+    """What one queue does."""
+
+    submit: t.Callable[[int], object]
+    """Submits so many tasks, one by one."""
+    end: t.Callable[[], object]
+    """Runs all that were submitted."""
+
+
+def procrastinate() -> Rival:
     """Procrastinate on PostgreSQL, with the number of workers that is fastest here."""
     from procrastinate import App, PsycopgConnector
 
@@ -29,25 +40,25 @@ def procrastinate() -> Round:
     async def nothing() -> None:
         """The work."""
 
+    async def submit(count: int) -> None:
+        for _ in range(count):
+            await nothing.defer_async()
+
+    def end() -> None:
+        work = {"wait": False, "concurrency": 10, "install_signal_handlers": False}
+        runner.run(app.run_worker_async(**work))
+
     async def make() -> None:
-        async with app.open_async():
-            await app.schema_manager.apply_schema_async()
+        await app.open_async()
+        await app.schema_manager.apply_schema_async()
 
-    async def work() -> float:
-        async with app.open_async():
-            start = time.perf_counter()
-            for _ in range(TASKS):
-                await nothing.defer_async()
-            await app.run_worker_async(
-                wait=False, concurrency=10, install_signal_handlers=False
-            )
-            return (time.perf_counter() - start) / TASKS
-
-    asyncio.run(make())
-    return lambda: asyncio.run(work())
+    runner = asyncio.Runner()
+    runner.run(make())
+    atexit.register(lambda: runner.run(app.close_async()))
+    return Rival(lambda count: runner.run(submit(count)), end)
 
 
-def django_tasks_db() -> Round:
+def django_tasks_db() -> Rival:
     """django-tasks-db on SQLite, synced at each commit."""
     import django
     from django.conf import settings
@@ -74,27 +85,76 @@ def django_tasks_db() -> Round:
     # A worker looks for the task under the name of its function.
     job = globals()["nothing"] = task()(nothing)
     work = {"batch": True, "interval": 0.1, "startup_delay": False, "verbosity": 0}
+    return Rival(
+        lambda count: _repeat(job.enqueue, count),
+        lambda: call_command("db_worker", **work),
+    )
 
-    def measured() -> float:
-        start = time.perf_counter()
-        for _ in range(TASKS):
-            job.enqueue()
-        call_command("db_worker", **work)
-        return (time.perf_counter() - start) / TASKS
 
-    return measured
+def huey() -> Rival:
+    """Huey on SQLite, synced at each commit.
+
+    One thread runs the tasks as a consumer does, but never pauses: its pauses would be
+    all that is measured.
+    """
+    from huey import SqliteHuey
+
+    path = databases.url_of("sqlite").removeprefix("sqlite:///")
+    queue = SqliteHuey(filename=path, fsync=True)
+    task = queue.task()(nothing)
+
+    def end() -> None:
+        while (one := queue.dequeue()) is not None:
+            queue.execute(one)
+
+    return Rival(lambda count: _repeat(task, count), end)
 
 
 def nothing() -> None:
     """The work."""
 
 
-SIDES = {"procrastinate": procrastinate, "django-tasks-db": django_tasks_db}
+def _repeat(fn: t.Callable[[], object], count: int) -> None:
+    for _ in range(count):
+        fn()
 
 
-def main(side: str) -> None:
+def submits(one: Rival) -> Round:
+    """Seconds for each submit."""
+
+    def measured() -> float:
+        start = time.perf_counter()
+        one.submit(SUBMITS)
+        seconds = time.perf_counter() - start
+        one.end()  # or it would wait in the next round
+        return seconds / SUBMITS
+
+    return measured
+
+
+def ends(one: Rival) -> Round:
+    """Seconds for each task, from the first submit to the last end."""
+
+    def measured() -> float:
+        start = time.perf_counter()
+        one.submit(TASKS)
+        one.end()
+        return (time.perf_counter() - start) / TASKS
+
+    return measured
+
+
+MEASURES = {"durable": submits, "ended": ends}
+SIDES = {
+    "procrastinate": procrastinate,
+    "django-tasks-db": django_tasks_db,
+    "huey-sqlite": huey,
+}
+
+
+def main(measure: str, side: str) -> None:
     """Measure a round for each line."""
-    one = SIDES[side]()
+    one = MEASURES[measure](SIDES[side]())
     one()  # a round to warm up
     print("ready", flush=True)
     for _ in sys.stdin:
@@ -104,4 +164,4 @@ def main(side: str) -> None:
 if __name__ == "__main__":
     import rivals  # under the name by which a worker finds the task
 
-    rivals.main(sys.argv[1])
+    rivals.main(*sys.argv[1:])

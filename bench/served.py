@@ -53,7 +53,7 @@ def answers(side: str) -> Round:
 
     :param side: ``'ours'``, the status of a task as JSON, or ``'bare'``.
     """
-    port = _serve()
+    port = serve("served:make_app()")
     path, cookie = _start(port)
     wanted = path if side == "ours" else "/bare"
     request = f"GET {wanted} HTTP/1.1\r\nHost: bench\r\nCookie: {cookie}\r\n\r\n"
@@ -74,15 +74,15 @@ def answers(side: str) -> Round:
     return measured
 
 
-def _serve() -> int:
-    """Start the server, which ends with this process; return its port."""
+def serve(app: str) -> int:
+    """Start a server of an app, which ends with this process; return its port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = int(listener.getsockname()[1])
     server = subprocess.Popen(
         [
             *(sys.executable, "-m", "gunicorn", "-k", "gthread", "-w", "1"),
             *("--threads", str(CLIENTS), "-b", f"127.0.0.1:{port}"),
-            *("--log-level", "error", "served:make_app()"),
+            *("--log-level", "error", app),
         ],
         cwd=Path(__file__).parent,
         env=os.environ,

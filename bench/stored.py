@@ -39,6 +39,8 @@ SUBMITS = 100
 READS = 2_000
 ENDS = 300
 STARTS = 10
+PATIENCE = 60
+"""Seconds that a task may take to begin, before it counts as lost."""
 BARS = {"sqlite": 0.020, "postgresql": 0.010}
 """Seconds that a task may take to begin in another process."""
 
@@ -62,6 +64,7 @@ class Stored:
     def __init__(self, url: str, *, runs: bool = False) -> None:
         from flask_executor import Executor
 
+        self.url = url
         self.app = Flask("bench")
         self.app.secret_key = "bench"
         self.app.config["EXECUTOR_STORE"] = url
@@ -78,10 +81,11 @@ class Stored:
             return self.job.submit()
 
     def lookup(self) -> t.Callable[[], object]:
-        """What tells the state of a task by its key."""
+        """What tells the state of a task of another process by its key."""
         with self.app.app_context():
             self.job.submit_stored("wanted")
-        futures = self.executor._state().futures
+        other = Stored(self.url)  # which knows no more of it than another process
+        futures = other.executor._state().futures
         return lambda: futures._state("wanted")
 
 
@@ -205,18 +209,19 @@ def ends(one: Stored) -> Round:
     return measured
 
 
-def starts(kind: str, who: str) -> Round:
+def starts(name: str) -> Round:
     """Seconds from a submit until another process begins the task; the median."""
+    kind, _, who = name.partition("-")
     if who == "bar":
         return lambda: BARS[kind]
-    url = databases.url_of(kind)
-    one = Stored(url)
+    one = side(name)
     words = ["--app", "stored:worker_app", "executor", "worker"]
     worker = subprocess.Popen(
         [sys.executable, "-m", "flask", *words],
         cwd=Path(__file__).parent,
-        env=os.environ | {"BENCH_STORE": url},
+        env=os.environ | {"BENCH_STORE": one.url},
         stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,  # what it says of itself
     )
     atexit.register(worker.kill)
 
@@ -230,7 +235,7 @@ def _start_of(one: Stored) -> float:
     time.sleep(0.2)  # most often a worker has nothing to do
     with one.app.app_context():
         before = time.time()
-        return t.cast(float, one.now.submit().result()) - before
+        return t.cast(float, one.now.submit().result(PATIENCE)) - before
 
 
 def _repeat(fn: t.Callable[[], object], count: int) -> None:

@@ -67,14 +67,20 @@ def _with_bars(rows: list[dict]) -> list[str]:
 
 
 def _without_bars(rows: list[dict]) -> list[str]:
-    lines = _table("what, against what", "here", "there", "ratio")
+    # What one sync takes stands only where rows wait for the disk.
+    has_syncs = any(row.get("sync") for row in rows)
+    syncs = ["one sync"] if has_syncs else []
+    lines = _table("what, against what", "here", "there", *syncs, "ratio")
     for row in rows:
-        both = (_figure(row, row[side]) for side in ("ours", "peer"))
-        lines += _cells(row["title"], *both, f"{row['ratio']:.2f}")
+        shown = ("ours", "peer", "sync") if has_syncs else ("ours", "peer")
+        figures = (_figure(row, row.get(side)) for side in shown)
+        lines += _cells(row["title"], *figures, f"{row['ratio']:.2f}")
     return lines
 
 
-def _figure(row: dict, value: float) -> str:
+def _figure(row: dict, value: float | None) -> str:
+    if value is None:
+        return ""
     if row["unit"] == "B":
         return f"{value:,.0f} bytes"
     per_second = f" ({1 / value:,.0f}/s)" if row["measure"] == "progress" else ""
@@ -82,11 +88,13 @@ def _figure(row: dict, value: float) -> str:
 
 
 class Soak(SphinxDirective):
-    """What the last ``make soak`` counted."""
+    """What the last ``make soak`` counted; its argument names the report."""
+
+    required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         """Parse the table as if it had been written in the page."""
-        report = DOCS / "soak.json"
+        report = DOCS / f"{self.arguments[0]}.json"
         self.env.note_dependency(str(report))
         lines = ["Not run yet in this tree: run ``make soak``."]
         if report.exists():
@@ -96,20 +104,28 @@ class Soak(SphinxDirective):
 
 def soak_table(report: dict) -> list[str]:
     """The lines of a list table, and of what else there is to tell."""
-    pools = report["pools"]
-    lines = _table("pool", *next(iter(pools.values())))
-    for name, row in {**pools, "all": _sums(pools)}.items():
+    rows = report["pools"]
+    kind = "pool" if "memory" in report else "database"
+    lines = _table(kind, *next(iter(rows.values())))
+    for name, row in {**rows, "all": _sums(rows)}.items():
         lines += _cells(name, *(f"{number:,}" for number in row.values()))
-    first, *_, last = report["memory"]
     left = ", ".join(f"{count} {what}" for what, count in report["left"].items())
     told = (
         f"Lost or counted wrong: {len(report['wrong'])}. Left behind: {left}."
-        f" Memory after the first tenth {first} MiB, at the end {last} MiB"
-        f" ({last / first - 1:+.1%}); blocks of memory in use by Python then"
-        f" {report['blocks'][0]:,} and {report['blocks'][-1]:,}."
-        f" Workers killed from outside: {report['killed']}."
+        f" {_memory_of(report)} Workers killed from outside: {report['killed']}."
     )
     return [*lines, "", told, "", _measured_on(report)]
+
+
+def _memory_of(report: dict) -> str:
+    if "memory" not in report:
+        return ""
+    first, *_, last = report["memory"]
+    return (
+        f"Memory after the first tenth {first} MiB, at the end {last} MiB"
+        f" ({last / first - 1:+.1%}); blocks of memory in use by Python then"
+        f" {report['blocks'][0]:,} and {report['blocks'][-1]:,}."
+    )
 
 
 def _sums(rows: dict[str, dict[str, int]]) -> dict[str, int]:

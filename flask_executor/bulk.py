@@ -8,10 +8,9 @@ from __future__ import annotations
 import typing as t
 from datetime import datetime
 
-from .errors import DuplicateKey, InvalidOption, NotUnique, UnknownTask
-from .store_errors import PayloadRefused, RetryRefused
+from .errors import InvalidOption, UnknownTask
 from .verbs import TaskFilters
-from .verbs.records import ENDS, STATES
+from .verbs.records import ENDS, STATES, TaskRecord
 
 Action = t.Literal["cancel", "retry"]
 
@@ -24,7 +23,8 @@ _STATES: dict[str, tuple[str, ...]] = {
     "retry": ("failed", "timed_out", "interrupted"),
     "cancel": tuple(state for state in STATES if state not in ENDS),
 }
-_REFUSED = (RetryRefused, PayloadRefused, DuplicateKey, NotUnique, UnknownTask)
+_REFUSED = (ValueError, TypeError, LookupError)
+"""What ``retry`` raises about one task."""
 
 
 class Applied(t.NamedTuple):
@@ -82,7 +82,19 @@ def apply(
     :raises InvalidOption: as :func:`count`.
     :raises StoreUnavailable: if the database is away; a part may be done then.
     """
-    ids = _matching(executor, action, filters)
+    return apply_to(executor, action, _matching(executor, action, filters), told)
+
+
+def apply_to(
+    executor: t.Any,
+    action: Action,
+    ids: t.Sequence[str],
+    told: t.Callable[[Applied], object] | None = None,
+) -> Applied:
+    """Cancel or retry tasks, one after another; see :func:`apply`.
+
+    :param ids: those of the tasks. One that is refused keeps no other from it.
+    """
     so_far = Applied(0, 0, len(ids))
     for number, id in enumerate(ids, 1):
         so_far = _apply_one(executor, action, id, so_far)
@@ -129,21 +141,24 @@ def _newest(
 ) -> list[tuple[datetime, str]]:
     """Return times and ids of tasks, page by page.
 
-    Each page begins where the last one ended. If that task is gone, it begins anew.
+    Each page begins where the last one ended. If that task is gone, all come at once.
     """
-    found: dict[str, datetime] = {}
+    found: list[tuple[datetime, str]] = []
     before: str | None = None
     while len(found) < most:
-        limit = most if before is None and found else min(_BATCH, most - len(found))
+        size = min(_BATCH, most - len(found))
         try:
-            page = executor.tasks(before=before, limit=limit, **filters)
+            page = executor.tasks(before=before, limit=size, **filters)
         except UnknownTask:
             if before is None:
                 raise
-            before = None
-            continue
-        found |= {one.id: one.submitted_at for one in page}
-        if len(page) < limit or limit == most:
+            return _known(executor.tasks(limit=most, **filters))
+        found += _known(page)
+        if len(page) < size:
             break
         before = page[-1].id
-    return [(submitted, id) for id, submitted in found.items()][:most]
+    return found
+
+
+def _known(page: t.Iterable[TaskRecord]) -> list[tuple[datetime, str]]:
+    return [(one.submitted_at, one.id) for one in page]

@@ -329,6 +329,11 @@ class FutureCollection(Registry):
     ) -> t.Any:
         if future_key is MISSING:
             future_key = by_keyword("future_key", kwargs, f"futures.{name}")
+        return self._answer(name, future_key, args, kwargs)
+
+    def _answer(
+        self, name: str, future_key: t.Any, args: t.Any, kwargs: t.Any
+    ) -> t.Any:
         future = self.get(future_key, _ABSENT)
         if future is _ABSENT:
             return None

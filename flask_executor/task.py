@@ -11,6 +11,7 @@ from types import FunctionType
 
 from .attempt import Attempt
 from .calls import Call, Chunk, Outcome
+from .contexts import Origin
 from .current import Progress
 from .options import Options
 
@@ -52,6 +53,8 @@ class Saved(t.Protocol):
     """The name of its job; that of the task if nobody else can run it."""
     source: t.Mapping[str, str]
     """Where it comes from, as the row says: the request, and what sinks have added."""
+    request: str | None
+    """The id of the request that it comes from, as the row says."""
     due: float | None
     """When it was due after a delay, if it waited for that as a row."""
 
@@ -159,6 +162,7 @@ class Task:
     _was_asked: bool = False
     _is_reserved: bool = False
     _saved: Saved | None = None
+    _origin: Origin | None = None
 
     def __init__(
         self,
@@ -248,8 +252,12 @@ class Task:
 
     def _release(self) -> None:
         """Drop the callable, its arguments, its context and the future."""
+        call = self._call
         if self._name is None:
-            self._name = name_of(self._call.fn)
+            self._name = name_of(call.fn)
+        if self.key is not None and self._saved is None:
+            # Lists show it as long as the future is stored.
+            self._origin = origin_of(call) or self._origin
         self._call = self.future = None
         run = self._run
         if run is not None and not run.overrun:
@@ -265,6 +273,12 @@ class Task:
     @property
     def _label(self) -> str:
         return self.name if self.key is None else f"{self.name} (key {self.key!r})"
+
+
+def origin_of(call: t.Any) -> Origin | None:
+    """Return the request that a call comes from; None if there was none, or no call."""
+    snapshot = None if call is None else call.snapshot
+    return None if snapshot is None else t.cast("Origin | None", snapshot.origin)
 
 
 def _moment(seconds: float | None) -> datetime | None:

@@ -24,10 +24,15 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 def test_each_row_of_the_bench_names_a_measure_that_there_is() -> None:
     """A row that is renamed on one side only would end ``make bench`` half-way."""
     script = (
-        "import contenders, run\n"
-        "rows = [row for table in run.TABLES.values() for row in table]\n"
-        "unknown = {row.measure for row in rows} - set(contenders.MEASURES)\n"
+        "import contenders, peers, rivals, rows\n"
+        "rows = [row for table in rows.TABLES.values() for row in table]\n"
+        "wanted = {row.measure for row in rows} | {'synced'}\n"
+        "unknown = wanted - set(contenders.MEASURES)\n"
         "assert rows and not unknown, unknown\n"
+        "there = {row.peer for row in rows} & set(peers.RIVALS)\n"
+        "assert there == set(peers.RIVALS) == set(rivals.SIDES), there\n"
+        "queues = {row.measure for row in rows if row.peer in peers.RIVALS}\n"
+        "assert queues <= set(rivals.MEASURES), queues\n"
     )
     done = run("-c", script)
     assert done.returncode == 0, done.stderr
@@ -51,3 +56,23 @@ def test_a_soak_notes_a_task_that_ends_as_it_must_not() -> None:
     done = run("-c", script)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "ended as succeeded" in done.stderr
+
+
+SHORT = "import soak_store\nsoak_store.TENTHS = 2\n{}"
+SHORT += "raise SystemExit(soak_store.main(200, 1, ['sqlite']))\n"
+"""A soak of the store that takes seconds, after what is to be changed in it."""
+
+
+def test_a_short_soak_of_the_store_loses_nothing() -> None:
+    """Futures, the store and what has run agree, with workers that are killed."""
+    done = run("-c", SHORT.format(""))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "nothing is lost" in done.stdout
+
+
+def test_a_soak_of_the_store_notes_a_task_that_never_ran() -> None:
+    """That a future has succeeded is not enough."""
+    change = "soak_store.StoreSoak._read_runs = lambda self: {}\n"
+    done = run("-c", SHORT.format(change))
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "never ran" in done.stderr

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from xml.etree import ElementTree
 
 from test_docs import ROOT
 
-sys.path.insert(0, str(ROOT / "bench"))
-from run import CONTRACT, chart
+from bench.chart import chart
+from bench.rows import CONTRACT
 
 SVG = "{http://www.w3.org/2000/svg}"
 LETTER = 7.9

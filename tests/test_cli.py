@@ -104,7 +104,9 @@ def test_tasks_are_listed(server: Process, flask: Terminal) -> None:
     assert flask("list").output == "No tasks.\n"
     assert flask.json("list") == []
     good = declare(server, lambda: None, name="good").using(meta={"n": 1})
-    made = [good.submit_stored("k", *()), failed(server), good.submit()]
+    with server.app.test_request_context("/pay"):
+        made = [good.submit_stored("k", *()), failed(server)]
+    made.append(good.submit())
     ended(server, made[0], made[2])
     newest = [one.task.id for one in made][::-1]
     lines = flask("list").output.splitlines()
@@ -122,6 +124,8 @@ def test_tasks_are_listed(server: Process, flask: Terminal) -> None:
     assert moment.tzinfo is not None
     assert abs((datetime.now(UTC) - moment).total_seconds()) < LIMIT
     for words, number in (
+        (("--request", old["request"]), 2),
+        (("--request", "nobody"), 0),
         (("--state", "failed"), 1),
         (("--job", "good"), 2),
         (("--name", "bad"), 1),
@@ -188,7 +192,7 @@ def test_nothing_can_control_the_terminal(
         (("run", "x"), 3),
         (("status",), 0),
         (("top",), 0),
-        (("stacks",), 0),
+        (("stacks", "--timeout", str(LIMIT)), 0),
         (("stacks", EVIL), 3),
         (("retry", "--name", EVIL), 1),
         (("list", "--json"), 0),

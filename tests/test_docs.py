@@ -406,7 +406,7 @@ def test_each_key_has_its_paragraph() -> None:
 def test_every_error_is_explained() -> None:
     """The table of the page on failures has each exception of the package."""
     page = (DOCS / "howto/failures.rst").read_text()
-    for module in ("errors", "pool_errors", "store_errors"):
+    for module in ("errors", "pool_errors", "run_errors", "store_errors"):
         listed = set(re.findall(rf":exc:`~flask_executor\.{module}\.(\w+)`", page))
         source = (PACKAGE / f"{module}.py").read_text()
         assert listed == set(re.findall(r"^class (\w+)", source, re.MULTILINE))

@@ -15,17 +15,16 @@ import time
 import typing as t
 
 import pytest
+from browsers import browser, need_chromium, playwright
 from limits import LIMIT
-from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 from test_docs import DOCS, ROOT, unpack
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
 
 pytestmark = pytest.mark.xdist_group("recipes")  # one server, one browser
 
-if CHROMIUM is None and not os.environ.get("CI"):
-    pytest.skip("There is no Chromium here", allow_module_level=True)
+__all__ = ["browser", "playwright"]
+
+need_chromium()
 
 
 @pytest.fixture(scope="module")
@@ -65,22 +64,11 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[str]:
             reader.join(LIMIT)
 
 
-@pytest.fixture(scope="module")
-def browser() -> t.Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, headless=True, args=list(OPTIONS)
-        )
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def page(browser: Browser) -> t.Iterator[Page]:
     context = browser.new_context()
     page = context.new_page()
     page.set_default_timeout(LIMIT * 1000)
-    expect.set_options(timeout=LIMIT * 1000)
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
     yield page

@@ -12,7 +12,7 @@ import pytest
 from flask import Flask
 
 import flask_executor
-from flask_executor import errors, pool_errors, store_errors
+from flask_executor import errors, pool_errors, run_errors, store_errors
 
 CASES: list[tuple[Exception, type[Exception], list[str]]] = [
     (errors.InvalidName("a-b"), ValueError, ["'a-b'", "letters, digits", "'mail'"]),
@@ -278,7 +278,7 @@ def test_all_are_importable_from_the_package() -> None:
     """Every exception is a name of the package, and tested here."""
     own = {
         name: value
-        for module in (errors, pool_errors, store_errors)
+        for module in (errors, pool_errors, run_errors, store_errors)
         for name, value in vars(module).items()
         if isinstance(value, type) and value.__module__ == module.__name__
     }

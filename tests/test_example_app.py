@@ -22,6 +22,7 @@ from example_server import FOLDER
 from flask import request
 from flask.testing import FlaskClient
 from limits import LIMIT
+from scripts import workers_not_measured
 from werkzeug.datastructures import FileStorage
 from werkzeug.test import encode_multipart
 
@@ -45,7 +46,8 @@ def executors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> t.Iterator[Non
     monkeypatch.setattr(example_app.app, "instance_path", str(tmp_path))
     for executor in (example_app.executor, example_app.cpu):
         executor.init_app(example_app.app)
-    yield
+    with workers_not_measured():
+        yield
     with example_app.app.app_context():
         for executor in (example_app.executor, example_app.cpu):
             executor.shutdown()
@@ -264,6 +266,8 @@ def test_progress_of_a_summary(
     """A summary reports the share of the bytes it has read, and how many lines."""
     key = upload(client, COUNTED)
     assert half_way[1].wait(LIMIT)
+    # That it runs, and how far it is, is written beside the run.
+    wait_until(lambda: status(client, key)["fraction"] is not None)
     found = status(client, key)
     gate.set()
     assert (found["state"], found["ended"]) == ("running", False)

@@ -77,6 +77,36 @@ def test_what_has_not_ended_is_known(
     assert executor.tasks() == [record]
 
 
+def test_tasks_of_one_request_are_found(
+    app: Flask, executor: Executor, gate: Gate
+) -> None:
+    """Those that have not ended, what these submit, and ended ones whose futures are
+    stored; and where they come from.
+    """
+    made = []
+
+    def work() -> None:
+        made.append(executor.submit(gate.wait, LIMIT))
+        gate.wait(LIMIT)
+
+    with app.test_request_context("/a", method="POST"):
+        stored = executor.submit_stored("k", int)
+        stored.result(LIMIT)
+        parent = executor.submit(work)
+    with app.test_request_context("/b"):
+        other = executor.submit(gate.wait, LIMIT)
+    until(lambda: made)
+    ended = executor.task(stored.task.id)
+    assert ended is not None
+    assert ended.source == {"method": "POST", "path": "/a", "endpoint": ""}
+    found = executor.tasks(request=ended.request)
+    assert ids(found) == [one.task.id for one in (*made, parent, stored)]
+    assert executor.count(request=ended.request) == 3
+    assert other.task.id not in ids(found)
+    assert executor.tasks(retried_from=stored.task.id) == []
+    gate.set()
+
+
 def test_what_has_ended_is_known_while_its_future_is_stored(executor: Executor) -> None:
     """With its error as text; without a key it is gone."""
 

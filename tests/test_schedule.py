@@ -215,12 +215,18 @@ def lived_through(fields: Fields, zone: str, since: int, until: int) -> list[flo
 
 def changes(zone: str, year: int) -> list[int]:
     """The moments of a year, to the hour, after which the clock of a zone is set."""
-    tz = ZoneInfo(zone)
     first = int(datetime(year, 1, 1, tzinfo=UTC).timestamp())
-    hours = range(first, first + 366 * 86_400, 3600)
-    offsets = [datetime.fromtimestamp(one, tz).utcoffset() for one in hours]
-    pairs = zip(hours, itertools.pairwise(offsets), strict=False)
-    return [hour for hour, (before, after) in pairs if before != after]
+    days = changed(zone, range(first, first + 367 * 86_400, 86_400))
+    hours = (range(day, day + 25 * 3600, 3600) for day in days)
+    return [hour for one in hours for hour in changed(zone, one)]
+
+
+def changed(zone: str, moments: range) -> list[int]:
+    """The moments between which and the next one the clock is set."""
+    tz = ZoneInfo(zone)
+    offsets = [datetime.fromtimestamp(one, tz).utcoffset() for one in moments]
+    pairs = zip(moments, itertools.pairwise(offsets), strict=False)
+    return [moment for moment, (before, after) in pairs if before != after]
 
 
 @pytest.mark.holds("g-ticks")

@@ -20,6 +20,7 @@ _FILTERS = (
     click.option("--error", metavar="CLASS", help="Only with this class of exception."),
     click.option("--group", metavar="NAME", help="Only of the newest such group."),
     click.option("--parent", metavar="ID", help="Only what this task has submitted."),
+    click.option("--request", metavar="ID", help="Only what this request has started."),
 )
 
 
@@ -31,7 +32,7 @@ def filters(fn: t.Callable[..., None]) -> t.Callable[..., None]:
         names = {"named": "name"}
         wanted = {
             names.get(one, one): given.pop(one)
-            for one in ("state", "job", "named", "error", "group", "parent")
+            for one in ("state", "job", "named", "error", "group", "parent", "request")
         }
         fn(*args, wanted={k: v for k, v in wanted.items() if v is not None}, **given)
 

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 import click
 
 from ..store_errors import StoreUnavailable
+from ..unclaimed import Unclaimed
 from ..verbs.records import TaskRecord, WorkerInfo
 from .common import NO, verb
 from .showing import Out, ago, duration, escaped, number
 
-_LOOKED_AT = 100
 _SLOW = 1.0
 _ROWS = 20
 
@@ -30,8 +30,7 @@ class Overview(t.NamedTuple):
     def of(cls, executor: t.Any) -> Overview:
         """Ask for it."""
         workers = executor.workers()
-        waiting = executor.tasks(state="waiting", limit=_LOOKED_AT)
-        problems = [*_problems(waiting, workers)]
+        problems = [*_problems(Unclaimed.of(executor, workers))]
         return cls(executor.counts(), executor.oldest_wait(), workers, problems)
 
     def facts(self) -> dict[str, t.Any]:
@@ -75,24 +74,16 @@ class Overview(t.NamedTuple):
         return f"{alive}; {facts['busy']}{slots} slots busy"
 
 
-def _problems(
-    waiting: t.Sequence[TaskRecord], workers: t.Sequence[WorkerInfo]
-) -> t.Iterator[str]:
-    """Yield what somebody must do something about.
-
-    :param waiting: the newest tasks that wait.
-    """
-    loose = [task for task in waiting if task.worker is None]
-    runners = [worker for worker in workers if worker.runs]
-    if loose and not runners:
-        waits = "waits" if len(loose) == 1 else "wait"
+def _problems(found: Unclaimed) -> t.Iterator[str]:
+    """Yield what somebody must do something about."""
+    if found.tasks and not found.runners:
+        waits = "waits" if found.tasks == 1 else "wait"
         yield (
-            f"{number(len(loose), 'task')} {waits}, and no process is there that runs"
+            f"{number(found.tasks, 'task')} {waits}, and no process is there that runs"
             " saved tasks: start a server or a worker"
         )
         return
-    known = {job for worker in runners for job in worker.jobs}
-    for job in sorted({task.job or task.name for task in loose} - known):
+    for job in found.unknown:
         yield f"tasks wait of the job {job}, which no process knows that runs tasks"
 
 

@@ -2,6 +2,7 @@
 
 from .flask_versions import current_app as current_app
 from .pickling import dumps as dumps
+from .request import Origin as Origin
 from .serving import at_each_request as at_each_request
 from .snapshot import PortableSnapshot as PortableSnapshot
 from .snapshot import Snapshot as Snapshot

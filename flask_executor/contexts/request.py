@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
+import time
 import typing as t
 from functools import lru_cache
 
@@ -40,6 +42,30 @@ or that have the same value in each.
 """
 
 
+_ID = "_flask_executor_id"
+"""The attribute of a request that holds its id; copies of it have it, too."""
+
+
+class Origin(t.NamedTuple):
+    """The request that a call comes from."""
+
+    id: str | None
+    """All that one request has started has the same; None if that is not known."""
+    source: dict[str, str]
+    """``method``, ``path`` and ``endpoint``."""
+
+
+def give_id(request: Request) -> None:
+    """Give a request an id, unless it has one."""
+    attributes = vars(request)
+    if _ID not in attributes:
+        # It begins with the time, so that an index gets new ones at its end. What a
+        # client or a proxy calls the request is not used: they may lie, or repeat it.
+        # Of two threads of a view that are here at once, both get the first.
+        made = f"{time.time_ns():016x}{os.urandom(8).hex()}"
+        attributes.setdefault(_ID, made)
+
+
 class RequestCopy:
     """A request as it was, and its session; each task opens both again.
 
@@ -68,6 +94,21 @@ class RequestCopy:
         self._session: SessionCopy | TransferredSession | None = (
             None if session is None else SessionCopy(session)
         )
+
+    @property
+    def origin(self) -> Origin:
+        """What is known of the request."""
+        rule = self._attributes.get("url_rule")
+        source = {
+            "method": str(self._environ.get("REQUEST_METHOD", "")),
+            "path": str(self._environ.get("PATH_INFO", ""))[:500],
+            "endpoint": "" if rule is None else str(rule.endpoint),
+        }
+        return Origin(self._attributes.get(_ID), source)
+
+    def set_id(self, id: str | None) -> None:
+        """Set the id of the request, which was saved apart from it."""
+        self._attributes[_ID] = id
 
     def shows(self, request: Request, session: SessionMixin | None) -> bool:
         """Return True if its request and session still look like this copy."""

@@ -51,13 +51,18 @@ class Context(PortableSnapshot):
 
     __slots__ = ()
 
-    def restore(self, app: Flask) -> Snapshot:
+    def restore(self, app: Flask, request_id: str | None = None) -> Snapshot:
         """Return it as a snapshot, for a call of that app.
+
+        :param request_id: the id of the request, which the row of the task has.
 
         It has no context variables: those of the submitter are not saved. The runs of
         one snapshot share the values of ``g``, so make one for each attempt.
         """
-        return self.rebuild(app, contextvars.Context())
+        snapshot = self.rebuild(app, contextvars.Context())
+        if snapshot._request is not None:
+            snapshot._request.set_id(request_id)
+        return snapshot
 
     def size_of_body(self) -> int:
         """Return how many bytes its body and its uploaded files have."""
@@ -166,16 +171,3 @@ def _is_saved(name: object) -> bool:
     """Return False for a token that forms are checked with, as Flask-WTF has it."""
     word = str(name).lower()
     return "csrf" not in word and "xsrf" not in word
-
-
-def source_of(snapshot: Snapshot) -> dict[str, str] | None:
-    """Return which request a call came from: method, path and endpoint; or None."""
-    copy = snapshot._request
-    if copy is None:
-        return None
-    rule = copy._attributes.get("url_rule")
-    return {
-        "method": str(copy._environ.get("REQUEST_METHOD", "")),
-        "path": str(copy._environ.get("PATH_INFO", ""))[:500],
-        "endpoint": "" if rule is None else str(rule.endpoint),
-    }

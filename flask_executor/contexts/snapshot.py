@@ -17,7 +17,7 @@ from .copying import same
 from .flask_versions import Leave, OnDemand, contexts, session_of
 from .g import copy_of_g
 from .pickling import deserialize, serialize
-from .request import PortableRequest, RequestCopy
+from .request import Origin, PortableRequest, RequestCopy, give_id
 
 T = t.TypeVar("T")
 
@@ -71,6 +71,7 @@ class Snapshot:
             return cls(seen_app, copy_of_g(g, copy_g), untouched, variables)
         session, request = session_of(context), context.request
         if getattr(context, _LAST, None) is None:  # the first submit of the view
+            give_id(request)
             copy = RequestCopy(request, session)
         else:
             last = Reusable.of(context)
@@ -81,6 +82,11 @@ class Snapshot:
         # On the context, which the request does not refer to: no cycle.
         setattr(context, _LAST, snapshot)
         return snapshot
+
+    @property
+    def origin(self) -> Origin | None:
+        """The request that it was taken in, or None."""
+        return None if self._request is None else self._request.origin
 
     def variables(self) -> contextvars.Context:
         """A copy of the submitter's context variables, without Flask's."""

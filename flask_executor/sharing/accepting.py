@@ -13,7 +13,6 @@ from concurrent.futures import wait
 
 from ..calls import Call
 from ..contexts import Snapshot, current_app, keep_uploads
-from ..contexts.safe import source_of
 from ..current import running
 from ..errors import DuplicateKey, ExecutorShutDown, NotUnique
 from ..futures import Callback
@@ -47,6 +46,8 @@ class Submission:
     payload: Sealed | None = None
     source: dict[str, str] = dataclasses.field(default_factory=dict)
     """Where it comes from: the request, and what sinks have added."""
+    request: str | None = None
+    """The id of that request."""
 
     @property
     def is_ephemeral(self) -> bool:
@@ -129,7 +130,12 @@ class Accepting:
         )
         uid = os.urandom(16).hex()
         one = Submission(uid, call, options, key, job, callbacks, snapshot, future)
-        one.source = source_of(snapshot) or {}
+        if (origin := snapshot.origin) is None:
+            one.request = _request_of_parent()
+        else:
+            one.request, one.source = origin
+            if (options.request or node.dispatcher.settings.store_request) == "none":
+                del one.source["path"]  # a secret may be in it
         name = options.name or name_of(call.fn)
         node.dispatcher.events.saving(uid, name, one.source)
         call.snapshot = snapshot
@@ -149,7 +155,7 @@ class Accepting:
         one.payload = node.payloads.seal_call(
             one.uid, name, call.args, call.kwargs, context
         )
-        call.snapshot = context.restore(node.app)
+        call.snapshot = context.restore(node.app, one.request)
 
     def _holds(self, options: Options) -> bool:
         """Return True if this process is to run the task, and may begin it soon."""
@@ -244,6 +250,7 @@ class Accepting:
             due=None if run_at is None else run_at.timestamp(),
             parent=None if parent is None else parent.id,
             source=one.source or None,
+            request=one.request,
             timeout=options.timeout,
             retry=retry_numbers(options.retry),
             unique_key=None if unique is None else encode_key(unique),
@@ -255,7 +262,7 @@ class Accepting:
     def _save(self, one: Submission, task: Task, fence: Fence) -> None:
         node = self._node
         saved = SavedTask(node, task, fence, one.name or task.name, careful=False)
-        task._saved, saved.source = saved, one.source
+        task._saved, saved.source, saved.request = saved, one.source, one.request
         node.holding.take(saved, one.future)
         node.feeding.start()
 
@@ -286,7 +293,8 @@ class Accepting:
             future.add_callback_in(one.snapshot, callback)
         node.following.follow(future, self._like(one))
         node.dispatcher.events.submitted(t.cast(Task, future.task))
-        node.feeding.wake()
+        if node.runs:
+            node.feeding.wake()
         return future
 
     def _like(self, one: Submission) -> Task:
@@ -308,3 +316,13 @@ class Accepting:
         state = "waiting" if taken.state == "held" else taken.state
         holder = f"task {taken.uid}" if found is None else f"{found.name} ({taken.uid})"
         raise NotUnique(options.unique, holder, state, options.on_taken)
+
+
+def _request_of_parent() -> str | None:
+    """Return the id of the request that the running task comes from, or None.
+
+    A task that was saved with ``EXECUTOR_STORE_REQUEST = 'none'`` sees no request, and
+    what it submits comes from one.
+    """
+    task: Task | None = getattr(running.get(), "task", None)
+    return None if task is None or task._saved is None else task._saved.request

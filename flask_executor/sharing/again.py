@@ -68,6 +68,7 @@ def _new(node: t.Any, record: Record, sealed: Sealed) -> NewTask:
         priority=record.priority,
         parent=None if parent is None else parent.id,
         source=source or None,
+        request=record.request,
         timeout=record.timeout,
         retry=record.retry,
         unique_key=record.unique_key,

@@ -73,7 +73,8 @@ class Claiming:
         careful = claimed.lost > 0
         saved = SavedTask(self._node, task, claimed.fence, claimed.job, careful=careful)
         task._saved, saved.is_new = saved, True
-        saved.source, saved.due = claimed.source or {}, claimed.due
+        saved.source, saved.request = claimed.source or {}, claimed.request
+        saved.due = claimed.due
         self._node.holding.take(saved, future)
         return saved
 

@@ -43,6 +43,7 @@ class Feeding:
         self._lock = threading.Lock()
         self._changed = threading.Event()
         self._has_news = True
+        self._may_find = True
         self._news_after = 0.0
         self._needed_until = 0.0
         self._is_started = False
@@ -68,12 +69,18 @@ class Feeding:
             self._is_started = True
 
     def wake(self) -> None:
-        """Look at once: there is room, or somebody waits for a task."""
+        """Look at once: there may be a task to run, or somebody waits for one."""
+        self._may_find = True
         self._changed.set()
+
+    def note_room(self) -> None:
+        """Look at once if there was something to run when we last looked."""
+        if self._may_find:  # otherwise each end of a task would cost a query
+            self._changed.set()
 
     def _told(self) -> None:
         self._has_news = True
-        self._changed.set()
+        self.wake()
 
     def stop(self, timeout: float) -> None:
         """Take no more, and wait for the end of the thread."""
@@ -161,18 +168,22 @@ class Feeding:
         node = self._node
         if self._is_due("promote", _PROMOTE) and (self._claims or self._open):
             due = node.store.next_due()
-            if due is not None and due <= 0:
-                node.store.promote()
+            if due is not None and due <= 0 and node.store.promote():
+                self._may_find = True
         node.know_pauses()
         node.holding.stop_what_was_asked()
         if node.dispatcher.table.closed:
             return
         self._claim_awaited()
-        if self._claims and node.store.tasks(state="waiting", limit=1):
+        if self._claims and (self._may_find or self._is_due("waiting", _PROMOTE)):
+            self._may_find = False  # first: what comes during the look is told
             self._claim_any()
 
     def _claim_any(self) -> None:
-        """Claim what there is room for."""
+        """Claim what there is room for, if any task waits."""
+        if not self._node.store.tasks(state="waiting", limit=1):
+            return
+        self._may_find = True
         names, holding = self._node.names, self._node.holding
         coroutines: list[str] = []
         others: list[str] = []

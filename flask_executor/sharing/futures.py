@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing as t
 import weakref
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from concurrent.futures._base import (
     CANCELLED_AND_NOTIFIED,
     FINISHED,
@@ -19,10 +19,12 @@ from ..errors import DuplicateKey
 from ..futures import FutureCollection, TaskFuture
 from ..store_errors import KeyNotReadable, KeyNotStorable
 from ..stores.keys import decode_key, encode_key
-from ..stores.records import Record
+from ..stores.records import ENDS, Record
 
 T = t.TypeVar("T")
 _ABSENT = object()
+_PATIENCE = 5.0
+"""Seconds that a cancellation waits for the database."""
 
 
 class _Callbacks(list[t.Any]):
@@ -56,6 +58,19 @@ class StoredFuture(TaskFuture[T]):
     def __init__(self, app: Flask, key: t.Hashable | None = None) -> None:
         super().__init__(app, key)
         self._done_callbacks = _Callbacks(self)
+
+    def cancel(self) -> bool:
+        """Cancel the task if it waits, and return once that is in the database.
+
+        If the database does not answer within five seconds, that is written later.
+
+        :return: True if it is cancelled.
+        """
+        if not super().cancel():
+            return False
+        wait([self], _PATIENCE)
+        # Another process may have declared this one dead, and run the task.
+        return self.cancelled() or not self.done()
 
     def keep(self) -> None:
         """Stay until the end if there are callbacks."""
@@ -135,6 +150,7 @@ class KnownTasks(t.Protocol):
 
     def find(self, by: t.Any, value: int | str) -> Record | None: ...
     def future_of(self, record: Record) -> TaskFuture[t.Any]: ...
+    def state_elsewhere(self, key: str) -> str | None: ...
     def pop(self, key: str) -> Record | None: ...
     def count_keys(self) -> int: ...
     def keyed(self) -> t.Iterator[Record]: ...
@@ -212,6 +228,16 @@ class SharedFutures(FutureCollection):
         found = [(key, self._node.future_of(record)) for key, record in self._pairs()]
         return [*found, *super().items()]
 
+    def _answer(
+        self, name: str, future_key: t.Any, args: t.Any, kwargs: t.Any
+    ) -> t.Any:
+        # What pollers ask all the time needs no future.
+        if name in _BY_STATE and (text := _text_of(future_key)) is not None:
+            state = self._node.state_elsewhere(text)
+            if state is not None:
+                return _BY_STATE[name](_state_of_future(state))
+        return super()._answer(name, future_key, args, kwargs)
+
     def __getitem__(self, future_key: t.Hashable) -> Future[t.Any]:
         future = self.get(future_key, _ABSENT)
         if future is _ABSENT:
@@ -237,6 +263,22 @@ class SharedFutures(FutureCollection):
                 yield decode_key(t.cast(str, record.key)), record
             except KeyNotReadable:  # a member of an Enum that is not imported here
                 continue
+
+
+_BY_STATE: dict[str, t.Callable[[str], t.Any]] = {
+    "_state": lambda state: state,
+    "cancelled": lambda state: state == CANCELLED_AND_NOTIFIED,
+    "done": lambda state: state in (CANCELLED_AND_NOTIFIED, FINISHED),
+    "running": lambda state: state == RUNNING,
+}
+"""What a future tells of its state alone."""
+
+
+def _state_of_future(state: str) -> str:
+    """Return the state of a future whose task has this one."""
+    if state in ENDS:
+        return CANCELLED_AND_NOTIFIED if state == "cancelled" else FINISHED
+    return RUNNING if state == "running" else PENDING
 
 
 def _text_of(key: t.Any) -> str | None:

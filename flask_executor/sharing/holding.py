@@ -81,7 +81,7 @@ class Holding:
         """Note that this process has a task no longer."""
         if self._mine.get(saved.fence.id) is saved:  # it may have claimed it again
             self._mine.pop(saved.fence.id, None)
-        self._node.feeding.wake()  # there is room for another one
+        self._node.feeding.note_room()
 
     def withdraw(self, saved: SavedTask, key: t.Any) -> None:
         """Remove the traces of a task that was not accepted after all."""

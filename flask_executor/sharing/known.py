@@ -75,6 +75,8 @@ class SharedTasks(Verbs):
             "error": wanted.error,
             "group": None if group is None else group.id,
             "parent": wanted.parent,
+            "request": wanted.request,
+            "retried_from": wanted.retried_from,
             "limit": wanted.limit,
         }
 

@@ -183,6 +183,11 @@ class Node:
         """Return the record of a task, or None."""
         return t.cast("Record | None", self.store.get(by, value))
 
+    def state_elsewhere(self, key: str) -> str | None:
+        """Return the state of a task by its key; None if its future is known here."""
+        uid, state = self.store.state_of(key) or (None, None)
+        return None if uid is None or self.following.known(uid) else state
+
     def future_of(self, record: Record) -> TaskFuture[t.Any]:
         """Return the future of a task, wherever it runs."""
         future = self.following.future_of(record)

@@ -70,7 +70,7 @@ class Presence:
                 self._join()
                 self._plan_renewal()
                 # Weak: the thread must not keep an app alive that nobody uses.
-                pause = min(_REAP, self._node.settings.store_lease / 6)
+                pause = min(_REAP, self._node.settings.store_lease / 12)
                 step, leave = map(weakref.WeakMethod, (self._step, self._leave))
                 loop = _Loop(step, leave, self.lease.ended, pause)
                 name = f"{self._name}_lease"

@@ -35,7 +35,7 @@ def restored(node: t.Any, claimed: Claimed, job: t.Any) -> tuple[Call, Options]:
         reason = "there is none"
         raise PayloadRefused(claimed.uid, "payload", claimed.job, reason)
     saved = node.payloads.open_call(claimed.uid, claimed.job, claimed.payload)
-    snapshot = saved.context.restore(node.app)
+    snapshot = saved.context.restore(node.app, claimed.request)
     call = Call(job.declared, saved.args, saved.kwargs, snapshot)
     return call, _options(node, claimed, job)
 

@@ -62,6 +62,8 @@ class SavedTask:
         """True until the dispatcher has accepted it."""
         self.source: t.Mapping[str, str] = {}
         """Where it comes from, as the row says."""
+        self.request: str | None = None
+        """The id of the request that it comes from, as the row says."""
         self.due: float | None = None
         """When it was due after a delay, if it waited for that as a row."""
         self.is_left: bool = False

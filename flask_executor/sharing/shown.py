@@ -43,6 +43,7 @@ def record_of(record: Record) -> TaskRecord:
         worker=record.owner,
         parent=record.parent,
         source=record.source,
+        request=record.request,
         retried_from=record.retried_from,
         error_class=record.error_class,
         error=record.error_text,

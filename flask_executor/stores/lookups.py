@@ -26,6 +26,10 @@ class Lookups(ABC):
         """Return one task, or None."""
 
     @abstractmethod
+    def state_of(self, key: str) -> tuple[str, State] | None:
+        """Return the public id and the state of the task with that key, or None."""
+
+    @abstractmethod
     def get_many(self, by: By, values: t.Collection[int | str]) -> list[Record]:
         """Return those of these tasks that are there, in no order."""
 
@@ -47,6 +51,8 @@ class Lookups(ABC):
         error: str | None = None,
         group: int | None = None,
         parent: str | None = None,
+        request: str | None = None,
+        retried_from: str | None = None,
         keyed: bool = False,
         before: int | None = None,
         after: int | None = None,
@@ -55,6 +61,8 @@ class Lookups(ABC):
         """Return tasks, newest first.
 
         :param error: the class of the error.
+        :param request: the id of the request that they come from.
+        :param retried_from: the ``uid`` of the task that they repeat.
         :param keyed: only tasks that have a key.
         :param before: only ids below this one: the next page.
         :param after: only ids above this one. The page is then that next to it.
@@ -74,6 +82,8 @@ class Lookups(ABC):
         error: str | None = None,
         group: int | None = None,
         parent: str | None = None,
+        request: str | None = None,
+        retried_from: str | None = None,
         limit: int = 10_000,
     ) -> int:
         """Return how many tasks :meth:`tasks` would find, at most ``limit``."""

@@ -84,6 +84,8 @@ class NewTask:
     """The ``uid`` of the task that submitted it."""
     source: t.Any = None
     """The request that submitted it."""
+    request: str | None = None
+    """The id of that request: all that one has started have the same."""
     timeout: float | None = None
     retry: t.Any = None
     unique_key: str | None = None
@@ -137,6 +139,7 @@ class Claimed:
     due: float | None
     parent: str | None
     source: t.Any
+    request: str | None
     group_id: int | None
     code_version: str | None
     payload: Sealed | None
@@ -200,6 +203,7 @@ class Record:
     retry: t.Any
     parent: str | None
     source: t.Any
+    request: str | None
     group_id: int | None
     unique_key: str | None
     cancel: bool

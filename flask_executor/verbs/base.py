@@ -34,6 +34,8 @@ class TaskFilters(t.TypedDict, total=False):
     error: str | type[BaseException] | None
     group: t.Any
     parent: str | None
+    request: str | None
+    retried_from: str | None
 
 
 class Wanted(t.NamedTuple):
@@ -45,6 +47,8 @@ class Wanted(t.NamedTuple):
     error: str | None = None
     group: t.Any = None
     parent: str | None = None
+    request: str | None = None
+    retried_from: str | None = None
     before: str | None = None
     after: str | None = None
     limit: int = 100
@@ -57,6 +61,8 @@ class Wanted(t.NamedTuple):
             (self.name, record.name),
             (self.error, record.error_class),
             (self.parent, record.parent),
+            (self.request, record.request),
+            (self.retried_from, record.retried_from),
         )
         return all(asked in (None, found) for asked, found in pairs)
 

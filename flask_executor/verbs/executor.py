@@ -33,6 +33,8 @@ class HasTasks(Watched):
         error: str | type[BaseException] | None = None,
         group: t.Any = None,
         parent: str | None = None,
+        request: str | None = None,
+        retried_from: str | None = None,
         before: str | None = None,
         after: str | None = None,
         limit: int = 100,
@@ -48,6 +50,9 @@ class HasTasks(Watched):
             :meth:`groups`, or a name: the newest group that has it.
         :param parent: only those that the task with this id has submitted; with a
             store.
+        :param request: only those that come from the request with this id, which is
+            :attr:`.TaskRecord.request`.
+        :param retried_from: only those that repeat the task with this id.
         :param before: only tasks older than the one with this id: the next page.
         :param after: only tasks newer than the one with this id. The page is then that
             next to it.
@@ -58,7 +63,14 @@ class HasTasks(Watched):
         :raises StoreUnavailable: if the database is away.
         """
         wanted = self._wanted(
-            state=state, job=job, name=name, error=error, group=group, parent=parent
+            state=state,
+            job=job,
+            name=name,
+            error=error,
+            group=group,
+            parent=parent,
+            request=request,
+            retried_from=retried_from,
         )
         page = wanted._replace(before=before, after=after, limit=limit)
         return self._verbs().tasks(page)
@@ -68,7 +80,7 @@ class HasTasks(Watched):
 
         :param limit: the highest number that is counted to, so that it stays quick.
         :param filters: those of :meth:`tasks`: ``state``, ``job``, ``name``, ``error``,
-            ``group``, ``parent``.
+            ``group``, ``parent``, ``request``, ``retried_from``.
         :raises InvalidOption: a :exc:`ValueError`, if there is no such state.
         :raises StoreUnavailable: if the database is away.
         """

@@ -7,11 +7,10 @@ import socket
 import typing as t
 from traceback import format_exception
 
-from ..contexts.safe import source_of
 from ..dispatch import Dispatcher
 from ..job_names import JobNames, job_name
 from ..payload import name_of_class
-from ..task import Task
+from ..task import Task, origin_of
 from .pauses import job_of
 from .reasons import Facts
 from .records import AttemptInfo, TaskRecord, WorkerInfo, moment
@@ -27,7 +26,8 @@ def live_task(dispatcher: Dispatcher, id: str) -> Task | None:
 
 def record_of(dispatcher: Dispatcher, task: Task, names: JobNames) -> TaskRecord:
     """Return what is known of a task of this process."""
-    call, future, options = task._call, task.future, task.options
+    call, options = task._call, task.options
+    origin = task._origin if call is None else origin_of(call)
     job = job_of(task) if call is not None else _declared(task.name, names)
     unique = options.unique
     return TaskRecord(
@@ -48,7 +48,8 @@ def record_of(dispatcher: Dispatcher, task: Task, names: JobNames) -> TaskRecord
         started_at=task.started_at,
         finished_at=task.finished_at,
         cancel_requested=task.cancel_requested,
-        source=None if call is None or future is None else _source(call),
+        source=None if origin is None else origin.source,
+        request=None if origin is None else origin.id,
     )
 
 
@@ -156,10 +157,6 @@ def this_worker(dispatcher: Dispatcher, names: JobNames) -> WorkerInfo:
 
 def _declared(name: str, names: JobNames) -> str | None:
     return name if names.find(name) is not None else None
-
-
-def _source(call: t.Any) -> dict[str, str] | None:
-    return None if call.snapshot is None else source_of(call.snapshot)
 
 
 def _due(dispatcher: Dispatcher, task: Task) -> float | None:

@@ -67,7 +67,13 @@ class TaskRecord:
     """The id of the task that submitted it."""
     source: dict[str, str] | None = None
     """The request that submitted it: ``method``, ``path`` and ``endpoint``, as far as
-    there was one. With tracing, ``traceparent``, too."""
+    there was one; no ``path`` if the task does not see its request, with
+    :confval:`EXECUTOR_STORE_REQUEST` ``= "none"``. With tracing, ``traceparent``,
+    too."""
+    request: str | None = None
+    """The id of that request. All that it has started has the same: the tasks that it
+    has submitted, what these submit in turn, and repetitions. It is our own: what a
+    header such as ``X-Request-ID`` says is not used."""
     retried_from: str | None = None
     """The id of the task of which it is a repetition: see :meth:`.Executor.retry`."""
     error_class: str | None = None

@@ -6,19 +6,19 @@ import gzip
 import hashlib
 import re
 import shutil
-import subprocess
-import tarfile
 import threading
 import typing as t
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from browsers import AXE, VIOLATIONS, browser, from_npm, need_chromium, playwright
 from dashboards import everything
 from flask import Flask
 from flask_talisman import Talisman
 from limits import LIMIT
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from processes import Process, declare, until
 from werkzeug.serving import make_server
 
@@ -27,11 +27,8 @@ from flask_executor.stores.sql import database
 from flask_executor.web import Dashboard
 from flask_executor.web.dashboard import rendering
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
 PAGES = ("", "tasks", "failures", "jobs", "groups", "periodic", "workers")
 HTMX = "htmx.org@4.0.1"
-AXE = "axe-core@4.10.3"
 HOSTILE = (
     "<script>alert(1)</script>",
     "\"'><img src=x onerror=alert(1)>",
@@ -42,20 +39,9 @@ HOSTILE = (
     "\u202egnp.exe\x1b[31m\x00\ud7ff",
 )
 
-if CHROMIUM is None:
-    pytest.skip("There is no Chromium here", allow_module_level=True)
+__all__ = ["browser", "from_npm", "playwright"]
 
-expect.set_options(timeout=LIMIT * 1000)
-
-
-@pytest.fixture(scope="module")
-def browser() -> t.Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=list(OPTIONS)
-        )
-        yield browser
-        browser.close()
+need_chromium()
 
 
 @contextmanager
@@ -179,18 +165,19 @@ def test_hostile_texts_are_shown_as_they_are(
     tab = new_tab(site)
     page = tab.open("tasks")
     expect(page.get_by_role("link", name=words[0]).first).to_be_visible()
-    for path in (*PAGES, *(f"tasks/{id}" for id in ids)):
+    requests = {record.request for record in shop.executor.tasks() if record.request}
+    more = [f"tasks/{id}" for id in ids] + [f"requests/{id}" for id in requests]
+    for path in (*PAGES, *more):
         tab.open(path)
         page.wait_for_function("window.htmx !== undefined")
         assert page.locator("main img, main script, main svg svg").count() == 0
         assert page.locator("main [hx-get]").count() == 0
-    for word in HOSTILE:
-        for name in ("open", "state", "job", "name", "error", "group", "before", "did"):
-            query = page.evaluate(
-                "(v) => encodeURIComponent(v)", word.replace("\ud7ff", "")
-            )
-            tab.open(f"tasks?{name}={query}")
-            tab.open(f"matching?do=cancel&{name}={query}")
+    # Together in one value: each of them ends whatever it stands in.
+    query = quote("".join(HOSTILE).replace("\ud7ff", ""))
+    names = ("open", "state", "job", "name", "error", "group", "before", "did")
+    for name in (*names, "parent", "request", "retried_from"):
+        tab.open(f"tasks?{name}={query}")
+        tab.open(f"matching?do=cancel&{name}={query}")
 
 
 def test_an_open_page_shows_what_is_new(
@@ -383,24 +370,6 @@ def test_all_pages_by_keyboard(
     expect(page.get_by_role("heading", level=1)).to_have_text("bad")
 
 
-@pytest.fixture(scope="session")
-def from_npm(request: pytest.FixtureRequest) -> t.Callable[[str, str], bytes]:
-    """Reads a file of a package of npm's registry, which is fetched once."""
-
-    def read(package: str, file: str) -> bytes:
-        folder = request.config.cache.mkdir(package.partition("@")[0])
-        archive = folder / f"{package.replace('@', '-')}.tgz"
-        if not archive.exists():
-            command = ["npm", "pack", package, "--silent", "--pack-destination", "."]
-            subprocess.run(command, cwd=folder, check=True, timeout=LIMIT * 4)
-        with tarfile.open(archive) as found:
-            source = found.extractfile(f"package/{file}")
-            assert source is not None
-            return source.read()
-
-    return read
-
-
 @pytest.mark.skipif(shutil.which("npm") is None, reason="There is no npm here")
 def test_htmx_is_that_of_npm(from_npm: t.Callable[[str, str], bytes]) -> None:
     """The file that we ship is the one that its authors have released."""
@@ -421,23 +390,29 @@ def test_accessibility_and_phones(
     """
     axe = from_npm(AXE, "axe.min.js").decode()
     word = "a_very_long_name_without_any_place_to_break_it_" * 3
+    below = declare(shop, int, name=word)
+    with shop.app.test_request_context(f"/{word}"):
+        above = declare(shop, lambda: below.submit() and None, name="above").submit()
+    until(above.done)
     ids = fill(shop, gate, [word, "short"])
     [worker] = [one.id for one in shop.executor.workers()]
     more = [f"tasks/{ids[0]}", f"tasks/{ids[-1]}", f"workers/{worker}"]
     more += ["matching?do=cancel", "matching?do=retry", "tasks/nothing"]
+    shop.executor.retry(ids[0])
+    more += [f"requests/{shop.record(above).request}", f"tasks/{above.task.id}"]
     wide = new_tab(site, bypass_csp=True)
     found: dict[str, str] = {}
     for path in (*PAGES, *more):
+        page = wide.open(path)
+        page.evaluate(axe)
         for theme in ("light", "dark"):
             for width in (1280, 360):
-                wide.page.emulate_media(color_scheme=t.cast(t.Any, theme))
-                wide.page.set_viewport_size({"width": width, "height": 844})
-                page = wide.open(path)
-                page.evaluate(axe)
-                bad = page.evaluate(
-                    "async () => (await axe.run()).violations.map("
-                    " v => [v.id, v.nodes.map(n => n.html + n.failureSummary)])"
-                )
+                page.emulate_media(color_scheme=t.cast(t.Any, theme))
+                page.set_viewport_size({"width": width, "height": 844})
+                bad = [
+                    (one["id"], [n["html"] + n["failureSummary"] for n in one["nodes"]])
+                    for one in page.evaluate(VIOLATIONS)
+                ]
                 bad += [] if wide.is_not_wider_than_its_window() else ["too wide"]
                 bad += page.evaluate(SMALL)
                 found |= {str(one): f"{path} {theme} {width}" for one in bad}

@@ -20,7 +20,8 @@ from sqlalchemy import create_engine, text
 from flask_executor import Executor, Retry, current_task
 from flask_executor.stores.sql import database
 from flask_executor.web import Dashboard
-from flask_executor.web.dashboard.pages import stacks, tasks
+from flask_executor.web.dashboard.pages import request as page_of_request
+from flask_executor.web.dashboard.pages import stacks, task, tasks
 
 PAGES = ("/", "/tasks", "/failures", "/jobs", "/groups", "/periodic", "/workers")
 SECRETS = ("key-7", "meta-7", "text-7", "path-7", "message-7", "unique-7", "mark-7")
@@ -189,7 +190,7 @@ def test_a_task_shows_its_attempts(shop: Process, visitor: Visitor) -> None:
 
 def test_a_task_says_why_it_waits(shop: Process, visitor: Visitor) -> None:
     """The sentence of ``executor.why``."""
-    future = declare(shop, lambda: None).using(delay=7200).submit()
+    future = declare(shop, lambda: None).using(delay=8000).submit()
     assert "It is not due: that is in 2 hours." in page_of(visitor, future)
 
 
@@ -207,6 +208,127 @@ def test_a_task_shows_who_submitted_it(shop: Process, visitor: Visitor) -> None:
     assert "Submitted by parent Succeeded" in page_of(visitor, made[0])
     again = shop.executor.retry(made[0].task.id)
     assert f"Repeats {made[0].task.id}" in page_of(visitor, again)
+
+
+def test_a_task_shows_what_repeats_it(
+    shop: Process, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Newest first; with many there is a link to all of them."""
+    bad = declare(shop, fail, name="bad").submit("no")
+    ended(shop, bad)
+    assert "Repeated by" not in page_of(visitor, bad)
+    again = [shop.executor.retry(bad.task.id) for _ in range(2)]
+    ended(shop, *again)
+    shown = visitor.text(f"/tasks/{bad.task.id}").partition("Repeated by")[2]
+    assert re.findall(r'id="task-(\w+)"', shown) == [one.task.id for one in again[::-1]]
+    assert "All that repeat it" not in shown
+    monkeypatch.setattr(task, "_CHILDREN", 1)
+    shown = visitor.text(f"/tasks/{bad.task.id}").partition("Repeated by")[2]
+    link = re.search(r'href="/executor(/tasks[^"]+)">All that repeat it', shown)
+    assert link is not None
+    assert visitor.text(link[1]).count('id="task-') == 2
+
+
+def test_a_request_shows_all_that_it_started(
+    shop: Process, visitor: Visitor, allowed: set[str]
+) -> None:
+    """Also what its tasks submitted, below these; and the number in each state. A task
+    of it leads there.
+    """
+    child = declare(shop, fail, name="child")
+    made: list[t.Any] = []
+    parent = declare(shop, lambda: made.append(child.submit("no")), name="parent")
+    with shop.app.test_request_context("/orders?card=1", method="POST"):
+        started = [parent.submit(), declare(shop, abs, name="plain").submit(1)]
+    with shop.app.test_request_context("/orders", method="POST"):
+        other = declare(shop, abs, name="other").submit(1)
+    ended(shop, *started, other)
+    ended(shop, *made)
+    for future in (*started, *made):
+        html = visitor.text(f"/tasks/{future.task.id}")
+        found = re.search(r'href="/executor(/requests/\w+)">\s*POST /orders', html)
+        assert found is not None
+    html = visitor.text(found[1])
+    below = f'id="task-{made[0].task.id}" class="task under under-1"'
+    places = [html.index(f"task-{future.task.id}") for future in started]
+    assert max(places[1], places[0]) == places[0] < html.index(below)
+    assert "submitted by parent" in words(html)
+    assert "Failed 1 Succeeded 2" in words(html)
+    assert "Has started 3 tasks" in words(html)
+    assert "POST /orders" in words(html)
+    assert "other" not in words(html)
+    failed = re.search(r'"/executor(/tasks[^"]+)"><span class="state failed"', html)
+    assert failed is not None
+    listed = visitor.text(failed[1].replace("&amp;", "&"))
+    assert listed.count('id="task-') == 1
+    allowed.remove("details")
+    assert "/orders" not in visitor.text(found[1])
+    assert visitor.get("/requests/nobody").status_code == 404
+
+
+def test_a_task_that_sees_no_request_still_belongs_to_one(
+    shop: Process, visitor: Visitor
+) -> None:
+    """What a task with ``request='none'`` submits leads to the request, which is named
+    there as far as another task knows it.
+    """
+    made: list[t.Any] = []
+    child = declare(shop, int, name="child")
+    work = declare(shop, lambda: made.append(child.submit()), request="none")
+    with shop.app.test_request_context("/orders"):
+        parent = work.submit()
+    ended(shop, parent)
+    ended(shop, *made)
+    html = visitor.text(f"/tasks/{made[0].task.id}")
+    found = re.search(r'href="/executor(/requests/\w+)">\s*a request', html)
+    assert found is not None
+    shown = words(visitor.text(found[1]))
+    assert "Request GET Id" in shown, "its path is not saved"
+
+
+def test_a_request_comes_in_pages(
+    shop: Process, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the links at the bottom; the numbers are those of all its tasks, until there
+    are so many that counting takes long.
+    """
+    monkeypatch.setattr(tasks, "_ON_A_PAGE", 2)
+    job = declare(shop, abs)
+    with shop.app.test_request_context("/orders"):
+        made = [job.submit(1) for _ in range(5)]
+    ended(shop, *made)
+    path, last, seen = f"/requests/{shop.record(made[0]).request}", "", []
+    while path:
+        html = visitor.text(path)
+        assert "Succeeded 5" in words(html)
+        seen += re.findall(r'id="task-(\w+)"', html)
+        last, path = path, _link(html, "next")
+    assert seen == [future.task.id for future in made[::-1]]
+    html = visitor.text(_link(visitor.text(last), "prev"))
+    assert re.findall(r'id="task-(\w+)"', html) == seen[2:4]
+    monkeypatch.setattr(page_of_request, "_COUNTED", 5)
+    html = visitor.text(last)
+    assert "Has started 5 tasks" in words(html)
+    assert "Succeeded 5" not in words(html)
+
+
+def test_all_of_a_request_can_be_cancelled(shop: Process, visitor: Visitor) -> None:
+    """The number first, as for all that match; tasks of other requests go on."""
+    job = declare(shop, int)
+    made = []
+    for path in ("/a", "/b"):
+        with shop.app.test_request_context(path):
+            made += [job.using(delay=7200).submit() for _ in range(2)]
+    html = visitor.text(f"/requests/{shop.record(made[0]).request}")
+    link = re.search(r'href="/executor(/matching[^"]+)">Cancel all', html)
+    assert link is not None
+    path = link[1].replace("&amp;", "&")
+    assert "2 tasks would be cancelled" in words(visitor.text(path))
+    id = re.search(r"request=(\w+)", path)
+    assert id is not None
+    visitor.post("/matching/do", do="cancel", request=id[1])
+    until(lambda: [one for one in made if one.done()] == made[:2])
+    assert not made[2].done()
 
 
 def test_failures_are_counted_by_error_and_job(shop: Process, visitor: Visitor) -> None:
@@ -336,6 +458,7 @@ def test_nothing_private_without_details(
     reached(begun)
     until(lambda: shop.record(runs).progress)
     paths = [*PAGES, f"/tasks/{bad.task.id}", f"/tasks/{runs.task.id}"]
+    paths += [f"/requests/{shop.record(bad).request}"]
 
     def seen() -> set[str]:
         shown = "".join(visitor.text(path) for path in paths)
@@ -499,6 +622,27 @@ def test_without_a_store_it_shows_this_process(
     visitor.post(f"/tasks/{future.task.id}/cancel")
     assert future.task.cancel_requested
     assert visitor.post(f"/tasks/{bad.task.id}/retry").status_code == 409
+
+
+def test_a_request_without_a_store(
+    app: Flask, executor: Executor, gate: threading.Event
+) -> None:
+    """What this process knows of it: what has not ended, and what is stored."""
+    app.register_blueprint(Dashboard(executor, authorize=everything))
+    visitor = Visitor(app)
+    with app.test_request_context("/orders", method="POST"):
+        stored = executor.submit_stored("k", int)
+        stored.result(LIMIT)
+        runs = executor.submit(gate.wait, LIMIT)
+    until(runs.running)
+    for future in (stored, runs):
+        html = visitor.text(f"/tasks/{future.task.id}")
+        found = re.search(r'href="/executor(/requests/\w+)">\s*POST /orders', html)
+        assert found is not None
+    shown = words(visitor.text(found[1]))
+    assert "Running 1 Succeeded 1" in shown
+    assert "You see the tasks of one process alone" in shown
+    gate.set()
 
 
 def test_each_executor_has_its_pages(app: Flask) -> None:

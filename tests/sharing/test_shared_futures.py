@@ -62,6 +62,32 @@ def test_a_key_is_known_everywhere(
     assert found not in other.futures
 
 
+def test_the_state_is_told_without_a_future(
+    one: Process, other: Process, gate: threading.Event
+) -> None:
+    """What is asked by key is what the future would say, in every state."""
+    keys = "running", "running too", "queued"
+    submitted = [one.executor.submit_stored(key, reached, gate) for key in keys]
+    one.executor.submit_stored("cancelled", abs, -1).cancel()
+    until(lambda: other.futures._state("running") == "RUNNING")
+    asked = "_state", "done", "running", "cancelled"
+
+    def told(key: str) -> list[object]:
+        return [getattr(other.futures, name)(key) for name in asked]
+
+    before = {key: told(key) for key in (*keys, "cancelled")}
+    assert not other.node.following._futures
+    for key, answers in before.items():
+        future = other.futures[key]
+        assert answers == [future._state, *(getattr(future, n)() for n in asked[1:])]
+    assert before["queued"] == ["PENDING", False, False, False]
+    gate.set()
+    one.executor.submit_stored("failed", abs, "x").exception(LIMIT)
+    assert {future.result(LIMIT) for future in submitted} == {None}
+    assert told("failed") == ["FINISHED", True, False, False]
+    assert told("no such key") == [None] * 4
+
+
 def test_a_saved_task_runs_elsewhere(one: Process, other: Process) -> None:
     """What its submitter does not run, a process that serves runs."""
     ran_in = []
@@ -179,6 +205,23 @@ def test_a_result_that_cannot_be_saved(one: Process, other: Process) -> None:
     job = one.job(lambda: lock)
     with pytest.raises(ResultNotStorable):
         job.submit().result(LIMIT)
+
+
+def test_what_is_cancelled_is_cancelled_now(
+    one: Process, gate: threading.Event
+) -> None:
+    """As soon as cancel returns True, its future and its row say so."""
+    blocking = [one.executor.submit(reached, gate) for _ in range(2)]
+    for guarantee in ("ephemeral", "at_most_once", "at_least_once"):
+        job = one.executor.job(guarantee=guarantee, name=guarantee)(abs)
+        future = job.submit_stored(guarantee, -1)
+        assert future.cancel()
+        assert (future.cancelled(), future.done()) == (True, True)
+        assert one.record(future).state == "cancelled"
+        with pytest.raises(CancelledError):
+            future.result(0)
+    gate.set()
+    assert [future.result(LIMIT) for future in blocking] == [None] * 2
 
 
 def test_cancel_from_elsewhere(

@@ -128,7 +128,10 @@ def test_a_script_ends_at_once(tmp_path: Path, url: str) -> None:
             seconds, errors = script.go_on()
             took[body].append(seconds)
             assert (script.process.returncode, errors) == (0, "")
-    assert min(took[KEYED]) - min(took[BARE]) < 1
+        longer = min(took[KEYED], default=LIMIT) - min(took[BARE])
+        if longer < 1:
+            break
+    assert longer < 1
     with contextlib.closing(SqlStore(url)) as store:
         assert store.workers() == []
         assert store.workers(alive=False)[0].state == "left"

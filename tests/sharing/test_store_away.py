@@ -12,7 +12,7 @@ from databases import Server
 from limits import LIMIT
 from processes import NewProcess, Process, reached, until
 
-from flask_executor.sharing import leaving
+from flask_executor.sharing import futures, leaving
 from flask_executor.store_errors import StoreUnavailable
 from flask_executor.stores.sql import database
 
@@ -112,9 +112,28 @@ def test_what_goes_on_while_the_database_is_away(
     outage.end()
     assert [future.result(LIMIT) for future in saved] == ["once", "again"]
     assert sorted(ran) == ["again", "key", "once"]
-    until(lambda: one.futures["key"].task.state == "succeeded")
-    assert one.store.counts()["succeeded"] == 3
+    until(lambda: one.store.counts()["succeeded"] == 3)
+    assert one.futures["key"].task.state == "succeeded"
     assert again.submit("again").result(LIMIT) == "again"
+
+
+def test_a_cancellation_waits_only_for_a_while(
+    process: NewProcess, outage: Outage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is cancelled never runs; that it was is written when that is possible."""
+    monkeypatch.setattr(futures, "_PATIENCE", QUICK)
+    one = process(EXECUTOR_MAX_WORKERS=1)  # a script keeps what it submits
+    gate, ran = threading.Event(), threading.Event()
+    one.executor.submit(reached, gate)
+    future = one.job(ran.set).submit()
+    outage.begin()
+    assert future.cancel()
+    assert not future.done()
+    gate.set()
+    outage.end()
+    until(future.cancelled)
+    until(lambda: one.record(future).state == "cancelled")
+    assert not ran.is_set()
 
 
 def test_an_ephemeral_end_does_not_wait(one: Process, outage: Outage) -> None:

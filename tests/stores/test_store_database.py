@@ -211,10 +211,11 @@ def test_older_tables_are_brought_up_to_date(
 ) -> None:
     """Until then they are refused, with the command that does it."""
     stores(url, prefix="old_executor_").setup()
-    monkeypatch.setattr(schema, "VERSION", 4)
+    now = schema.VERSION
+    monkeypatch.setattr(schema, "VERSION", now + 2)
     steps = {
-        2: ("ALTER TABLE {meta} ADD COLUMN a INTEGER",),
-        3: ("ALTER TABLE {meta} ADD COLUMN b INTEGER", "UPDATE {meta} SET b = a"),
+        now: ("ALTER TABLE {meta} ADD COLUMN a INTEGER",),
+        now + 1: ("ALTER TABLE {meta} ADD COLUMN b INTEGER", "UPDATE {meta} SET b = a"),
     }
     monkeypatch.setattr(schema, "UPGRADES", steps)
     store = stores(url, prefix="old_executor_")
@@ -222,10 +223,23 @@ def test_older_tables_are_brought_up_to_date(
         SchemaMismatch, match="'flask executor store upgrade'"
     ) as raised:
         store.setup()
-    assert (raised.value.found, raised.value.known) == (2, 4)
+    assert (raised.value.found, raised.value.known) == (now, now + 2)
     assert store.upgrade() == 2
     assert store.upgrade() == 0
     store.setup()
+
+
+def write(store: SqlStore, statement: str) -> None:
+    made = store.sql.text(statement)
+    store.database.write(lambda db: store.sql.run(db, made))
+
+
+def made_version_2(store: SqlStore) -> None:
+    """Take away what version 3 of the tables has."""
+    for index in ("request", "retried_from"):
+        write(store, f"DROP INDEX {{task}}_{index}")
+    write(store, "ALTER TABLE {task} DROP COLUMN request")
+    set_version(store, 2)
 
 
 def test_tables_of_version_1_get_what_they_lack(url: str, stores: NewStore) -> None:
@@ -233,8 +247,8 @@ def test_tables_of_version_1_get_what_they_lack(url: str, stores: NewStore) -> N
     store = stores(url, prefix="first_executor_")
     store.setup()
     [id] = insert(store, new())
-    drop = store.sql.text("ALTER TABLE {attempt} DROP COLUMN error_text")
-    store.database.write(lambda db: store.sql.run(db, drop))
+    made_version_2(store)
+    write(store, "ALTER TABLE {attempt} DROP COLUMN error_text")
     set_version(store, 1)
     later = stores(url, prefix="first_executor_")
     with pytest.raises(SchemaMismatch, match="have version 1"):
@@ -243,6 +257,24 @@ def test_tables_of_version_1_get_what_they_lack(url: str, stores: NewStore) -> N
     assert later.check() == []
     assert later.attempts(id) == []
     assert later.get("id", id) is not None
+
+
+def test_tables_of_version_2_get_requests(url: str, stores: NewStore) -> None:
+    """Tasks of before have no request; those of after are found by theirs."""
+    store = stores(url, prefix="second_executor_")
+    store.setup()
+    [old] = insert(store, new())
+    made_version_2(store)
+    later = stores(url, prefix="second_executor_")
+    with pytest.raises(SchemaMismatch, match="have version 2"):
+        later.get("id", old)
+    assert later.upgrade() == 1
+    assert later.check() == []
+    [id] = insert(later, new(request="r"))
+    assert [one.id for one in later.tasks(request="r")] == [id]
+    record = later.get("id", old)
+    assert record is not None
+    assert record.request is None
 
 
 def test_newer_tables_are_refused(url: str, stores: NewStore) -> None:

@@ -25,7 +25,7 @@ from stores import (
 
 from flask_executor.stores.base import Store
 from flask_executor.stores.records import Finish, RetryLater
-from flask_executor.stores.sql import SqlStore
+from flask_executor.stores.sql import SqlStore, lists
 
 
 def ids(tasks: t.Iterable[t.Any]) -> list[int]:
@@ -48,6 +48,8 @@ def test_one_task_is_found_by_what_identifies_it(store: Store) -> None:
         found = store.get_many(t.cast(t.Any, by), [*values, 99 if by == "id" else "x"])
         assert sorted(ids(found)) == [one, two]
     assert store.get_many("uid", []) == []
+    assert store.state_of("k1") == ("u1", "waiting")
+    assert store.state_of("x") is None
 
 
 def test_what_is_held_is_waiting_for_users(store: Store) -> None:
@@ -230,6 +232,7 @@ def read_everything(store: SqlStore, group: int) -> None:
     store.stats(0, "j")
     store.worker("me")
     filters = {"job": "j", "name": "n", "error": "E", "group": group, "parent": "p"}
+    filters |= {"request": "r", "retried_from": "u"}
     for state in (None, "waiting", "failed", "succeeded"):
         store.tasks(state=state)
         store.count(state=state)
@@ -297,6 +300,53 @@ def test_sqlite_reads_no_table_from_end_to_end(
         assert scanned_by_sqlite(statement, plan) == [], (statement, plan)
         assert not sorts(statement, plan), (statement, plan)
         assert not goes_by_state(statement, plan), (statement, plan)
+        assert passes_by(statement, values, plan) == [], (statement, plan)
+
+
+def passes_by(statement: str, values: t.Any, plan: list[str]) -> list[str]:
+    """Return the filters that leave few tasks, and whose index is not used."""
+    # Of those that have succeeded there may be a million.
+    also = ("parent", "group_id", "error_class") if "succeeded" in values else ()
+    named = [n for n in ("request", "retried_from", *also) if f" {n} = ?" in statement]
+    found = ["group" if n == "group_id" else n.partition("_cl")[0] for n in named]
+    return [name for name in found if f"INDEX executor_task_{name} " not in str(plan)]
+
+
+def test_a_request_with_many_tasks_is_listed_by_state(
+    stores: t.Callable[..., SqlStore], sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite would look at all that the request has started; few are in any state
+    except succeeded.
+    """
+    store = stores(sqlite_url)
+    insert(store, *(new(request="r") for _ in range(3)))
+    monkeypatch.setattr(lists, "_MANY", 3)
+    plans = plans_of(store, lambda: store.tasks(request="r", state="failed"))
+    assert any("INDEX executor_task_state " in plan for plan in plans)
+    assert store.count(request="r", state="waiting") == 3
+    monkeypatch.setattr(lists, "_MANY", 4)
+    plans = plans_of(store, lambda: store.tasks(request="r", state="failed"))
+    assert not any("INDEX executor_task_state " in plan for plan in plans)
+    assert store.count(request="r", state="waiting") == 3
+
+
+def plans_of(store: SqlStore, ask: t.Callable[[], object]) -> list[str]:
+    """Return how SQLite answers a question: the plan of each statement."""
+    seen: dict[str, t.Any] = {}
+
+    def note(*given: t.Any) -> None:
+        seen[given[2]] = given[3]
+
+    event.listen(store.database.engine, "before_cursor_execute", note)
+    ask()
+    event.remove(store.database.engine, "before_cursor_execute", note)
+    with store.database.engine.connect() as db:
+        explain = "EXPLAIN QUERY PLAN "
+        return [
+            str([row[3] for row in db.exec_driver_sql(explain + one, values)])
+            for one, values in seen.items()
+            if one.lstrip().startswith("SELECT")
+        ]
 
 
 def sorts(statement: str, plan: list[str]) -> bool:
@@ -331,7 +381,7 @@ def test_postgresql_reads_no_table_from_end_to_end(
             assert big == [], (statement, plan)
 
 
-@pytest.mark.parametrize("index", ["task_job", "task_ended", "task_key"])
+@pytest.mark.parametrize("index", ["task_job", "task_ended", "task_key", "task_parent"])
 def test_a_missing_index_would_be_noticed(
     stores: t.Callable[..., SqlStore], sqlite_url: str, clock: HandClock, index: str
 ) -> None:

@@ -7,6 +7,9 @@ import os
 import socket
 import subprocess
 import sys
+import typing as t
+from contextlib import contextmanager
+from multiprocessing import spawn
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,23 @@ def measure_only_what_asks() -> None:
     """
     if config := os.environ.pop(_COVERAGE, None):
         _coverage[_COVERAGE] = config
+
+
+@contextmanager
+def workers_not_measured() -> t.Iterator[None]:
+    """Measure no worker process that starts meanwhile: for work that computes, and is
+    not ours. That takes twice as long if it is measured.
+    """
+    prepare = spawn.get_preparation_data
+
+    def prepare_without_coverage(name: str) -> dict[str, t.Any]:
+        prepared = prepare(name)
+        prepared.pop("stowaway", None)  # by which coverage starts there
+        return prepared
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spawn, "get_preparation_data", prepare_without_coverage)
+        yield
 
 
 def environment(*, measured: bool = False, **extra: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ import typing as t
 import sentry_sdk
 from flask import Flask, g, request
 from sentry_sdk.envelope import Envelope
+from sentry_sdk.integrations.modules import ModulesIntegration
 from sentry_sdk.transport import Transport
 
 from flask_executor import Executor
@@ -35,7 +36,12 @@ class Kept(Transport):
 
 def make_app() -> Flask:
     """The app, here and in a worker process."""
-    sentry_sdk.init(dsn="http://key@localhost/1", transport=Kept)
+    sentry_sdk.init(
+        dsn="http://key@localhost/1",
+        transport=Kept,
+        # Each of sixty threads would list the installed packages.
+        disabled_integrations=[ModulesIntegration()],
+    )
     app = Flask("reporting")
     app.config["EXECUTOR_APP"] = "sentry_app:make_app"
     app.teardown_appcontext(tear_down)

@@ -156,6 +156,7 @@ def _claimed(row: t.Any) -> Claimed:
         due=row.due,
         parent=row.parent,
         source=loaded(row.source),
+        request=row.request,
         group_id=row.group_id,
         code_version=row.code_version,
         payload=sealed(row),

@@ -182,11 +182,9 @@ class Database:
         else:
             yield from self._postgresql_transaction(synced)
 
-    @contextlib.contextmanager
-    def use(self) -> t.Iterator[None]:
+    def use(self) -> t.ContextManager[None]:
         """Let no fork of this process begin within the block, where that matters."""
-        with self.uses.use() if self.uses is not None else contextlib.nullcontext():
-            yield
+        return contextlib.nullcontext() if self.uses is None else self.uses.use()
 
     def _close_idle(self) -> None:
         if self._pid == os.getpid():

@@ -27,6 +27,7 @@ _COLUMNS = {
     "owner": "text",
     "parent": "text",
     "source": "text",
+    "request": "text",
     "timeout": "real",
     "retry": "text",
     "unique_key": "text",

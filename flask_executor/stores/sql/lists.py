@@ -12,7 +12,7 @@ from dataclasses import fields
 
 from sqlalchemy import Connection
 
-from ..records import ENDS, OPEN, AttemptRecord, Record, Sealed
+from ..records import ENDS, OPEN, AttemptRecord, Record, Sealed, State
 from .claims import loaded, sealed
 from .schema import TROUBLED
 from .statements import Statements
@@ -24,14 +24,20 @@ COLUMNS = ", ".join(_NAMES)
 _IN_TROUBLE = frozenset(ENDS) - {"succeeded"}
 _STATES = {"waiting": ["waiting", "held"]}
 """Users see what is held as waiting."""
-_SELECTIVE = frozenset({"error", "group", "parent"})
-"""Filters that leave few tasks, whatever their states."""
+_FEW = ("retried_from", "request")
+"""Filters that leave few tasks, whatever their states: nearly always."""
+_MANY = 1000
+"""So many are not few: then it depends on the state which index is the best."""
+_SELECTIVE = ("parent", "group", "error")
+"""Filters that leave fewer tasks than have succeeded."""
 _FILTERS = {
     "job": "job = :job",
     "name": "name = :name",
     "error": "error_class = :error AND error_class IS NOT NULL",
     "group": "group_id = :group AND group_id IS NOT NULL",
     "parent": "parent = :parent AND parent IS NOT NULL",
+    "request": "request = :request AND request IS NOT NULL",
+    "retried_from": "retried_from = :retried_from AND retried_from IS NOT NULL",
     "before": "id < :before",
     "after": "id > :after",
 }
@@ -59,6 +65,9 @@ class Lists:
         self._sql = sql
         select = f"SELECT {COLUMNS} FROM {{task}} WHERE "
         self._one = {by: sql.text(f"{select}{by} = :value", _NAMES) for by in _BY}
+        self._state = sql.text(
+            "SELECT uid, state FROM {task} WHERE key = :value", ("uid", "state")
+        )
         self._many = {
             by: sql.text(select + sql.among(by, "values", kind), _NAMES)
             for by, kind in _BY.items()
@@ -92,6 +101,11 @@ class Lists:
         rows = self._sql.run(db, self._one[by], value=value)
         return record(rows[0]) if rows else None
 
+    def state_of(self, db: Connection, key: str) -> tuple[str, State] | None:
+        """Return the public id and the state of the task with that key, or None."""
+        rows = self._sql.run(db, self._state, value=key)
+        return (rows[0].uid, rows[0].state) if rows else None
+
     def get_many(
         self, db: Connection, by: str, values: t.Collection[t.Any]
     ) -> list[Record]:
@@ -115,7 +129,8 @@ class Lists:
         """Return a page of tasks, newest first."""
         given = {name: value for name, value in filters.items() if value is not None}
         order = "" if "after" in given and "before" not in given else " DESC"
-        text, values = self._pages(state, keyed, given, order, COLUMNS)
+        hints = self._hints(db, state, given)
+        text, values = self._pages(state, keyed, given, hints, order, COLUMNS)
         rows = self._sql.run(db, self._sql.text(text, _NAMES), limit=limit, **values)
         found = [record(row) for row in rows]
         return found if order else found[::-1]
@@ -125,15 +140,29 @@ class Lists:
     ) -> int:
         """Return how many tasks a list would have, at most ``limit``."""
         given = {name: value for name, value in filters.items() if value is not None}
-        text, values = self._pages(state, False, given, " DESC", "id")
+        hints = self._hints(db, state, given)
+        text, values = self._pages(state, False, given, hints, " DESC", "id")
         statement = self._sql.text(f"SELECT COUNT(*) FROM ({text}) AS t")
         return t.cast(int, self._sql.run(db, statement, limit=limit, **values)[0][0])
+
+    def _hints(
+        self, db: Connection, state: str | None, given: dict[str, t.Any]
+    ) -> set[str]:
+        """Return the filters whose indexes may be used."""
+        names = set(given)
+        if state in (None, "succeeded") or not self._sql.is_sqlite:
+            return names
+        for name in names.intersection(_FEW):
+            if self.count(db, None, _MANY, {name: given[name]}) >= _MANY:
+                names.remove(name)
+        return names
 
     def _pages(
         self,
         state: str | None,
         keyed: bool,
         given: dict[str, t.Any],
+        hints: set[str],
         order: str,
         columns: str,
     ) -> tuple[str, dict[str, t.Any]]:
@@ -143,9 +172,9 @@ class Lists:
         states = [] if state is None else _STATES.get(state, [state])
         # Each state by itself has its tasks in order; several would have to be sorted.
         pages = [
-            self._page([*wanted, f"state = :state{number}"], set(given), one, order)
+            self._page([*wanted, f"state = :state{number}"], hints, one, order)
             for number, one in enumerate(states)
-        ] or [self._page(wanted, set(), None, order)]
+        ] or [self._page(wanted, hints, None, order)]
         pages = [f"SELECT {columns} {page}" for page in pages]
         values = given | {f"state{number}": one for number, one in enumerate(states)}
         if len(pages) == 1:
@@ -155,10 +184,10 @@ class Lists:
         return text, values
 
     def _page(
-        self, wanted: list[str], given: set[str], state: str | None, order: str
+        self, wanted: list[str], hints: set[str], state: str | None, order: str
     ) -> str:
         """Return what follows the columns, for a page of one state or of all."""
-        index = _index(given, state)
+        index = _index(hints, state)
         wanted = [*wanted, TROUBLED] if index == "task_troubled" else wanted
         hint = self._sql.indexed_by(index) if index else ""
         where = " AND ".join(wanted) or "true"
@@ -203,8 +232,13 @@ def _index(given: set[str], state: str | None) -> str | None:
 
     Most tasks have succeeded, and few have any other state.
     """
-    if state is None or given & _SELECTIVE:
+    if few := [name for name in _FEW if name in given]:
+        return f"task_{few[0]}"
+    selective = [name for name in _SELECTIVE if name in given]
+    if state is None or (selective and state != "succeeded"):
         return None
+    if selective:
+        return f"task_{selective[0]}"
     if state != "succeeded":
         is_troubled = state in _IN_TROUBLE and "job" in given
         return "task_troubled" if is_troubled else "task_state"

@@ -23,6 +23,10 @@ class SqlLookups(Core, Lookups):
         """Return one task, or None."""
         return self._read(lambda db: self._lists.get(db, by, value))
 
+    def state_of(self, key: str) -> tuple[str, State] | None:
+        """Return the public id and the state of the task with that key, or None."""
+        return self._read(lambda db: self._lists.state_of(db, key))
+
     def get_many(self, by: By, values: t.Collection[int | str]) -> list[Record]:
         """Return those of these tasks that are there, in no order."""
         return self._read(lambda db: self._lists.get_many(db, by, values))

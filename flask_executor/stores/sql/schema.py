@@ -26,10 +26,16 @@ from sqlalchemy import (
 
 from ..errors import SchemaMismatch
 
-VERSION = 2
+VERSION = 3
 """The version of the tables that this code needs."""
 UPGRADES: dict[int, tuple[str, ...]] = {
     1: ("ALTER TABLE {attempt} ADD COLUMN error_text TEXT",),
+    2: (
+        "ALTER TABLE {task} ADD COLUMN request TEXT",
+        "CREATE INDEX {task}_request ON {task} (request, id) WHERE request IS NOT NULL",
+        "CREATE INDEX {task}_retried_from ON {task} (retried_from, id)"
+        " WHERE retried_from IS NOT NULL",
+    ),
 }
 """By version: the statements that lead from it to the next one. Words in braces are
 tables."""
@@ -132,6 +138,7 @@ _TASK_TEXTS = (
     "owner",
     "parent",
     "source",
+    "request",
     "retry",
     "unique_key",
     "progress",
@@ -169,6 +176,9 @@ def _lists(schema: Schema, c: t.Any) -> None:
     schema.index("task_keyed", c.id, where="key IS NOT NULL")
     schema.index("task_group", c.group_id, c.id, where="group_id IS NOT NULL")
     schema.index("task_parent", c.parent, c.id, where="parent IS NOT NULL")
+    schema.index("task_request", c.request, c.id, where="request IS NOT NULL")
+    repeats = "retried_from IS NOT NULL"
+    schema.index("task_retried_from", c.retried_from, c.id, where=repeats)
     schema.index("task_error", c.error_class, c.id, where="error_class IS NOT NULL")
     # A job that fails rarely has its failures far apart among a million successes.
     schema.index("task_troubled", c.job, c.id, where=TROUBLED)

@@ -8,12 +8,11 @@ from flask import redirect, request
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
+from ... import bulk
 from ...store_errors import PayloadRefused, RetryRefused
 from .rendering import refusal
 from .site import Site
 
-REFUSED = (ValueError, TypeError, LookupError)
-"""What ``retry`` raises about one task: the others of a selection go on."""
 _MOST = 100
 """How many may be chosen on one page."""
 
@@ -38,25 +37,14 @@ def retry(site: Site, id: str) -> Response:
 
 def chosen(site: Site) -> Response:
     """Cancel or retry the tasks that were chosen on a page."""
-    what = request.form.get("do", "")
-    if what not in ("cancel", "retry"):
+    action: t.Any = request.form.get("do", "")
+    if action not in ("cancel", "retry"):
         return refusal(site, 400, "Choose what to do with these tasks.")
-    if not site.may(t.cast(t.Any, what)):
-        return refusal(site, 403, f"You may not do this here: {what}.")
+    if not site.may(action):
+        return refusal(site, 403, f"You may not do this here: {action}.")
     ids = [*dict.fromkeys(request.form.getlist("id"))][:_MOST]
-    changed = sum(_one(site, what, id) for id in ids)
-    return done(site, "tasks", what, changed)
-
-
-def _one(site: Site, what: str, id: str) -> bool:
-    """Return True if it was done."""
-    if what == "cancel":
-        return bool(site.executor.cancel(id))
-    try:
-        site.executor.retry(id)
-    except REFUSED:
-        return False
-    return True
+    changed = bulk.apply_to(site.executor, action, ids).done
+    return done(site, "tasks", action, changed)
 
 
 def pause(site: Site) -> Response:

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from werkzeug.wrappers import Response
 
+from ....unclaimed import Unclaimed
 from ....verbs.records import BUCKETS, MinuteStatistics
 from ..charts import Bar, bars
 from ..rendering import page
@@ -19,8 +20,6 @@ LIMIT = 10_000
 """The highest number that tasks are counted to."""
 _MINUTES = 60
 _RUNNING = 25
-_WAITING = 100
-"""At how many waiting tasks it looks for jobs that nobody knows."""
 _KINDS = {"succeeded": "good", "cancelled": "off"}
 
 
@@ -68,12 +67,10 @@ def _overran(site: Site) -> t.Iterator[Warning]:
 
 def _unknown(site: Site) -> t.Iterator[Warning]:
     """Tell of jobs that wait, and that no process knows that could run them."""
-    runs = [one for one in site.workers if one.runs]
-    known = {name for one in runs for name in one.jobs}
-    waiting = site.executor.tasks(state="waiting", limit=_WAITING)
-    lost = {one.job for one in waiting if one.job and one.guarantee != "ephemeral"}
-    if lost - known and site.knows_all:
-        names = ", ".join(sorted(lost - known))
+    if not site.knows_all:
+        return
+    names = ", ".join(Unclaimed.of(site.executor, site.workers).unknown)
+    if names:
         sentence = f"{names}. Their tasks wait until one that does is started."
         yield Warning("Jobs that no process knows:", sentence)
 

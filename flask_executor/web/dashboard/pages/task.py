@@ -44,6 +44,7 @@ def view(site: Site, id: str) -> Response:
         raise UnknownTask(id)
     stages = stages_of(record, site.executor.attempts(id), site.now)
     below = site.executor.tasks(parent=id, limit=_CHILDREN + 1)
+    again = site.executor.tasks(retried_from=id, limit=_CHILDREN + 1)
     return page(
         site,
         "task.html",
@@ -55,6 +56,8 @@ def view(site: Site, id: str) -> Response:
         above=_above(site, record),
         below=below[:_CHILDREN],
         more=len(below) > _CHILDREN,
+        again=again[:_CHILDREN],
+        more_again=len(again) > _CHILDREN,
     )
 
 

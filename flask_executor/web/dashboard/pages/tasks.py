@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing as t
+from functools import partial
 
 from flask import redirect
 from werkzeug.wrappers import Response
@@ -12,7 +13,10 @@ from ..rendering import page, refusal
 from ..site import Site
 
 LIMIT = 10_000
-FILTERS = ("state", "job", "name", "error", "group", "parent")
+FILTERS = (
+    *("state", "job", "name", "error", "group"),
+    *("parent", "request", "retried_from"),
+)
 _ON_A_PAGE = 50
 
 
@@ -21,7 +25,7 @@ def view(site: Site) -> Response:
     if (asked := site.asks("open")) is not None:
         return opened(site, asked)
     wanted = filters(site.asks)
-    records, newer, older = _page(site, wanted)
+    records, newer, older = paged(site, wanted, partial(site.url, "tasks", **wanted))
     return page(
         site,
         "tasks.html",
@@ -66,10 +70,13 @@ def _with_key(site: Site, text: str) -> str | None:
     return None
 
 
-def _page(
-    site: Site, wanted: dict[str, str]
+def paged(
+    site: Site, wanted: dict[str, str], url: t.Callable[..., str]
 ) -> tuple[list[TaskRecord], str | None, str | None]:
-    """Return the tasks of a page, and the addresses of the pages beside it."""
+    """Return the tasks of a page, and the addresses of the pages beside it.
+
+    :param url: returns the address of a page, for ``before`` or ``after``.
+    """
     before, after = site.asks("before"), site.asks("after")
     asked: dict[str, t.Any] = dict(wanted)
     # One more than is shown tells if there is another page.
@@ -82,15 +89,6 @@ def _page(
     older = after or more
     return (
         shown,
-        _beside(site, "after", shown, newer),
-        _beside(site, "before", shown[::-1], older),
+        url(after=shown[0].id) if newer and shown else None,
+        url(before=shown[-1].id) if older and shown else None,
     )
-
-
-def _beside(
-    site: Site, word: str, shown: list[TaskRecord], is_there: t.Any
-) -> str | None:
-    if not (is_there and shown):
-        return None
-    given = {**filters(site.asks), word: shown[0].id}
-    return site.url("tasks", **given)
