@@ -32,6 +32,11 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[str]:
     """The app of the page, served as the page says, with HTMX 2 and 4 in it."""
     folder = tmp_path_factory.mktemp("recipes")
     unpack(DOCS / "howto/front-end.rst", folder)
+    # Slower, so that a page that first shows it waiting shows it running, too.
+    app = folder / "app.py"
+    slower = app.read_text().replace("time.sleep(0.05)", "time.sleep(0.1)")
+    assert slower != app.read_text()
+    app.write_text(slower)
     (folder / "static").mkdir()
     shutil.copy(ROOT / "tests/vendor/htmx.min.js", folder / "static")
     ours = ROOT / "flask_executor/web/dashboard/static/htmx.min.js"

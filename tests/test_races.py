@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import typing as t
 
@@ -11,6 +10,7 @@ from flask import Flask
 from limits import LIMIT
 
 from flask_executor import Executor, TaskFuture, current_task
+from flask_executor.dispatch.events import current_frames
 from flask_executor.signals import task_submitted
 
 Future = TaskFuture[t.Any]
@@ -51,7 +51,7 @@ def test_a_group_asks_its_members_at_once(
         return "succeeded"
 
     def waits() -> bool:
-        frame = sys._current_frames()[leaving[-1]] if leaving else None
+        frame = current_frames()[leaving[-1]] if leaving else None
         return frame is not None and frame.f_code is threading.Condition.wait.__code__
 
     asked = executor.submit(outer)

@@ -15,6 +15,7 @@ import threading
 import traceback
 import typing as t
 from contextlib import nullcontext
+from types import FrameType
 
 from blinker import NamedSignal
 from flask import Flask
@@ -136,10 +137,15 @@ def _no_collection() -> t.Iterator[None]:
                 gc.enable()
 
 
+def current_frames() -> dict[int, FrameType]:
+    """Return the innermost frame of each thread, by its ident."""
+    with _no_collection():
+        return sys._current_frames()
+
+
 def stack_of(thread: int) -> str:
     """Return where a thread stands, as text; ``''`` for one that is gone."""
-    with _no_collection():
-        frame = sys._current_frames().get(thread)
+    frame = current_frames().get(thread)
     return "".join(traceback.format_stack(frame)) if frame is not None else ""
 
 

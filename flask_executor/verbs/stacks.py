@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import traceback
 import typing as t
@@ -10,6 +9,7 @@ from types import FrameType
 
 from ..attempt import Attempt
 from ..dispatch import Dispatcher
+from ..dispatch.events import current_frames
 from .records import ThreadStack
 
 _DEEP = 60
@@ -22,7 +22,7 @@ def own_stacks(dispatcher: Dispatcher) -> list[ThreadStack]:
     There are lines of code in it, and no values.
     """
     attempts = _attempts_by_thread(dispatcher)
-    frames = sys._current_frames()
+    frames = current_frames()
     found = [
         _stack(thread.name, frames[ident], attempts.get(ident))
         for thread in threading.enumerate()

@@ -92,16 +92,23 @@ class Meanwhile:
 
     def __init__(self, fn: t.Callable[[], object], stop: Stop | None = None) -> None:
         self._error: BaseException | None = None
+        self._is_waiting = False
         self._thread = threading.Thread(target=self._run, args=(fn, stop), daemon=True)
         self._thread.start()
 
     def _run(self, fn: t.Callable[[], object], stop: Stop | None) -> None:
         if stop is not None:
             sys.settrace(stop.trace)
+        # sys._current_frames would tell it, too, but hangs now and then in Python 3.11.
+        sys.setprofile(self._notice_wait)
         try:
             fn()
         except BaseException as error:
             self._error = error
+
+    def _notice_wait(self, frame: t.Any, event: str, arg: object) -> None:
+        if frame.f_code is threading.Condition.wait.__code__:
+            self._is_waiting = event != "return"
 
     @property
     def is_over(self) -> bool:
@@ -114,9 +121,7 @@ class Meanwhile:
         waits = 0  # more than once: to start a thread is a short wait, too
         while not self.is_over and waits < 5 and time.monotonic() < deadline:
             self._thread.join(0.0005)
-            frame = sys._current_frames().get(t.cast(int, self._thread.ident))
-            in_wait = frame and frame.f_code is threading.Condition.wait.__code__
-            waits = waits + 1 if in_wait else 0
+            waits = waits + 1 if self._is_waiting else 0
 
     def result(self) -> None:
         """Return when it is over; raise what it has raised."""

@@ -13,12 +13,15 @@ from sqlalchemy import Connection
 
 from .statements import Statements
 
+# As a plain subquery, PostgreSQL might read the rows several times, each time passing
+# over those that are locked already, and so remove more than the limit.
 _TASKS = """
-    DELETE FROM {task} WHERE id IN (
+    WITH old AS MATERIALIZED (
         SELECT id FROM {task}
         WHERE state = :state AND finished IS NOT NULL AND finished < {now} - :keep
         ORDER BY finished LIMIT :n %s
-    ) RETURNING id
+    )
+    DELETE FROM {task} WHERE id IN (SELECT id FROM old) RETURNING id
 """
 _DAY = 86_400.0
 # The last tick of a job stays: from it the missed ones are counted.

@@ -42,9 +42,11 @@ class Queues:
         # Several processes do this at the same moment: none waits for another.
         lock = "" if sql.is_sqlite else "FOR NO KEY UPDATE SKIP LOCKED"
         self._promote = sql.text(
-            "UPDATE {task} SET state = 'waiting' WHERE id IN (SELECT id FROM {task}"
+            "WITH ready AS MATERIALIZED (SELECT id FROM {task}"
             f" {sql.indexed_by('task_due')} WHERE {_DUE} AND due <= {{now}}"
-            f" ORDER BY due LIMIT :n {lock}) RETURNING id"
+            f" ORDER BY due LIMIT :n {lock})"
+            " UPDATE {task} SET state = 'waiting' WHERE id IN (SELECT id FROM ready)"
+            " RETURNING id"
         )
         self._next = sql.text(
             f"SELECT MIN(due) - {{now}} FROM {{task}} {sql.indexed_by('task_due')}"
