@@ -11,8 +11,11 @@ TOP, STEP = 44, 34
 
 
 def holds(result: dict[str, t.Any]) -> bool:
-    """Return True if there is no bar, or it is kept."""
-    return result["bar"] is None or result["ratio"] <= result["bar"]
+    """Return True if there is no bar, or it is kept.
+
+    A difference that is lost in noise may be below zero: that keeps no bar.
+    """
+    return result["bar"] is None or 0 < result["ratio"] <= result["bar"]
 
 
 def chart(results: list[dict[str, t.Any]]) -> str:
