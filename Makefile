@@ -1,5 +1,5 @@
 # make demo   its uses in the terminal, then the page: make demo PORT=8000
-# make test   the tests, with coverage, four minutes on two cores
+# make test   the tests, with coverage, eight minutes on two cores
 # make test-flask32   the tests of contexts, all, in the shape of the coming Flask 3.2
 # make lint   ruff, mypy, pyright
 # make docs   the documentation, warnings are errors
