@@ -42,6 +42,7 @@ or that have the same value in each.
 """
 
 
+_random = random.Random()  # not the module's, which the app may have seeded
 _ID = "_flask_executor_id"
 """The attribute of a request that holds its id; copies of it have it, too."""
 
@@ -63,7 +64,7 @@ def give_id(request: Request) -> None:
         # client or a proxy calls the request is not used: they may lie, or repeat it.
         # Of two threads of a view that are here at once, both get the first. Not
         # os.urandom: it lets other threads run first, which costs as much as the rest.
-        made = f"{time.time_ns():016x}{random.getrandbits(64):016x}"
+        made = f"{time.time_ns():016x}{_random.getrandbits(64):016x}"
         attributes.setdefault(_ID, made)
 
 

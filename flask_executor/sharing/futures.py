@@ -231,8 +231,9 @@ class SharedFutures(FutureCollection):
     def _answer(
         self, name: str, future_key: t.Any, args: t.Any, kwargs: t.Any
     ) -> t.Any:
-        # What pollers ask all the time needs no future.
-        if name in _BY_STATE and (text := _text_of(future_key)) is not None:
+        # What pollers ask all the time needs no future. (Arguments are refused by it.)
+        is_plain = name in _BY_STATE and not (args or kwargs)
+        if is_plain and (text := _text_of(future_key)) is not None:
             state = self._node.state_elsewhere(text)
             if state is not None:
                 return _BY_STATE[name](_state_of_future(state))

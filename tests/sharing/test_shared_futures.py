@@ -86,6 +86,8 @@ def test_the_state_is_told_without_a_future(
     assert {future.result(LIMIT) for future in submitted} == {None}
     assert told("failed") == ["FINISHED", True, False, False]
     assert told("no such key") == [None] * 4
+    with pytest.raises(TypeError, match="done"):
+        other.futures.done("failed", 1)
 
 
 def test_a_saved_task_runs_elsewhere(one: Process, other: Process) -> None:
